@@ -1,0 +1,52 @@
+"""Every knob, with its default: this file is the manual. All are flat, so that one line overrides one thing.
+
+Where to set one, strongest first:  `--data KNOB=VALUE` on the command line  ·  the host in lab.yml
+·  `defaults:` in lab.yml  ·  group_data/<group>.py  ·  here.
+A wrong type or an unknown word is one line of error before any host is touched.
+"""
+
+from pyinfra import config as _config
+
+from rig.ssh import connect_kwargs as _connect_kwargs
+
+# One host that is down or fails must not stop the others: pyinfra then finishes them and exits 1.
+# (Without -y its command line sets 0 per cent; group data is read after that.)
+_config.FAIL_PERCENT = None
+
+# -- What is wanted ----------------------------------------------------------------------------------
+stack = "guide"  # a name in rig/data/stacks/, or the path of your own file
+python = "3.10"  # of the env: 3.10, 3.11 or 3.12 (the lock holds for all three)
+env_name = "qwen-train"  # the conda env
+conda_prefix = None  # None: adopt the first sound conda that is there, else ~/miniforge3
+installer = "auto"  # auto: uv, and pip where uv can't be had · uv · pip
+
+# -- The machine -------------------------------------------------------------------------------------
+nvidia_driver = "auto"  # auto: install or replace where the GPU or the stack needs it · never
+nvidia_driver_branch = 580  # the branch installed when one is; a sound newer or older one is adopted
+reboot = "auto"  # auto: only when the loaded driver is not the installed one · never
+allow_busy_gpu = False  # True: replace the driver under processes that use the GPU
+cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never
+
+# -- Training ----------------------------------------------------------------------------------------
+flash_attn = "auto"  # auto and wheel: a verified prebuilt wheel, else SDPA · off: SDPA
+verify = "auto"  # auto: when what was verified has changed · always · never
+verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
+
+# -- Where things come from (None: the default of rig/data/sources.yml, or of the tool itself) ---------
+source_pip_index = None  # PEP 503 index for torch and everything else
+source_conda_channel = None
+source_miniforge = None  # folder URL that holds Miniforge3-<version>-Linux-x86_64.sh
+source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
+source_nvidia_apt_key = None  # fingerprint of the key that signs it
+source_flash_attn = None  # folder URL that holds v<version>/<wheel>
+
+# -- Patience, in seconds ------------------------------------------------------------------------------
+timeout_probe = 60
+timeout_apt = 1800  # the driver and its kernel modules
+timeout_apt_lock = 600  # for another process that holds apt's lock
+timeout_env = 3600  # conda, the stack: gigabytes
+timeout_verify = 900
+timeout_reboot = 600
+
+# -- The connection (see rig/ssh.py) --------------------------------------------------------------------
+ssh_paramiko_connect_kwargs = _connect_kwargs()

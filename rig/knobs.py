@@ -1,0 +1,86 @@
+"""The knobs of one host, read from pyinfra's data into a typed, checked object. group_data/all.py documents them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import RigError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "python": ("3.10", "3.11", "3.12"),
+    "installer": ("auto", "uv", "pip"),
+    "nvidia_driver": ("auto", "never"),
+    "reboot": ("auto", "never"),
+    "cuda_toolkit": ("auto", "always", "never"),
+    "flash_attn": ("auto", "wheel", "off"),
+    "verify": ("auto", "always", "never"),
+}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
+
+    stack: str
+    python: str
+    env_name: str
+    conda_prefix: str | None
+    installer: str
+    nvidia_driver: str
+    nvidia_driver_branch: int
+    reboot: str
+    allow_busy_gpu: bool
+    cuda_toolkit: str
+    flash_attn: str
+    verify: str
+    verify_gpu: bool
+    source_pip_index: str | None
+    source_conda_channel: str | None
+    source_miniforge: str | None
+    source_nvidia_apt: str | None
+    source_nvidia_apt_key: str | None
+    source_flash_attn: str | None
+    timeout_probe: int
+    timeout_apt: int
+    timeout_apt_lock: int
+    timeout_env: int
+    timeout_verify: int
+    timeout_reboot: int
+
+
+NAMES = frozenset(field.name for field in fields(Knobs))
+
+
+def check(name: str, value: Any, where: str = "--data") -> Any:
+    """The value of one knob in its own type. Raises RigError naming the knob, what it got and what it takes."""
+    kind = {field.name: str(field.type) for field in fields(Knobs)}[name]
+    if value is None and kind.endswith("None"):
+        return None
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        raise RigError(f"{name} must be true or false, not {value!r}", where, f"see {name} in group_data/all.py")
+    if kind == "int":
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
+                       f"see {name} in group_data/all.py")
+    if name == "python":
+        value = str(value)  # YAML and --data read 3.11 as a number
+    if not isinstance(value, str) or not value:
+        raise RigError(f"{name} must be a text, not {value!r}", where, f"see {name} in group_data/all.py")
+    allowed = CHOICES.get(name)
+    if allowed and value not in allowed:
+        raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
+    if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
+        raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
+    if name.startswith("source_") and name != "source_nvidia_apt_key" and "://" not in value:
+        raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
+    return value
+
+
+def read(data: Mapping[str, Any], where: str) -> Knobs:
+    """The knobs of one host out of its data (all.py's defaults included). Raises RigError."""
+    return Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
