@@ -1,0 +1,86 @@
+"""host state × wanted stack × rules → plan. Pure: no SSH, no pyinfra, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rig.knobs import Knobs
+from rig.rules import Rules
+from rig.stack import Stack
+
+from . import driver, env, tools, train
+from .context import Context
+from .model import Action, Plan, Refusal, Step
+
+__all__ = ["Action", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
+
+
+def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules) -> Context:
+    """All that one host's plan is made from."""
+    return Context(host, state, stack, knobs, rules)
+
+
+def make_plan(ctx: Context) -> Plan:
+    """The plan for one host: its steps in the guide's order, or why it is refused. Never raises for odd facts."""
+    refused = _stack_refusals(ctx) + (driver.refusals(ctx) if ctx.gpus else [])
+    if not ctx.gpus:
+        return Plan(ctx.host, _headline(ctx), (), tuple(refused))
+    software = env.steps(ctx)
+    env_step = software[-1]
+    refused += env.refusals(ctx, env_step)
+    changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
+    steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env)]
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx)))
+
+
+def _stack_refusals(ctx: Context) -> list[Refusal]:
+    """No GPU, or none that the stack's torch has code for."""
+    if not ctx.gpus:
+        seen = ctx.state["driver"]["excerpt"]
+        return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
+                        "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
+    torch = ctx.stack.torch
+    if torch is None:
+        return []
+    known = [gpu for gpu in ctx.gpus if gpu.compute_capability is not None]
+    unfit = [gpu for gpu in known if not ctx.rules.covered(torch.archs, gpu.compute_capability)]
+    if known and len(unfit) == len(known):
+        names = ", ".join(sorted({f"{gpu.name} (sm_{gpu.compute_capability.major}{gpu.compute_capability.minor})"
+                                  for gpu in unfit if gpu.compute_capability}))
+        return [Refusal(f"{names}: torch {torch.release} has code for {', '.join(torch.archs)} only",
+                        ctx.rules.unfit_remedy)]
+    return []
+
+
+def _caveats(ctx: Context) -> list[str]:
+    """What is no step and no refusal, and still must be said."""
+    said = []
+    if ctx.machine["display_manager"] and any(s.action.changes for s in driver.steps(ctx)):
+        said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
+    if holder := ctx.machine["apt_lock"]:
+        said.append(f"apt is locked by {holder['name']} (pid {holder['pid']}): it is waited for")
+    torch = ctx.stack.torch
+    for gpu in ctx.gpus:
+        if gpu.compute_capability is None:
+            said.append(f"{gpu.name} isn't in the rules: what it can do is known only after its driver runs")
+        elif torch and not ctx.rules.covered(torch.archs, gpu.compute_capability):
+            said.append(f"{gpu.name}: torch {torch.release} has no code for it; the other cards are used")
+    for part, problem in ctx.state["problems"].items():
+        said.append(f"{part} could not be read: {problem}")
+    return said
+
+
+def _headline(ctx: Context) -> str:
+    """`RTX 5090 ×2 · Debian 12 · driver 570.169 (open)`: who the host is."""
+    counts: dict[str, int] = {}
+    for gpu in ctx.gpus:
+        name = gpu.name.replace("NVIDIA ", "").replace("GeForce ", "")
+        counts[name] = counts.get(name, 0) + 1
+    cards = ", ".join(name + (f" ×{n}" if n > 1 else "") for name, n in counts.items()) or "no NVIDIA GPU"
+    found = ctx.state["driver"]
+    loaded = f"driver {found['loaded_version']}" if found["loaded_version"] else "no driver loaded"
+    if found["flavour"]:
+        loaded += f" ({found['flavour']})"
+    pretty = ctx.machine["os"]
+    return f"{cards} · {str(pretty['id']).capitalize()} {pretty['version_id']} · {loaded}"

@@ -1,0 +1,184 @@
+"""The driver's part of the plan: the repository, the driver, what guards it, and the reboot. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from packaging.version import Version
+
+from .context import Context, version
+from .model import Action, Refusal, Step
+
+# Errors that no package cures: somebody has to look at the machine (KB: Xid 79, driver handle errors).
+HARDWARE = {
+    "gpu_lost": "a GPU has fallen off the bus",
+    "gpu_requires_reset": "a GPU requires a reset",
+}
+
+
+def refusals(ctx: Context) -> list[Refusal]:
+    """What forbids touching this host on its driver's account."""
+    driver, found = ctx.state["driver"], []
+    if ctx.foreign_kernel:
+        found += _foreign(ctx)
+    else:
+        if driver["error"] in HARDWARE:
+            found.append(Refusal(f"{HARDWARE[driver['error']]}: {driver['excerpt'] or driver['error']}",
+                                 "look at power, slot and temperature; software can't mend it"))
+        flavours = {needed for gpu in ctx.gpus if (needed := ctx.rules.flavour(gpu.compute_capability))}
+        if len(flavours) > 1:
+            names = ", ".join(gpu.name for gpu in ctx.gpus)
+            found.append(Refusal(f"no driver serves all of {names}: Blackwell needs open modules, cards before "
+                                 "Turing can't use them", "take one of the cards out"))
+        elif _driver_action(ctx).changes:
+            found += _in_the_way(ctx)
+    return found
+
+
+def _foreign(ctx: Context) -> list[Refusal]:
+    driver = ctx.state["driver"]
+    if ctx.driver_serves:
+        return []
+    owner = "Windows" if ctx.machine["kind"] == "wsl" else "the host"
+    if driver["error"] is None and driver["loaded_version"]:
+        return [Refusal(f"host's driver {driver['loaded_version']} can't serve {ctx.stack.cuda_tag} on "
+                        f"{_archs(ctx)}: it takes ≥ {ctx.driver_floor}, and in a {ctx.machine['kind']} the driver "
+                        f"belongs to {owner}", f"rent a host with driver ≥ {Version(ctx.driver_floor).major}")]
+    return [Refusal(f"the driver of this {ctx.machine['kind']} doesn't answer ({driver['error'] or 'unknown'})"
+                    + (f": {driver['excerpt']}" if driver["excerpt"] else ""),
+                    f"it belongs to {owner}: start the {ctx.machine['kind']} with its GPU, or rent another")]
+
+
+def _in_the_way(ctx: Context) -> list[Refusal]:
+    """Why a driver that should be installed can't be, now."""
+    machine, found = ctx.machine, []
+    if ctx.knobs.nvidia_driver == "never":
+        found.append(Refusal(f"the driver must be {_wanted(ctx)} and nvidia_driver=never forbids it",
+                             "install it yourself, or set nvidia_driver=auto"))
+        return found
+    if not ctx.root:
+        found.append(Refusal(f"the driver must be {_wanted(ctx)}, and {machine['user']['name']} has neither root "
+                             "nor sudo", "give the user sudo, or have an administrator install the driver"))
+    if ctx.rules.driver_set(machine["os"]["id"], machine["os"]["version_id"]) is None:
+        found.append(Refusal(f"no driver packages are known for {machine['os']['pretty']} ({machine['arch']})",
+                             f"install driver ≥ {ctx.driver_floor} by hand; it will then be adopted"))
+    if machine["secure_boot"] == "enabled":
+        found.append(Refusal("Secure Boot is on, and the driver's DKMS modules are not signed",
+                             "switch it off in the firmware, or install modules signed by your distribution"))
+    if machine["gpu_users"] and not ctx.knobs.allow_busy_gpu:
+        users = ", ".join(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in machine["gpu_users"])
+        found.append(Refusal(f"the GPU is in use by {users}, and the driver must be replaced",
+                             "wait or stop it, or set allow_busy_gpu=True"))
+    return found
+
+
+def steps(ctx: Context) -> list[Step]:
+    """Repository, driver, guard, reboot; all `n/a` where the kernel is somebody else's."""
+    driver = ctx.state["driver"]
+    if ctx.foreign_kernel:
+        why = f"host's driver {driver['loaded_version'] or 'unknown'} serves {ctx.stack.cuda_tag}"
+        return [Step("driver", "NVIDIA driver", driver["loaded_version"] or "unknown", f"≥ {ctx.driver_floor}",
+                     Action.NA, why),
+                Step("reboot", "Reboot", "-", "-", Action.NA, f"in a {ctx.machine['kind']} nothing is rebooted")]
+    action = _driver_action(ctx)
+    return [_repository(ctx, action), _driver(ctx, action), _guard(ctx, action), _reboot(ctx, action)]
+
+
+def _flavour(ctx: Context) -> str | None:
+    return next((f for gpu in ctx.gpus if (f := ctx.rules.flavour(gpu.compute_capability))), None)
+
+
+def _installed(ctx: Context) -> tuple[str | None, str | None]:
+    """The driver on disk, version and flavour; the loaded one's where nothing on disk tells."""
+    driver = ctx.state["driver"]
+    return (driver["installed_version"] or driver["loaded_version"],
+            driver["installed_flavour"] or driver["flavour"])
+
+
+def _driver_action(ctx: Context) -> Action:
+    """Whether the driver on disk must come or go; that it isn't loaded yet is the reboot's business."""
+    installed, flavour = _installed(ctx)
+    found = version(installed)
+    if found is None:
+        return Action.ADD
+    wrong_flavour = _flavour(ctx) is not None and flavour is not None and flavour != _flavour(ctx)
+    return Action.CHANGE if found < Version(ctx.driver_floor) or wrong_flavour else Action.NONE
+
+
+def _wanted(ctx: Context) -> str:
+    flavour = _flavour(ctx) or "open"
+    return f"{ctx.knobs.nvidia_driver_branch} {flavour}"
+
+
+def _archs(ctx: Context) -> str:
+    known = {gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability}
+    return ", ".join(f"sm_{v.major}{v.minor}" for v in sorted(known)) or "this GPU"
+
+
+def _driver(ctx: Context, action: Action) -> Step:
+    installed, flavour = _installed(ctx)
+    now = f"{installed} {flavour or ''}".strip() if installed else "none"
+    demand = f"{_archs(ctx)} needs ≥ {ctx.driver_floor}"
+    if _flavour(ctx):
+        demand += f", {_flavour(ctx)} modules"
+    if action is Action.NONE:
+        return Step("driver", "NVIDIA driver", now, now, action, f"adopted: {demand}")
+    packages = ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"])
+    data: dict[str, Any] = {}
+    if packages is not None:
+        data = {"packages": packages.packages(_flavour(ctx) or "open", ctx.knobs.nvidia_driver_branch),
+                "headers": not ctx.machine["headers"]}
+    return Step("driver", "NVIDIA driver", now, _wanted(ctx), action, demand, data=data,
+                bytes=packages.bytes if packages is not None else 0)
+
+
+def _repository(ctx: Context, driver: Action) -> Step:
+    """NVIDIA's apt repository: wanted where the driver or the toolkit must come from it."""
+    from .tools import toolkit_action  # the toolkit asks for the same repository
+
+    files = ctx.state["files"]
+    configured = [path for path in ctx.rules.repository_files(ctx.machine["os"]) if files.get(path)]
+    if not (driver.changes or toolkit_action(ctx).changes):
+        return Step("repository", "NVIDIA repository", "configured" if configured else "none", "-", Action.NONE,
+                    "nothing has to come from it")
+    if configured:
+        return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
+    return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
+                "the driver or the toolkit comes from it")
+
+
+def _guard(ctx: Context, driver: Action) -> Step:
+    """What keeps the driver from harm: nouveau stays out, unattended upgrades leave NVIDIA's packages alone."""
+    title, wanted = "Driver guard", "no nouveau, no unattended upgrade"
+    managed = driver.changes or any("nvidia" in name for name in ctx.state["dpkg"])
+    if not managed:
+        return Step("guard", title, "-", "-", Action.NA, "the driver isn't apt's")
+    wrong = [path for path, digest in ctx.rules.guard_digests().items() if ctx.state["files"].get(path) != digest]
+    if not wrong:
+        return Step("guard", title, "set", "set", Action.NONE, wanted)
+    if not ctx.root:
+        return Step("guard", title, "not set", "-", Action.NA, "needs root")
+    absent = all(ctx.state["files"].get(path) is None for path in wrong)
+    return Step("guard", title, "not set" if absent else "altered", wanted,
+                Action.ADD if absent else Action.CHANGE,
+                "an unattended upgrade is the commonest cause of a driver/library mismatch")
+
+
+def _reboot(ctx: Context, driver_action: Action) -> Step:
+    driver = ctx.state["driver"]
+    loaded, installed = driver["loaded_version"], driver["installed_version"]
+    now = f"loaded {loaded or 'none'}"
+    if driver_action.changes:
+        why, needed, wanted = "the new driver's modules must be loaded", True, f"loaded {ctx.knobs.nvidia_driver_branch}"
+    elif driver["nouveau_loaded"] and installed:
+        why, needed, wanted = "nouveau holds the GPU", True, f"loaded {installed}"
+    elif installed and installed != loaded:
+        why, needed, wanted = f"installed {installed}, loaded {loaded or 'none'}", True, f"loaded {installed}"
+    else:
+        why, needed, wanted = "loaded and installed driver agree", False, now
+    if not needed:
+        return Step("reboot", "Reboot", now, wanted, Action.NONE, why)
+    if ctx.knobs.reboot == "never" or not ctx.root:
+        return Step("reboot", "Reboot", now, wanted, Action.NA,
+                    f"needed ({why}), but " + ("reboot=never" if ctx.root else "it takes root"))
+    return Step("reboot", "Reboot", now, wanted, Action.REBOOT, why)

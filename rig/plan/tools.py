@@ -1,0 +1,66 @@
+"""Compilers and the CUDA toolkit: wanted only where something will be compiled. Pure."""
+
+from __future__ import annotations
+
+from packaging.version import Version
+
+from .context import Context, version
+from .model import Action, Step
+
+
+def steps(ctx: Context) -> list[Step]:
+    """The C compilers, then the toolkit."""
+    return [_compilers(ctx), _toolkit(ctx)]
+
+
+def _compilers(ctx: Context) -> Step:
+    have = ctx.machine["compilers"]
+    missing = [name for name in ("gcc", "g++") if not have.get(name)]
+    now = f"gcc {have['gcc']}" if have.get("gcc") else "none"
+    title, why = "C and C++ compiler", "Triton and torch.compile call gcc while training"
+    if not missing:
+        return Step("compilers", title, now, now, Action.NONE, why)
+    if not ctx.root or not ctx.machine["tools"].get("apt-get"):
+        return Step("compilers", title, now, "-", Action.NA, f"{why}, but installing needs root and apt")
+    return Step("compilers", title, now, " ".join(missing), Action.ADD, why, data={"packages": missing},
+                bytes=ctx.rules.compilers_bytes)
+
+
+def least_nvcc(ctx: Context) -> str:
+    """The least nvcc that can compile for every GPU here and for the stack's CUDA."""
+    return max((ctx.rules.least_nvcc(gpu.compute_capability) for gpu in ctx.gpus), key=Version, default="12.0")
+
+
+def toolkit_action(ctx: Context) -> Action:
+    """ADD where nothing is there, CHANGE where what is there is too old for these GPUs, else NONE or NA."""
+    floor = Version(least_nvcc(ctx))
+    releases = [found for row in ctx.state["cuda"] if (found := version(row["release"]))]
+    if any(release >= floor for release in releases):
+        return Action.NONE
+    if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
+                                             and (not releases or ctx.foreign_kernel)):
+        return Action.NA
+    if not ctx.root or ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"]) is None:
+        return Action.NA
+    return Action.CHANGE if releases else Action.ADD
+
+
+def _toolkit(ctx: Context) -> Step:
+    action = toolkit_action(ctx)
+    releases = sorted({row["release"] for row in ctx.state["cuda"] if row["release"]}, key=Version)
+    now, floor = ", ".join(releases) or "none", least_nvcc(ctx)
+    wanted = f"≥ {floor}"
+    if action is Action.NONE:
+        why = f"nvcc {releases[-1]} can compile for these GPUs"
+        if Version(releases[-1]).major != Version(ctx.stack.cuda).major:
+            why += f"; a source build would also need CUDA {Version(ctx.stack.cuda).major}.x, as {ctx.stack.cuda_tag}"
+        return Step("toolkit", "CUDA toolkit", now, now, action, why)
+    if action is Action.NA:
+        why = "nothing will be compiled: torch brings its own CUDA libraries"
+        if releases:
+            why = f"nvcc {releases[-1]} is too old for these GPUs, but can't or mustn't be replaced here"
+        return Step("toolkit", "CUDA toolkit", now, "-", action, why)
+    why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if releases
+           else "asked for by cuda_toolkit=always")
+    return Step("toolkit", "CUDA toolkit", now, wanted, action, why, bytes=ctx.rules.toolkit_bytes,
+                data={"packages": [ctx.rules.toolkit_package]})

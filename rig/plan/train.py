@@ -1,0 +1,113 @@
+"""flash-attn, the training settings and the verification: what the env is for. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from rig.training import training_settings
+
+from .context import Context
+from .env import current, record
+from .model import Action, Step
+
+
+def digest(thing: Any) -> str:
+    """A short fingerprint of plain data."""
+    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(ctx: Context) -> str:
+    """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone."""
+    env = ctx.state["env"]
+    return digest([
+        ctx.stack.lock_id, sorted(env["packages"].items()) if env else None, ctx.state["driver"]["loaded_version"],
+        sorted(gpu["uuid"] for gpu in ctx.state["gpus"]), ctx.machine["kernel"],
+        record(ctx, "flash_attn").get("attention"), ctx.knobs.verify_gpu,
+    ])
+
+
+def flash_spec(ctx: Context) -> dict[str, Any]:
+    """What the attempt on the host is given: the wheels to try, best first, and why others are out of the question."""
+    wheels, rejected = [], ["flash_attn=off"]
+    if ctx.knobs.flash_attn != "off":
+        wheels, rejected = ctx.stack.flash_candidates(
+            python=ctx.knobs.python, glibc=ctx.machine["glibc"],
+            compute_capabilities=[gpu.compute_capability for gpu in ctx.gpus],
+            source=ctx.knobs.source_flash_attn)
+    env = current(ctx)
+    return {"package": ctx.stack.flash_package, "wheels": wheels, "rejected": rejected,
+            "check": ctx.stack.flash_check, "gpu": ctx.knobs.verify_gpu,
+            "fingerprint": digest([env["name"] if env else None, wheels, rejected, ctx.stack.flash_check,
+                                   ctx.state["driver"]["loaded_version"],
+                                   sorted(gpu["uuid"] for gpu in ctx.state["gpus"])])}
+
+
+def settings(ctx: Context) -> dict[str, Any]:
+    """training.json as it should be: the guide's settings, scaled to the smallest card that is really here."""
+    known = [gpu for gpu in ctx.gpus if gpu.memory_mib]
+    smallest = min(known, key=lambda gpu: gpu.memory_mib or 0, default=None)
+    weakest = min((gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability), default=None)
+    return training_settings(
+        memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
+        attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
+
+
+def steps(ctx: Context, env_changes: bool) -> list[Step]:
+    """flash-attn's attempt, training.json, the verification. After a new env, all three are done anew."""
+    return [_flash(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
+
+
+def _flash(ctx: Context, env_changes: bool) -> Step:
+    spec, made = flash_spec(ctx), record(ctx, "flash_attn")
+    wanted = f"wheel {spec['wheels'][0]['name']}, else SDPA" if spec["wheels"] else "SDPA"
+    why = "an attempt: kept only if it imports and works" if spec["wheels"] else "; ".join(spec["rejected"])
+    if env_changes or not made:
+        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why, later=env_changes,
+                    data=spec, bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
+    now = f"{made.get('attention')}"
+    if made.get("fingerprint") == spec["fingerprint"]:
+        return Step("flash_attn", "flash-attn", now, now, Action.NONE,
+                    made.get("why") or "decided on this very env, driver and GPU")
+    return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
+                "decided on another env, driver or GPU: tried again", data=spec)
+
+
+def _training(ctx: Context, env_changes: bool) -> Step:
+    want, have = settings(ctx), record(ctx, "training")
+    said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
+    if env_changes or not have:
+        return Step("training", "training.json", "none", said, Action.ADD,
+                    f"the guide's settings for {want['for']}", later=env_changes, data={"settings": want})
+    if have == want:
+        return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}")
+    changed = ", ".join(sorted(key for key in want if want.get(key) != have.get(key)))
+    return Step("training", "training.json", "other", said, Action.CHANGE, f"differs in: {changed}",
+                data={"settings": want})
+
+
+def _verify(ctx: Context, env_changes: bool) -> Step:
+    made, wanted, title = record(ctx, "verify"), fingerprint(ctx), "Verification"
+    if ctx.knobs.verify == "never":
+        return Step("verify", title, "-", "-", Action.NA, "verify=never")
+    if env_changes or not made:
+        return Step("verify", title, "none", "on record", Action.ADD, "nothing has proved this env yet",
+                    later=env_changes)
+    said = summary(made)
+    if ctx.knobs.verify == "always":
+        return Step("verify", title, said, "on record", Action.CHANGE, "verify=always")
+    if made.get("fingerprint") != wanted:
+        return Step("verify", title, said, "on record", Action.CHANGE, "env, driver, GPU or kernel has changed since")
+    if made.get("overall") == "fail":
+        return Step("verify", title, said, "pass", Action.CHANGE, "it failed")
+    return Step("verify", title, said, said, Action.NONE, "nothing has changed since")
+
+
+def summary(made: Any) -> str:
+    """`9 pass, 5 not run` of a verification record."""
+    counts: dict[str, int] = {}
+    for check in made.get("checks", []):
+        counts[check.get("status", "?")] = counts.get(check.get("status", "?"), 0) + 1
+    order = ("fail", "pass", "not_run")
+    return ", ".join(f"{counts[s]} {s.replace('_', ' ')}" for s in order if s in counts) or "empty"
