@@ -6,6 +6,8 @@ from typing import Any
 
 from packaging.version import Version
 
+from rig.managed import guard_digests, repository_files
+
 from .context import Context, version
 from .model import Action, Refusal, Step
 
@@ -137,7 +139,7 @@ def _repository(ctx: Context, driver: Action) -> Step:
     from .tools import toolkit_action  # the toolkit asks for the same repository
 
     files = ctx.state["files"]
-    configured = [path for path in ctx.rules.repository_files(ctx.machine["os"]) if files.get(path)]
+    configured = [path for path in repository_files(ctx.machine["os"]) if files.get(path)]
     if not (driver.changes or toolkit_action(ctx).changes):
         return Step("repository", "NVIDIA repository", "configured" if configured else "none", "-", Action.NONE,
                     "nothing has to come from it")
@@ -153,7 +155,7 @@ def _guard(ctx: Context, driver: Action) -> Step:
     managed = driver.changes or any("nvidia" in name for name in ctx.state["dpkg"])
     if not managed:
         return Step("guard", title, "-", "-", Action.NA, "the driver isn't apt's")
-    wrong = [path for path, digest in ctx.rules.guard_digests().items() if ctx.state["files"].get(path) != digest]
+    wrong = [path for path, digest in guard_digests().items() if ctx.state["files"].get(path) != digest]
     if not wrong:
         return Step("guard", title, "set", "set", Action.NONE, wanted)
     if not ctx.root:

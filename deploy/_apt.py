@@ -1,0 +1,39 @@
+"""apt, as scripts: locks waited for and named, nothing asked, nothing half-resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rig.knobs import Knobs
+
+
+def update(knobs: Knobs) -> str:
+    """`apt-get update`, waiting for the lists' lock too (DPkg::Lock::Timeout covers dpkg's alone, KB §1.8)."""
+    return f"""export DEBIAN_FRONTEND=noninteractive
+end=$(( $(date +%s) + {knobs.timeout_apt_lock} ))
+while ! said=$(apt-get -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o Acquire::Retries=1 \\
+    -o APT::Update::Error-Mode=any update 2>&1); do
+  case $said in
+    *"Could not get lock"*) if [ "$(date +%s)" -lt "$end" ]; then sleep 2; continue; fi ;;
+  esac
+  printf '%s\\n' "$said"
+  exit 1
+done
+"""
+
+
+def install(knobs: Knobs, groups: Sequence[Sequence[str]], extra: Sequence[str] = ()) -> str:
+    """Install groups of packages in turn; a group that apt can't resolve is refused before anything is unpacked.
+
+    A pinning package must stand before what it pins, hence groups. `extra` joins the last group, unquoted.
+    """
+    lines = ["export DEBIAN_FRONTEND=noninteractive"]
+    for index, group in enumerate(groups):
+        names = " ".join([*group, *(extra if index == len(groups) - 1 else ())])
+        options = (f"-y --no-install-recommends -o DPkg::Lock::Timeout={knobs.timeout_apt_lock} "
+                   "-o Dpkg::Options::=--force-confold")
+        lines += [f"apt-get -s {options} install {names} >/tmp/.qwen-rig-apt.$$ 2>&1 || "
+                  "{ cat /tmp/.qwen-rig-apt.$$; rm -f /tmp/.qwen-rig-apt.$$; exit 1; }",
+                  "rm -f /tmp/.qwen-rig-apt.$$",
+                  f"apt-get -q {options} install {names}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,64 @@
+"""The one operation that all steps are made of: decide by the plan, then run the step's commands or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
+from pyinfra.api.host import Host
+from pyinfra.context import host as current_host
+
+from rig.plan import Context, Step
+
+from . import _report, _session
+
+Commands = Callable[[Context, Step], Iterator[StringCommand | FunctionCommand]]
+
+
+@operation()
+def _apply(component: str, commands: Commands) -> Iterator[StringCommand | FunctionCommand]:
+    """Bring one component to what the plan wants.
+
+    pyinfra runs this generator in prepare and again in execute: the plan is read anew each time, so a step whose
+    need arises in mid-run (a reboot after a driver) acts, and one whose need is gone says so.
+    """
+    step = _session.step(current_host, component)
+    if not step.action.changes:
+        current_host.noop(f"{step.title}: {step.why}")
+        return
+    _report.started(current_host.name, step)
+    yield from commands(_session.context(current_host), step)
+    _session.forget(current_host)
+
+
+def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
+    """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
+    sudo = root and _session.context(current_host).machine["sudo"] not in ("root", "none")
+    arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
+    _apply(name=title, component=component, commands=commands, **arguments)
+
+
+def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
+    """A POSIX shell script to run on the host, under a time limit there and a longer one here.
+
+    pyinfra's own limit leaves the remote process running, so `timeout` ends it on the host.
+    """
+    extra: dict[str, Any] = {"_timeout": seconds + 60}
+    if stdin is not None:
+        extra["_stdin"] = stdin
+    return StringCommand("timeout", "-k", "30", str(seconds), "sh", "-c", QuoteString("set -eu\n" + text), **extra)
+
+
+def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | None = None) -> tuple[bool, str]:
+    """Run a script now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
+    command = script(text, seconds, stdin)
+    arguments: dict[str, Any] = dict(command.connector_arguments)
+    if sudo:
+        arguments["_sudo"] = True
+        arguments["_sudo_password"] = host.data.get("_sudo_password")
+    command.connector_arguments = {}
+    ok, output = host.run_shell_command(command, **arguments)
+    if not ok:
+        _report.said(host.name, output.output_lines)
+    return ok, output.stdout

@@ -1,0 +1,169 @@
+"""What the user is told during and after a run: lines as steps finish, a card per failed host, a report at the end.
+
+`install()` is called by config.py, before any host is dialled, so that hosts which can't be reached get a card too.
+All of it goes to standard error, as pyinfra's own words do; standard output stays pure for --json.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.context import ctx_state
+
+from rig import render
+from rig.causes import diagnose
+from rig.plan import Plan, Step
+from rig.render import Card
+
+LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
+TAIL = 15  # lines of a failing command that a card shows
+
+plans: dict[str, Plan] = {}
+cards: dict[str, Card] = {}
+applied: dict[str, list[Step]] = defaultdict(list)
+caveats: dict[str, list[str]] = defaultdict(list)
+_running: dict[str, tuple[Step, float]] = {}
+_output: dict[str, list[str]] = defaultdict(list)
+_console = render.console()
+
+
+def fail(host: str, what: str, remedy: str = "", **more: Any) -> None:
+    """Put a card on record for a host and show it now; a host gets one card, its first."""
+    if host not in cards:
+        cards[host] = Card(host, what, remedy, **more)
+        _console.print(render.card(cards[host]))
+
+
+def show(shown: list[Plan], verbose: bool) -> None:
+    """The plans of all hosts as one table, its last line the cost."""
+    _console.print()
+    _console.print(render.plan_table(shown, verbose))
+    _console.print()
+
+
+def started(host: str, step: Step) -> None:
+    """A step begins to change a host."""
+    _running[host] = (step, time.monotonic())
+
+
+def said(host: str, lines: list[str]) -> None:
+    """Output of a command that failed inside a function; pyinfra keeps only that of its own commands."""
+    _output[host] += lines
+
+
+class Reporter(BaseStateCallback):
+    """pyinfra's hook for a live view; its methods are called from every host's greenlet."""
+
+    @staticmethod
+    def host_connect_error(state: State, host: Host, error: Exception) -> None:
+        if host.name in _running:  # on its way up after a reboot: waited for elsewhere
+            return
+        what = str(error.args[0] if error.args else error)
+        fail(host.name, f"could not connect: {what}", diagnose([what]) or "check address, port, user and key in lab.yml")
+
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        _running.pop(host.name, None)
+        _output.pop(host.name, None)
+
+    @staticmethod
+    def operation_host_success(state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:
+        if host.name not in _running:
+            return
+        step, since = _running.pop(host.name)
+        applied[host.name].append(step)
+        _console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.PAST[step.action]} {step.title}: "
+                       f"{step.now} → {step.wanted}  ({time.monotonic() - since:.0f} s)", markup=False)
+
+    @staticmethod
+    def operation_end(state: State, op_hash: str) -> None:
+        _failures(state)
+
+
+def _failures(state: State) -> None:
+    """A card for each host whose operation failed and has none yet."""
+    for host, ops in state.ops.items():
+        if host.name in cards:
+            continue
+        for op_hash, op in ops.items():
+            meta = op.operation_meta
+            if meta.is_complete() and not meta.did_succeed():
+                names = ", ".join(state.get_op_meta(op_hash).names)
+                lines = meta.stdout_lines + meta.stderr_lines + _output[host.name]
+                commands = [str(command) for command in meta._commands or []]
+                what, remedy = f"{names} failed", diagnose(lines)
+                if not lines:
+                    what += ": the host said nothing (connection lost, or out of time)"
+                fail(host.name, what, remedy or "read the log, mend the cause, run the same command again",
+                     command=_short(commands[-1]) if commands else "", tail=tuple(lines[-TAIL:]),
+                     log=_log(host.name, names, commands, lines))
+
+
+def _short(command: str, width: int = 160) -> str:
+    one = " ".join(command.split())
+    return one if len(one) <= width else one[: width - 1] + "…"
+
+
+def _log(host: str, names: str, commands: list[str], lines: list[str]) -> str:
+    """Write what a failing operation ran (secrets masked by pyinfra) and said; returns the path, or '' if it can't."""
+    path = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{host}.log"
+    try:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([names, "", *commands, "", *lines, ""]))
+    except OSError:
+        return ""
+    return str(path)
+
+
+def _end() -> None:
+    """The last words, whichever way pyinfra left."""
+    state = ctx_state.get() if ctx_state.isset() else None
+    if state is None or not getattr(state, "initialised", False):
+        return
+    _failures(state)
+    if not state.is_executing and not cards:
+        return
+    rows = []
+    for host in state.inventory:
+        name, done = host.name, applied[host.name]
+        if name in cards:
+            rows.append((name, "✗ failed", cards[name].what))
+        elif state.is_executing:
+            words = ", ".join(f"{render.PAST[s.action]} {s.title}" for s in done) or "nothing to do"
+            rows.append((name, "✓ changed" if done else "✓ no change", words))
+        elif name in plans:
+            rows.append((name, "✓ planned", f"{len(plans[name].changes)} steps would change it"))
+    _console.print()
+    _console.print(render.report(rows, [f"{n}: {c}" for n, cs in caveats.items() for c in cs], _next(state)))
+
+
+def _next(state: State) -> list[str]:
+    """Commands worth copying after this run."""
+    if not state.is_executing:
+        return []
+    for host in state.inventory:
+        if host.name not in cards and host.name in plans:
+            env = next((s.data.get("python") for s in plans[host.name].steps if s.component == "training"), None)
+            target = host.data.get("ssh_hostname") or host.name
+            if env:
+                return [f"ssh {target} {env} .../train_qwen.py --help"]
+    return []
+
+
+def install() -> None:
+    """Hook into the run that pyinfra is about to begin. Its state drops handlers when initialised, so join after that."""
+    state = ctx_state.get()
+    initialise = state.init
+
+    def init(*args: Any, **kwargs: Any) -> None:
+        initialise(*args, **kwargs)
+        state.add_callback_handler(Reporter())
+
+    state.init = init
+    atexit.register(_end)

@@ -1,0 +1,59 @@
+"""One run's memory: each host's state (probed once, dropped when something changes it) and the plan made from it.
+
+pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a converged run one exec per host.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pyinfra.api.host import Host
+
+from facts.probe import HostState
+from rig import knobs as knobs_of
+from rig.knobs import Knobs
+from rig.managed import watched
+from rig.plan import Context, Plan, Step, make_context, make_plan
+from rig.rules import load_rules
+from rig.stack import load_stack
+
+_contexts: dict[str, Context] = {}
+rules = cache(load_rules)
+stack = cache(load_stack)
+
+
+class ProbeFailed(Exception):
+    """The host answered, but its state could not be read."""
+
+
+def knobs(host: Host) -> Knobs:
+    """The host's knobs. Raises RigError."""
+    return knobs_of.read({name: host.data.get(name) for name in knobs_of.NAMES}, f"host {host.name}")
+
+
+def context(host: Host) -> Context:
+    """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
+    if host.name not in _contexts:
+        wanted = knobs(host)
+        # No sudo, whatever the operation around it uses: the facts need none.
+        state = host.get_fact(HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
+                              files=watched(), _sudo=False, _timeout=wanted.timeout_probe)
+        if not state or not state.get("host"):
+            raise ProbeFailed(f"the probe brought nothing from {host.name}")
+        _contexts[host.name] = make_context(host.name, state, stack(wanted.stack), wanted, rules())
+    return _contexts[host.name]
+
+
+def plan(host: Host) -> Plan:
+    """The host's plan as of now."""
+    return make_plan(context(host))
+
+
+def step(host: Host, component: str) -> Step:
+    """One step of that plan."""
+    return plan(host).step(component)
+
+
+def forget(host: Host) -> None:
+    """Something on the host has changed: probe again before the next decision."""
+    _contexts.pop(host.name, None)

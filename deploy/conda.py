@@ -1,0 +1,46 @@
+"""Miniforge, where no sound conda is there to adopt. As the SSH user, never root's business."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from pyinfra.api import StringCommand, deploy
+
+from rig.plan import Context, Step
+
+from . import _session
+from ._converge import converge, script
+
+
+@deploy("Conda")
+def conda() -> None:
+    """A conda to make the env with."""
+    converge("conda", "Install Miniforge", _miniforge)
+
+
+def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
+    release = _session.rules().miniforge
+    name = f"Miniforge3-{release.version}-Linux-x86_64.sh"
+    base = (ctx.knobs.source_miniforge or release.url).rstrip("/")
+    digest = ctx.knobs.source_miniforge_sha256 or release.sha256
+    # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
+    yield script(f"""prefix={shlex.quote(step.data["prefix"])}
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+{download(f"{base}/{name}", '"$dir/installer.sh"')}
+echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet - || {{
+  echo "qwen-rig: {name} from {base} isn't the file that is expected (sha256 {digest[:12]}…): check source_miniforge"; exit 1; }}
+[ ! -e "$prefix" ] || mv "$prefix" "$prefix.unfinished.$$"
+bash "$dir/installer.sh" -b -p "$prefix"
+rm -rf "$prefix".unfinished.*
+"$prefix/bin/conda" --version
+""", ctx.knobs.timeout_env)
+
+
+def download(url: str, target: str) -> str:
+    """A shell line that fetches a URL with curl or wget, or with apt's own downloader where neither is there."""
+    quoted = shlex.quote(url)
+    return (f"if command -v curl >/dev/null; then curl -fsSL --retry 2 --connect-timeout 30 --speed-time 60 "
+            f"--speed-limit 1000 -o {target} {quoted}\n"
+            f"elif command -v wget >/dev/null; then wget -q --tries=2 --timeout=60 -O {target} {quoted}\n"
+            f"else /usr/lib/apt/apt-helper -o Acquire::http::Timeout=60 download-file {quoted} {target}\nfi")

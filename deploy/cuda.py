@@ -1,0 +1,28 @@
+"""What compiles: gcc and g++ for Triton, NVIDIA's toolkit where a source build needs it. No driver comes in tow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyinfra.api import StringCommand, deploy
+
+from rig.plan import Context, Step
+
+from ._apt import install, update
+from ._converge import converge, script
+
+
+@deploy("Compilers")
+def compilers() -> None:
+    """gcc and g++ from the distribution."""
+    converge("compilers", "Install gcc and g++", _packages, root=True)
+
+
+@deploy("CUDA toolkit")
+def cuda_toolkit() -> None:
+    """nvcc of the wanted release, beside what is there."""
+    converge("toolkit", "Install the CUDA toolkit", _packages, root=True)
+
+
+def _packages(ctx: Context, step: Step) -> Iterator[StringCommand]:
+    yield script(update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]), ctx.knobs.timeout_apt)

@@ -1,0 +1,135 @@
+"""The driver's steps: NVIDIA's repository, the driver, what guards it, the reboot. apt only; root or sudo."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+import time
+from collections.abc import Iterator
+
+from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from rig import openpgp
+from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text
+from rig.plan import Context, Step
+
+from . import _report, _session
+from ._apt import install, update
+from ._converge import converge, run, script
+
+
+@deploy("NVIDIA repository")
+def nvidia_repository() -> None:
+    """NVIDIA's apt repository with its key, where the driver or the toolkit must come from it."""
+    converge("repository", "Configure NVIDIA's apt repository", _repository, root=True)
+
+
+@deploy("NVIDIA driver")
+def nvidia_driver() -> None:
+    """The driver of the wanted branch and flavour, with the kernel's headers."""
+    converge("driver", "Install the driver", _driver, root=True)
+
+
+@deploy("Driver guard")
+def driver_guard() -> None:
+    """nouveau kept out, NVIDIA's packages kept from unattended upgrades."""
+    converge("guard", "Keep nouveau out and upgrades deliberate", _guard, root=True)
+
+
+@deploy("Reboot")
+def reboot() -> None:
+    """A reboot where the loaded driver isn't the installed one; then everything is probed and planned again."""
+    converge("reboot", "Reboot into the driver", _reboot, root=True)
+
+
+def _repository(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
+    yield FunctionCommand(_trust, (ctx,), {})
+
+
+def _trust(state: State, host: Host, ctx: Context) -> bool:
+    """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
+    source = _session.rules().nvidia_apt
+    base = (ctx.knobs.source_nvidia_apt or source.url).rstrip("/")
+    url = f"{base}/{repository_folder(ctx.machine['os'])}/x86_64/"
+    wanted = (ctx.knobs.source_nvidia_apt_key or source.fingerprint).replace(" ", "").upper()
+    sudo = ctx.machine["sudo"] != "root"
+    ok, armored = run(host, _fetch(url + source.key), 120, sudo=sudo)
+    if not ok:
+        return False
+    try:
+        found = openpgp.fingerprints(base64.b64decode(armored).decode())
+    except (ValueError, binascii.Error, UnicodeDecodeError) as error:
+        found = [f"unreadable: {error}"]
+    if found != [wanted]:
+        _report.fail(host.name, f"the key at {url}{source.key} is {', '.join(found) or 'empty'}, expected {wanted}",
+                     "check source_nvidia_apt; if NVIDIA has a new key, set source_nvidia_apt_key to its fingerprint")
+        return False
+    files = {KEYRING: base64.b64decode(armored).decode(), REPOSITORY: repository_text(url)}
+    text = "".join(_write(path, content) for path, content in files.items())
+    undo = f"rm -f {KEYRING} {REPOSITORY}"
+    ok, _ = run(host, f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{update(ctx.knobs)}", ctx.knobs.timeout_apt, sudo=sudo)
+    return ok
+
+
+def _fetch(url: str) -> str:
+    """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy."""
+    return (f"dir=$(mktemp -d); trap 'rm -rf \"$dir\"' EXIT\n"
+            f"/usr/lib/apt/apt-helper -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o Acquire::Retries=2 "
+            f"download-file {shlex.quote(url)} \"$dir/file\" >&2\nbase64 \"$dir/file\"\n")
+
+
+def _write(path: str, content: str) -> str:
+    """Write a file whole or not at all: a full disk leaves what was there."""
+    quoted = shlex.quote(path)
+    return (f"mkdir -p \"$(dirname {quoted})\"\nprintf %s {shlex.quote(content)} > {quoted}.new\n"
+            f"chmod 644 {quoted}.new\nmv {quoted}.new {quoted}\n")
+
+
+def _driver(ctx: Context, step: Step) -> Iterator[StringCommand]:
+    groups: list[list[str]] = [list(group) for group in step.data["packages"]]
+    headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
+    yield script(update(ctx.knobs) + install(ctx.knobs, groups, extra=headers), ctx.knobs.timeout_apt)
+
+
+def _guard(ctx: Context, step: Step) -> Iterator[StringCommand]:
+    text = "".join(_write(path, content) for path, content in GUARD.items())
+    yield script(text + "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n",
+                 ctx.knobs.timeout_apt)
+
+
+def _reboot(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
+    # Detached, so that the session ends before the host does.
+    yield script("(sleep 1; reboot) </dev/null >/dev/null 2>&1 &", 30)
+    yield FunctionCommand(_come_back, (ctx.machine["boot_id"], ctx.knobs.timeout_reboot), {})
+
+
+def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> bool:
+    """Wait for another boot id, probe again, and say what the new plan thinks of the driver."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(2)
+        host.disconnect()
+        host.connect(show_errors=False)
+        if not host.connected:
+            continue
+        _session.forget(host)
+        now = _session.context(host)
+        if now.machine["boot_id"] != boot_id:
+            return _sound(host)
+    _report.fail(host.name, f"did not come back within {seconds} s of its reboot",
+                 "look at its console; run the same command again when it is up")
+    return False
+
+
+def _sound(host: Host) -> bool:
+    plan = _session.plan(host)
+    driver = _session.context(host).state["driver"]
+    if plan.refusals or plan.step("driver").action.changes or plan.step("reboot").action.changes or driver["error"]:
+        said = driver["excerpt"] or driver["error"] or plan.step("driver").why
+        _report.fail(host.name, f"after the reboot the driver still isn't right: {said}",
+                     "see `dmesg | grep -i nvrm` on the host")
+        return False
+    return True

@@ -1,0 +1,40 @@
+"""Probe, plan, show: what every run does before it declares a single operation."""
+
+from __future__ import annotations
+
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_state, host
+
+from rig import render
+from rig.errors import RigError
+
+from . import _report, _session
+
+_expected: list[int] = []  # how many hosts there were when the first was prepared
+
+
+def accepted() -> bool:
+    """Plan for the current host; the last host to be planned shows the plans of all. False: it is left untouched."""
+    state = ctx_state.get()
+    if not _expected:
+        _expected.append(len(state.active_hosts))
+    try:
+        plan = _session.plan(host)
+        _report.plans[host.name] = plan
+        for refusal in plan.refusals:
+            _report.fail(host.name, f"refused: {'; '.join(r.what for r in plan.refusals)}", refusal.remedy)
+        _report.caveats[host.name] += plan.caveats
+    except _session.ProbeFailed as error:
+        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see what it says")
+    except RigError as error:
+        _report.fail(host.name, error.what, error.remedy)
+    except PyinfraError as error:  # the connection broke, or the fact's command failed
+        _report.fail(host.name, f"the probe failed: {error}", "see its lines above")
+    _expected[0] -= 1
+    if _expected[0] == 0 and _report.plans:
+        inventory = [h.name for h in state.inventory if h.name in _report.plans]
+        _report.show([_report.plans[name] for name in inventory], verbose=state.print_noop_info)
+    if host.name in _report.cards:
+        state.fail_hosts({state.inventory.get_host(host.name)})
+        return False
+    return True

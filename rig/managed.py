@@ -1,0 +1,47 @@
+"""The few files in /etc that are ours: their paths and exact contents. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
+
+REPOSITORY = "/etc/apt/sources.list.d/qwen-rig-nvidia.sources"
+KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
+
+# nouveau claims the GPU at boot before NVIDIA's module can (modprobe.d(5)).
+# Unattended-Upgrade::Package-Blacklist takes regular expressions (apt.conf of unattended-upgrades).
+GUARD: Mapping[str, str] = {
+    "/etc/modprobe.d/qwen-rig-nouveau.conf": HEAD + "blacklist nouveau\noptions nouveau modeset=0\n",
+    "/etc/apt/apt.conf.d/51qwen-rig-nvidia": HEAD.replace("#", "//", 1)
+    + 'Unattended-Upgrade::Package-Blacklist {\n  "^nvidia-";\n  "^libnvidia-";\n  "^cuda-";\n  "^xserver-xorg-video-nvidia";\n};\n',
+}
+
+
+def guard_digests() -> dict[str, str]:
+    """path → sha256 of what it should hold."""
+    return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in GUARD.items()}
+
+
+def repository_folder(os: Mapping[str, Any]) -> str:
+    """`debian12`, `ubuntu2404`: NVIDIA's name for a distribution, ID + VERSION_ID without the dot (KB §1.4)."""
+    return f"{os['id']}{os['version_id']}".replace(".", "")
+
+
+def repository_files(os: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where NVIDIA's repository may be configured: by its own keyring package, or by us."""
+    folder = repository_folder(os)
+    return (REPOSITORY, f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list")
+
+
+def repository_text(url: str) -> str:
+    """The deb822 source of a flat repository, trusted by our copy of its key alone."""
+    return f"{HEAD}Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {KEYRING}\n"
+
+
+def watched() -> tuple[str, ...]:
+    """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
+    folders = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")
+    return (*GUARD, REPOSITORY, *(f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in folders))

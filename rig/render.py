@@ -1,0 +1,136 @@
+"""How plans, cards and reports look: rich tables on a terminal, plain lines elsewhere, one source of words for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from rig.plan.model import Action, Plan, Step
+
+SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.REBOOT: "⟳", Action.NONE: "·",
+          Action.NA: "·"}
+STYLE = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REMOVE: "red", Action.REBOOT: "magenta",
+         Action.NONE: "dim", Action.NA: "dim"}
+PAST = {Action.ADD: "added", Action.CHANGE: "changed", Action.REMOVE: "removed", Action.REBOOT: "rebooted"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One host's failure: what happened, what the host said, the likely cause, one next thing to do."""
+
+    host: str
+    what: str
+    remedy: str
+    command: str = ""
+    tail: tuple[str, ...] = ()
+    log: str = ""
+
+
+def console() -> Console:
+    """Standard error, as all of pyinfra's words for people; 100 columns where it is no terminal (logs, CI)."""
+    plain = Console(stderr=True)
+    if plain.is_terminal:
+        return plain
+    return Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")), highlight=False)
+
+
+def size(n: float) -> str:
+    """Bytes as people say them, in powers of ten as download sizes are given."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"
+
+
+def plan_table(plans: Sequence[Plan], verbose: bool = False) -> RenderableType:
+    """One block a host: drift and changes line by line, what is right collapsed into one; then what it all costs."""
+    blocks: list[RenderableType] = []
+    for plan in plans:
+        blocks.append(Text.assemble((plan.host, "bold"), "  ", plan.headline))
+        if plan.refusals:
+            blocks.append(Padding(Text("refused: see its card below; nothing on it is touched", style="red"), (0, 2)))
+            continue
+        shown = [step for step in plan.steps if step.action.changes or verbose]
+        if shown:
+            blocks.append(Padding(_steps(shown), (0, 2)))
+        blocks.append(Padding(Text(_collapsed(plan), style="dim"), (0, 2)))
+        blocks += [Padding(Text(f"! {caveat}", style="yellow"), (0, 2)) for caveat in plan.caveats]
+    blocks.append(Text(cost(plans), style="bold"))
+    return Group(*blocks)
+
+
+def _steps(steps: Iterable[Step]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for column in ("", "component", "now → wanted"):
+        table.add_column(column, no_wrap=column != "now → wanted", overflow="fold")
+    table.add_column("why", overflow="fold", ratio=1, style="dim")
+    for step in steps:
+        same = step.now == step.wanted
+        change = escape(step.now) if same else f"{escape(step.now)} → {escape(step.wanted)}"
+        why = step.why + (" (decided after the env)" if step.later else "")
+        table.add_row(f"[{STYLE[step.action]}]{SYMBOL[step.action]}[/]", step.title, change, escape(why))
+    return table
+
+
+def _collapsed(plan: Plan) -> str:
+    right = [step for step in plan.steps if step.action is Action.NONE]
+    other = [f"{step.title}: n/a — {step.why}" for step in plan.steps if step.action is Action.NA]
+    said = [f"· {len(right)} of {len(plan.steps)} steps already right"
+            + (": " + ", ".join(step.title for step in right) if right else "")]
+    return "\n".join(said + [f"· {line}" for line in other])
+
+
+def cost(plans: Sequence[Plan]) -> str:
+    """The plan's last line: how much changes, on how many hosts, and what must be fetched."""
+    live = [plan for plan in plans if not plan.refusals]
+    steps = [step for plan in live for step in plan.changes]
+    refused = len(plans) - len(live)
+    tail = f" · {refused} host{'s' * (refused > 1)} refused" if refused else ""
+    if not steps:
+        names = ", ".join(plan.host for plan in live)
+        return (f"No changes. {names} match{'es' if len(live) == 1 else ''}." if live else "Nothing can be done.") + tail
+    said = []
+    for action, word in ((Action.ADD, "to add"), (Action.CHANGE, "to change"), (Action.REMOVE, "to remove")):
+        if n := sum(step.action is action for step in steps):
+            said.append(f"{n} {word}")
+    if n := sum(step.action is Action.REBOOT for step in steps):
+        said.append(f"{n} reboot{'s' * (n > 1)}")
+    hosts = sum(bool(plan.changes) for plan in live)
+    fetch = sum(step.bytes for step in steps)
+    return (f"Plan: {', '.join(said)} · {hosts} host{'s' * (hosts > 1)}"
+            + (f" · ↓ {size(fetch)}" if fetch else "") + tail)
+
+
+def card(found: Card) -> RenderableType:
+    """A failure, framed; the last lines of the host's own words in it."""
+    lines: list[RenderableType] = [Text(found.what, style="bold")]
+    if found.command:
+        lines.append(Text(f"$ {found.command}", style="dim"))
+    lines += [Text(f"  {line}") for line in found.tail]
+    if found.remedy:
+        lines.append(Text(f"→ {found.remedy}"))
+    if found.log:
+        lines.append(Text(f"log: {found.log}", style="dim"))
+    return Panel(Group(*lines), title=f"✗ {found.host}", title_align="left", border_style="red")
+
+
+def report(rows: Sequence[tuple[str, str, str]], caveats: Sequence[str], after: Sequence[str]) -> RenderableType:
+    """The end: a row a host (`host, outcome, detail`), the caveats together, and commands to copy."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for host, outcome, detail in rows:
+        style = "red" if outcome.startswith("✗") else "green"
+        table.add_row(Text(host, style="bold"), Text(outcome, style=style), Text(detail))
+    blocks: list[RenderableType] = [table]
+    blocks += [Text(f"! {caveat}", style="yellow") for caveat in caveats]
+    if after:
+        blocks.append(Text("Next:\n" + "\n".join(f"  {line}" for line in after)))
+    return Group(*blocks)
