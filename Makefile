@@ -1,0 +1,40 @@
+# make setup · check · test · test-real · demo · demo-quick · bench · lock      (needs Python ≥ 3.10 and make)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STACK ?= guide
+
+.PHONY: setup check test test-real demo demo-quick bench lock clean
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "qwen-rig needs Python 3.10 or newer: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy rig facts deploy inventories testbed benchmarks scripts
+
+test: check
+	$(BIN)/python -m pytest -m 'not real'
+
+test-real: setup
+	$(BIN)/python -m pytest -m real -s
+
+demo: setup
+	@$(BIN)/python -m testbed.demo
+
+demo-quick: setup
+	@$(BIN)/python -m testbed.demo --quick
+
+bench: setup
+	@$(BIN)/python -m benchmarks.noop
+
+lock: setup
+	@$(BIN)/python scripts/lock.py $(STACK)
+
+clean:
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,34 @@
+"""pyinfra reads this first: the version it must have, and what can be refused before any host is dialled."""
+
+import sys
+
+import click
+
+from deploy import _report
+from rig.errors import RigError
+from rig.knobs import NAMES, check
+from rig.stack import load_stack
+
+REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
+
+
+def _refuse_early() -> None:
+    """Check --data here, where nothing has been touched: a typo or an impossible stack ends in one line."""
+    context = click.get_current_context(silent=True)
+    for pair in (context.params.get("data") or ()) if context else ():
+        name, _, text = pair.partition("=")
+        if name not in NAMES:
+            continue
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
+        check(name, value)
+        if name == "stack":
+            load_stack(text).refuse_if_impossible()
+
+
+try:
+    _refuse_early()
+except RigError as error:
+    print(f"qwen-rig: {error}", file=sys.stderr)
+    sys.exit(1)
+
+_report.install()

@@ -1,0 +1,57 @@
+"""The proof on the host: versions, GPU, kernel, matmul, import, five training steps. What couldn't run is `not run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from rig.plan import Context, Step
+from rig.plan.env import record
+from rig.plan.train import fingerprint, summary
+
+from . import _report, _session
+from ._converge import converge
+from .flash_attn import on_host
+
+
+@deploy("Verification")
+def verification() -> None:
+    """Prove the env on this host, and keep the record in it."""
+    converge("verify", "Verify on the host", _verify)
+
+
+def _verify(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
+    expected = {
+        "python": ctx.knobs.python,
+        "packages": {name: wanted.version for name, wanted in ctx.stack.requirements(ctx.knobs.python).items()
+                     if name in ctx.stack.pins},
+        "torch_cuda": ctx.stack.torch.cuda if ctx.stack.torch else None,
+        "gpus": [gpu.name for gpu in ctx.gpus],
+        "gpu_required": ctx.knobs.verify_gpu,
+        "import_gate": ctx.stack.import_gate,
+        "standin": ctx.stack.standin,
+    }
+    path = "$env/.rig/verify.json"
+    yield on_host(ctx, "verify.py", f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
+                                    f"--fingerprint {fingerprint(ctx)} >/dev/null", ctx.knobs.timeout_verify)
+    yield FunctionCommand(_judge, (), {})
+
+
+def _judge(state: State, host: Host) -> bool:
+    """Read the record back as the plan would; a failed check fails the host, what wasn't run is a caveat."""
+    _session.forget(host)
+    made = record(_session.context(host), "verify")
+    failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
+    if failed or not made:
+        why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
+        _report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host")
+        return False
+    skipped = [c["name"] for c in made["checks"] if c["status"] == "not_run"]
+    if skipped:
+        _report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
+    return True
