@@ -22,7 +22,7 @@ def _refuse_early() -> None:
         value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
         check(name, value)
         if name == "stack":
-            load_stack(text).refuse_if_impossible()
+            load_stack(text).check()
 
 
 try:

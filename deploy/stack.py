@@ -116,7 +116,7 @@ done
 
 def _mend(ctx: Context, step: Step) -> StringCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
-    lines = ctx.stack.lock_lines(step.data["names"], ctx.knobs.python)
+    lines = ctx.stack.lock_for(step.data["names"], ctx.knobs.python)
     root, name = envs_dir(ctx), ctx.knobs.env_name
     return script(f"""{_locked(root, name)}{_installers(ctx)}
 python={shlex.quote(step.data["path"])}/bin/python

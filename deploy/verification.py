@@ -26,16 +26,7 @@ def verification() -> None:
 
 
 def _verify(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
-    expected = {
-        "python": ctx.knobs.python,
-        "packages": {name: wanted.version for name, wanted in ctx.stack.requirements(ctx.knobs.python).items()
-                     if name in ctx.stack.pins},
-        "torch_cuda": ctx.stack.torch.cuda if ctx.stack.torch else None,
-        "gpus": [gpu.name for gpu in ctx.gpus],
-        "gpu_required": ctx.knobs.verify_gpu,
-        "import_gate": ctx.stack.import_gate,
-        "standin": ctx.stack.standin,
-    }
+    expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     path = "$env/.rig/verify.json"
     yield on_host(ctx, "verify.py", f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
                                     f"--fingerprint {fingerprint(ctx)} >/dev/null", ctx.knobs.timeout_verify)

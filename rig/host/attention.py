@@ -35,8 +35,8 @@ def attempt(wheel, package, check):
                          INSTALL_SECONDS)
     if not done:
         return f"not installed: {' '.join(said)[-400:]}"
-    done, said = run([sys.executable, str(HERE / "flash_attn_check.py") if check.endswith(".py") else "-c",
-                      *([] if check.endswith(".py") else [check])], CHECK_SECONDS)
+    proof = [str(HERE / check)] if check.endswith(".py") else check.split()  # a script beside us, or `-m module`
+    done, said = run([sys.executable, *proof], CHECK_SECONDS)
     if done:
         return None
     run([*pip, "uninstall", "-q", "-y", package], 120)

@@ -1,0 +1,68 @@
+"""Pure pieces: the key's fingerprint, the knobs' types, the causes' signatures, the files we manage."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rig import causes, knobs, managed, openpgp
+from rig.errors import RigError
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")
+def test_fingerprints_are_those_gpg_tells(tmp_path: Path) -> None:
+    gpg = ["gpg", "--homedir", str(tmp_path), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    tmp_path.chmod(0o700)
+    for name, algorithm in (("one@rig.test", "rsa2048"), ("two@rig.test", "ed25519")):
+        subprocess.run([*gpg, "--quick-generate-key", name, algorithm], check=True, capture_output=True)
+    listing = subprocess.run([*gpg, "--list-keys", "--with-colons"], check=True, capture_output=True, text=True).stdout
+    told, after_pub = [], False
+    for line in listing.splitlines():
+        field = line.split(":")
+        if field[0] == "fpr" and after_pub:
+            told.append(field[9])
+        after_pub = field[0] == "pub"
+    armored = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True, text=True).stdout
+    assert sorted(openpgp.fingerprints(armored)) == sorted(told) and len(told) == 2
+
+
+def test_what_is_no_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="not an armored"):
+        openpgp.fingerprints("<html>404 Not Found</html>")
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("nvidia_driver_branch", "five-eighty", "whole number"),
+    ("allow_busy_gpu", "yes", "true or false"),
+    ("stack", 3, "must be a text"),
+    ("flash_attn", "always", "it takes auto, wheel, off"),
+    ("python", "3.9", "it takes 3.10, 3.11, 3.12"),
+    ("env_name", "a;rm -rf /", "letters, digits"),
+    ("source_pip_index", "mirror/simple", "begin it with https://"),
+])
+def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: object, said: str) -> None:
+    with pytest.raises(RigError, match=said) as caught:
+        knobs.check(name, value, "lab.yml")
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 2180 (unattended-upgr)",
+     "unattended-upgr (pid 2180)"),
+    ("OSError: [Errno 28] No space left on device", "disk is full"),
+    ("THESE PACKAGES DO NOT MATCH THE HASHES\nhash mismatch", "isn't the one that the lock names"),
+    ("qwen-rig: take another mirror", "take another mirror"),
+    ("all is well", ""),
+])
+def test_causes(line: str, said: str) -> None:
+    found = causes.diagnose([line])
+    assert said in found and bool(found) == bool(said)
+
+
+def test_managed_files_are_watched() -> None:
+    assert set(managed.guard_digests()) <= set(managed.watched())
+    for os in ({"id": "debian", "version_id": "12"}, {"id": "ubuntu", "version_id": "24.04"}):
+        assert set(managed.repository_files(os)) <= set(managed.watched())
