@@ -1,0 +1,112 @@
+"""Which prebuilt flash-attn wheels may be attempted on a host, and why the others may not. Pure.
+
+An attempt is all it is: the wheel is kept only if it imports and works there, else training uses SDPA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from packaging.version import Version
+
+from .rules import arch_of, covered, load_rules
+from .schema import Table
+
+if TYPE_CHECKING:
+    from .stack import Torch
+
+LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A release asset. sha256 None: nobody vouches for it, so it isn't used without consent; bytes None: not known."""
+
+    name: str
+    sha256: str | None
+    bytes: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class FlashAttn:
+    """A stack's flash-attn: what its wheels were built for. `torch` and `cuda` are what their names say."""
+
+    package: str
+    version: str
+    torch: str | None
+    cuda: str | None
+    cxx11abi: bool | None
+    glibc: str | None
+    archs: tuple[str, ...]
+    check: str
+    source: str
+    wheels: dict[str, Wheel]
+
+
+def read(stack: Table) -> FlashAttn | None:
+    """The flash_attn block of a stack file, None where it has none. Raises RigError."""
+    if stack.raw.get("flash_attn") is None:
+        stack.raw.pop("flash_attn", None)
+        return None
+    row, wheels = stack.table("flash_attn"), {}
+    for tag, entry in row.named_tables("wheels").items():
+        sha256 = entry.maybe("sha256", str)
+        if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+            raise entry.error(f"{entry.key('sha256')} must be 64 lower-case hex digits, not {sha256!r}")
+        wheels[tag] = Wheel(entry.take("name", str), sha256, entry.maybe("bytes", int), entry.take("source", str))
+        entry.done()
+    made = FlashAttn(row.take("package", str), row.take("version", str), row.maybe("torch", str), row.maybe("cuda", str),
+                     row.maybe("cxx11abi", bool), row.maybe("glibc", str), row.texts("archs"), row.take("check", str),
+                     row.take("source", str), wheels)
+    row.done()
+    return made
+
+
+def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | None,
+               compute_capabilities: Sequence[Version | None], source: str | None = None,
+               ) -> tuple[list[dict[str, Any]], list[str]]:
+    """(wheels to attempt as {name, url, sha256, bytes}, one line for each reason that rules the others out).
+
+    `source` is the folder URL that holds v<version>/<wheel>; None takes the default of rig/data/sources.yml.
+    A GPU of unknown compute capability rules nothing out: the check on the host decides.
+    """
+    why = _misfits(flash, torch, glibc, [cc for cc in compute_capabilities if cc is not None])
+    tag = "cp" + python.replace(".", "")
+    wheel = flash.wheels.get(tag) or flash.wheels.get("py3")
+    if wheel is None:
+        why.append(f"{flash.package} {flash.version} has no wheel for Python {python}")
+    elif wheel.sha256 is None:
+        why.append(f"no checksum is known for {wheel.name}: it isn't used without consent")
+    base = source or load_rules().sources.flash_attn.url
+    if wheel is None or why:
+        return [], why
+    return [{"name": wheel.name, "url": f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}",
+             "sha256": wheel.sha256, "bytes": wheel.bytes}], []
+
+
+def _misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilities: list[Version]) -> list[str]:
+    """What of the host or the stack the wheels weren't built for."""
+    found = []
+    for cc in sorted(set(capabilities)):
+        if cc < LEAST:
+            found.append(f"{arch_of(cc)}: flash-attn needs compute capability 8.0 or more")
+        elif flash.archs and not covered(flash.archs, cc):
+            found.append(f"{arch_of(cc)}: the wheel has code for {', '.join(flash.archs)} only")
+    if flash.glibc and glibc and Version(glibc) < Version(flash.glibc):
+        found.append(f"glibc {glibc}: the wheel needs {flash.glibc} or newer")
+    if flash.torch is None:
+        return found
+    if torch is None:
+        return [*found, "the stack has no torch"]
+    if Version(torch.release).release[:2] != Version(flash.torch).release[:2]:
+        found.append(f"torch {torch.release}: the wheel is for torch {flash.torch}")
+    if flash.cuda and torch.cuda.split(".")[0] != flash.cuda:
+        found.append(f"CUDA {torch.cuda}: the wheel is for CUDA {flash.cuda}")
+    if flash.cxx11abi is not None and flash.cxx11abi != torch.cxx11abi:
+        found.append(f"C++ ABI: torch has cxx11abi {str(torch.cxx11abi).upper()}, the wheel is for "
+                     f"{str(flash.cxx11abi).upper()}")
+    return found

@@ -1,0 +1,276 @@
+"""What GPUs, drivers, CUDA, nvcc and torch demand of each other, and where things come from. Data, loaded and asked.
+
+rig/data/rules.yml and rig/data/sources.yml; each block there names its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from packaging.version import Version
+
+from . import schema
+from .schema import Table
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """A card by its PCI id. memory_mib None: nobody has captured it."""
+
+    name: str
+    chip: str
+    compute_capability: str
+    memory_mib: int | None
+
+
+@dataclass(frozen=True)
+class DriverSet:
+    """The driver packages of one distribution. `bytes` 0: not known."""
+
+    folder: str
+    tested: bool
+    bytes: int
+    pinning_from: int
+    pinning: str
+    pinned: dict[str, str]
+    versioned: dict[str, str]
+
+    def packages(self, flavour: str, branch: int) -> list[list[str]]:
+        """Groups to install in turn (a pinning package before what it pins); flavour is open or proprietary."""
+        if branch >= self.pinning_from:
+            return [[self.pinning.format(branch=branch)], [self.pinned[flavour]]]
+        return [[self.versioned[flavour].format(branch=branch)]]
+
+
+@dataclass(frozen=True)
+class Miniforge:
+    """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` 0: not known."""
+
+    url: str
+    version: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class AptKey:
+    """A signing key: its file in the repository's folder, and its full fingerprint."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class NvidiaApt:
+    """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, and the key that signs each."""
+
+    url: str
+    key: str
+    fingerprint: str
+    keys: dict[str, AptKey]
+
+    def key_for(self, folder: str) -> AptKey:
+        """The key of a distribution's folder ("debian13")."""
+        return self.keys.get(folder, AptKey(self.key, self.fingerprint))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source that is only an address."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The defaults of the source_* knobs. pip_index None: the client's own."""
+
+    pip_index: str | None
+    conda_channel: str
+    miniforge: Miniforge
+    nvidia_apt: NvidiaApt
+    flash_attn: Place
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The tables of rules.yml with the questions asked of them."""
+
+    gpus: dict[str, GpuModel]
+    unfit_remedy: str
+    open_from: Version
+    proprietary_below: Version
+    legacy_below: Version
+    legacy_branch: int
+    compatible_below: Version
+    cuda: dict[str, tuple[str, str]]
+    nvcc: tuple[tuple[Version, str], ...]
+    builds: dict[str, tuple[str, ...]]
+    drivers: dict[str, DriverSet]
+    toolkit_package: str
+    toolkit_bytes: int
+    compilers_bytes: int
+    effective_batch: int
+    batch: tuple[tuple[int, int], ...]
+    bf16_from: Version
+    sources: Sources
+
+    @property
+    def miniforge(self) -> Miniforge:
+        return self.sources.miniforge
+
+    @property
+    def nvidia_apt(self) -> NvidiaApt:
+        return self.sources.nvidia_apt
+
+    def gpu(self, device_id: str) -> GpuModel | None:
+        """The card of a PCI id ("10de:2b85"), None where the table doesn't know it."""
+        return self.gpus.get(device_id.lower())
+
+    def covered(self, archs: Sequence[str], compute_capability: Version) -> bool:
+        """Whether code for one of these architectures runs on a card of that compute capability."""
+        return covered(archs, compute_capability)
+
+    def flavour(self, compute_capability: Version | None) -> str | None:
+        """The kernel modules the card insists on: "open", "proprietary", or None where either will do or none is known."""
+        if compute_capability is None:
+            return None
+        if compute_capability >= self.open_from:
+            return "open"
+        return "proprietary" if compute_capability < self.proprietary_below else None
+
+    def last_branch(self, compute_capability: Version | None) -> int | None:
+        """The last driver branch that still knows the card; None where there's no such end."""
+        return self.legacy_branch if compute_capability and compute_capability < self.legacy_below else None
+
+    def least_driver(self, cuda: str, compute_capability: Version | None) -> str:
+        """The least driver that runs that CUDA release on the card; an unknown card is taken for a new one.
+
+        KeyError where the table lacks the CUDA release.
+        """
+        driver, compatible = self.cuda[cuda]
+        old = compute_capability is not None and compute_capability < self.compatible_below
+        return compatible if old else driver
+
+    def least_nvcc(self, compute_capability: Version | None) -> str:
+        """The least nvcc that compiles for the card; an unknown card is taken for the newest in the table."""
+        fitting = [nvcc for cc, nvcc in self.nvcc if compute_capability is None or compute_capability >= cc]
+        return fitting[-1]
+
+    def torch_builds(self, release: str) -> tuple[str, ...]:
+        """The CUDA builds published of a torch release ("2.5.1" → cu118 …), () where the table doesn't know it."""
+        return self.builds.get(".".join(release.split(".")[:2]), ())
+
+    def first_torch(self, cuda_tag: str) -> str | None:
+        """The first torch with that CUDA build: "cu128" → "2.7"."""
+        return next((release for release, tags in self.builds.items() if cuda_tag in tags), None)
+
+    def driver_set(self, os_id: str, version_id: str) -> DriverSet | None:
+        """The driver packages for a distribution (os-release's ID and VERSION_ID), None where there are none."""
+        return self.drivers.get(f"{os_id}{version_id}".replace(".", ""))
+
+    def batch_size(self, memory_mib: int | None) -> tuple[int, int]:
+        """(samples per step, steps accumulated) for a card of that memory; unknown memory gets the smallest."""
+        per_device = next(size for least, size in self.batch if (memory_mib or 0) >= least)
+        return per_device, self.effective_batch // per_device
+
+
+def covered(archs: Sequence[str], compute_capability: Version) -> bool:
+    """Whether code for one of these architectures runs on a card of that compute capability.
+
+    sm_86: machine code, for the same major and this or a later minor. compute_90: PTX, for anything from there on.
+    sm_90a and its like: for that very card only. (CUDA C++ programming guide, "Compute capability".)
+    """
+    return any(_runs(arch, compute_capability) for arch in archs)
+
+
+def _runs(arch: str, cc: Version) -> bool:
+    kind, _, digits = arch.partition("_")
+    number = digits.rstrip("af")
+    if not number.isdigit() or len(number) < 2:
+        return False
+    built = (int(number[:-1]), int(number[-1]))
+    here = (cc.major, cc.minor)
+    if number != digits:
+        return here == built
+    return here >= built if kind == "compute" else here[0] == built[0] and here[1] >= built[1]
+
+
+def arch_of(compute_capability: Version) -> str:
+    """`sm_120`."""
+    return f"sm_{compute_capability.major}{compute_capability.minor}"
+
+
+@cache
+def load_rules() -> Rules:
+    """The project's rules. Raises RigError naming file and key where the data is wrong."""
+    table = schema.read(DATA / "rules.yml")
+    gpus = {key: _gpu(row) for key, row in table.named_tables("gpus").items()}
+    modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
+    nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
+    toolkit, compilers = table.table("toolkit"), table.table("compilers")
+    rules = Rules(
+        gpus=gpus, unfit_remedy=table.take("unfit_remedy", str),
+        open_from=Version(modules.take("open_from", str)),
+        proprietary_below=Version(modules.take("proprietary_below", str)),
+        legacy_below=Version(legacy.take("below", str)), legacy_branch=legacy.take("last_branch", int),
+        compatible_below=Version(cuda.take("compatible_below", str)),
+        cuda={name: (row.take("driver", str), row.take("compatible", str))
+              for name, row in cuda.named_tables("releases").items()},
+        nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
+        builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
+        drivers=_drivers(table.table("drivers")),
+        toolkit_package=toolkit.take("package", str), toolkit_bytes=toolkit.take("bytes", int),
+        compilers_bytes=compilers.take("bytes", int), effective_batch=batch.take("effective", int),
+        batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
+        bf16_from=Version(table.take("bf16_from", str)), sources=load_sources())
+    table.take("gpu_source", str)
+    for block in (modules, legacy, cuda, nvcc, builds, batch, toolkit, compilers):
+        block.take("source", str)
+        block.done()
+    table.done()
+    return rules
+
+
+def _gpu(row: Table) -> GpuModel:
+    model = GpuModel(row.take("name", str), row.take("chip", str), row.take("compute_capability", str),
+                     row.maybe("memory_mib", int))
+    row.done()
+    return model
+
+
+def _drivers(table: Table) -> dict[str, DriverSet]:
+    pinning_from, pinning = table.take("pinning_from", int), table.take("pinning", str)
+    pinned, versioned = table.take("pinned", dict), table.take("versioned", dict)
+    sets = {}
+    for folder, row in table.named_tables("distributions").items():
+        sets[folder] = DriverSet(folder, row.take("tested", bool), row.take("bytes", int), pinning_from, pinning,
+                                 pinned, versioned)
+        row.done()
+    return sets
+
+
+@cache
+def load_sources() -> Sources:
+    """Where things come from by default. Raises RigError naming file and key where the data is wrong."""
+    table = schema.read(DATA / "sources.yml")
+    pip, channel, forge = table.table("source_pip_index"), table.table("source_conda_channel"), table.table("source_miniforge")
+    apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
+    keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
+            for folder, row in apt.named_tables("keys").items()}
+    sources = Sources(
+        pip_index=pip.maybe("url", str), conda_channel=channel.take("url", str),
+        miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
+                            forge.take("bytes", int)),
+        nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
+        flash_attn=Place(flash.take("url", str)))
+    for block in (pip, channel, forge, apt, flash):
+        block.take("source", str)
+        block.done()
+    table.done()
+    return sources

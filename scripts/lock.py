@@ -1,0 +1,111 @@
+"""Write a stack's lock and sizes from its pins: `python scripts/lock.py STACK` (`make lock STACK=guide`).
+
+The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing
+counts, so that the same stack file always gives the same bytes. Written: rig/data/locks/STACK.lock.txt (requirements
+with markers and hashes, as pip and uv take them; no addresses in it) and STACK.sizes.yml (bytes to download).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import parse_wheel_filename
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+DATA = Path(__file__).resolve().parent.parent / "rig" / "data"
+PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
+# manylinux tags as pip orders them: the newest glibc first (PEP 600); Ubuntu 22.04's 2.35 is the oldest we serve.
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)] + [
+    "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
+
+
+def main(stack: str) -> None:
+    wanted = yaml.safe_load((DATA / "stacks" / f"{stack}.yml").read_text())
+    if wanted.get("refused"):
+        sys.exit(f"lock: stack {stack} is refused ({wanted['refused']['reason']}): there is nothing to lock")
+    with tempfile.TemporaryDirectory() as folder:
+        requirements, lock = resolve(Path(folder), wanted)
+    built = sorted({p["name"] for p in lock["package"] if "registry" in p["source"] and not p.get("wheels")})
+    if built != sorted(wanted["sdists"]):
+        sys.exit(f"lock: sdists in {stack}.yml must be {built}: these are published as source only")
+    locks = DATA / "locks"
+    (locks / wanted["lock"]).write_text(header(wanted) + requirements)
+    (locks / wanted["sizes"]).write_text(sizes(lock, wanted))
+    print(f"lock: wrote {locks / wanted['lock']} and {locks / wanted['sizes']}")
+
+
+def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Resolve in a throwaway project. Returns the requirements text and uv's own lock, parsed."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin") or shutil.which("uv")
+    if uv is None:
+        sys.exit("lock: uv isn't installed; `make setup` installs it")
+    names = [f"{name}=={pin['version']}" for name, pin in wanted["pins"].items()] + wanted["unpinned"]
+    least, newest = wanted["pythons"][0], wanted["pythons"][-1].split(".")
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "rig-lock"\nversion = "0"\n'
+        f'requires-python = ">={least},<{newest[0]}.{int(newest[1]) + 1}"\n'
+        f"dependencies = {names!r}\n[tool.uv]\npackage = false\nenvironments = [\"{PLATFORM}\"]\n")
+    subprocess.run([uv, "lock", "--no-config", "--quiet", "--exclude-newer", wanted["exclude_newer"]],
+                   cwd=folder, check=True)
+    text = subprocess.run(
+        [uv, "export", "--no-config", "--frozen", "--no-emit-project", "--no-annotate", "--no-header", "--quiet"],
+        cwd=folder, check=True, capture_output=True, text=True).stdout
+    # The whole lock is for one platform, as its header says: repeated in each marker it would only hide the rest.
+    text = text.replace(f" ; {PLATFORM}", "").replace(f" and {PLATFORM}", "")
+    return text, tomllib.loads((folder / "uv.lock").read_text())
+
+
+def header(wanted: Mapping[str, Any]) -> str:
+    return (f"# Lock of stack {wanted['name']} for CPython {wanted['pythons'][0]} to {wanted['pythons'][-1]} "
+            f"on linux x86_64; nothing published after {wanted['exclude_newer']}.\n"
+            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n")
+
+
+def sizes(lock: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """`name==version: bytes` of the file that pip takes, by the oldest Python for which there is one."""
+    found = {}
+    for package in lock["package"]:
+        if "registry" not in package["source"]:
+            continue
+        size = next((size for python in wanted["pythons"] if (size := wheel_size(package, python))), None)
+        found[f"{package['name']}=={package['version']}"] = size or package["sdist"]["size"]
+    text = "".join(f"{name}: {size}\n" for name, size in sorted(found.items()))
+    return ("# Bytes to download: of the wheel for the oldest Python that has one, else of the source. "
+            f"By scripts/lock.py.\n{text}")
+
+
+def wheel_size(package: Mapping[str, Any], python: str) -> int | None:
+    """Bytes of the wheel that pip prefers on that Python, or None where none fits."""
+    ranks = {tag: rank for rank, tag in enumerate(tags(python))}
+    best: tuple[int, int] | None = None
+    for wheel in package.get("wheels", []):
+        name = re.sub(r".*/", "", wheel["url"]).replace("%2B", "+")
+        for tag in parse_wheel_filename(name)[3]:
+            if tag in ranks and (best is None or ranks[tag] < best[0]):
+                best = (ranks[tag], wheel["size"])
+    return best[1] if best else None
+
+
+def tags(python: str) -> Iterator[Tag]:
+    version = tuple(int(part) for part in python.split("."))
+    yield from cpython_tags(version, platforms=PLATFORMS)
+    yield from compatible_tags(version, interpreter=f"cp{''.join(python.split('.'))}", platforms=PLATFORMS)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scripts/lock.py STACK")
+    main(sys.argv[1])
