@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import click
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_state
@@ -65,7 +66,8 @@ class Reporter(BaseStateCallback):
         if host.name in _running:  # on its way up after a reboot: waited for elsewhere
             return
         what = str(error.args[0] if error.args else error)
-        fail(host.name, f"could not connect: {what}", diagnose([what]) or "check address, port, user and key in lab.yml")
+        remedy = diagnose([what]) or "check address, port, user and key in lab.yml"
+        fail(host.name, f"could not connect: {what}", remedy)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
@@ -157,13 +159,18 @@ def _next(state: State) -> list[str]:
 
 
 def install() -> None:
-    """Hook into the run that pyinfra is about to begin. Its state drops handlers when initialised, so join after that."""
+    """Hook into the run that is about to begin. pyinfra's state drops handlers when initialised: join after that."""
     state = ctx_state.get()
     initialise = state.init
 
     def init(*args: Any, **kwargs: Any) -> None:
         initialise(*args, **kwargs)
         state.add_callback_handler(Reporter())
+        # One host that is down or fails must not stop the others. Without -y pyinfra sets 0 per cent and asks,
+        # which with no terminal to ask on drops every host.
+        given = click.get_current_context(silent=True)
+        if given is None or given.params.get("fail_percent") is None:
+            state.config.FAIL_PERCENT = None
 
     state.init = init
     atexit.register(_end)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from facts.probe import HostState
 from pyinfra.api.host import Host
 
-from facts.probe import HostState
 from rig import knobs as knobs_of
 from rig.knobs import Knobs
 from rig.managed import watched

@@ -21,7 +21,8 @@ def conda() -> None:
 
 def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
     release = _session.rules().miniforge
-    name = f"Miniforge3-{release.version}-Linux-x86_64.sh"
+    version = ctx.knobs.source_miniforge_version or release.version
+    name = f"Miniforge3-{version}-Linux-x86_64.sh"
     base = (ctx.knobs.source_miniforge or release.url).rstrip("/")
     digest = ctx.knobs.source_miniforge_sha256 or release.sha256
     # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
@@ -29,7 +30,8 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 {download(f"{base}/{name}", '"$dir/installer.sh"')}
 echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet - || {{
-  echo "qwen-rig: {name} from {base} isn't the file that is expected (sha256 {digest[:12]}…): check source_miniforge"; exit 1; }}
+  echo "qwen-rig: {name} from {base} isn't the file that is expected: check source_miniforge"
+  exit 1; }}
 [ ! -e "$prefix" ] || mv "$prefix" "$prefix.unfinished.$$"
 bash "$dir/installer.sh" -b -p "$prefix"
 rm -rf "$prefix".unfinished.*

@@ -53,10 +53,12 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
     source = _session.rules().nvidia_apt
     base = (ctx.knobs.source_nvidia_apt or source.url).rstrip("/")
-    url = f"{base}/{repository_folder(ctx.machine['os'])}/x86_64/"
-    wanted = (ctx.knobs.source_nvidia_apt_key or source.fingerprint).replace(" ", "").upper()
+    folder = repository_folder(ctx.machine["os"])
+    key = source.key_for(folder)
+    wanted = (ctx.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
     sudo = ctx.machine["sudo"] != "root"
-    ok, armored = run(host, _fetch(url + source.key), 120, sudo=sudo)
+    url = f"{base}/{folder}/x86_64/"
+    ok, armored = run(host, _fetch(url + key.key), 120, sudo=sudo)
     if not ok:
         return False
     try:
@@ -64,20 +66,21 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     except (ValueError, binascii.Error, UnicodeDecodeError) as error:
         found = [f"unreadable: {error}"]
     if found != [wanted]:
-        _report.fail(host.name, f"the key at {url}{source.key} is {', '.join(found) or 'empty'}, expected {wanted}",
+        _report.fail(host.name, f"the key at {url}{key.key} is {', '.join(found) or 'empty'}, expected {wanted}",
                      "check source_nvidia_apt; if NVIDIA has a new key, set source_nvidia_apt_key to its fingerprint")
         return False
     files = {KEYRING: base64.b64decode(armored).decode(), REPOSITORY: repository_text(url)}
     text = "".join(_write(path, content) for path, content in files.items())
     undo = f"rm -f {KEYRING} {REPOSITORY}"
-    ok, _ = run(host, f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{update(ctx.knobs)}", ctx.knobs.timeout_apt, sudo=sudo)
+    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{update(ctx.knobs)}"
+    ok, _ = run(host, text, ctx.knobs.timeout_apt, sudo=sudo)
     return ok
 
 
 def _fetch(url: str) -> str:
     """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy."""
     return (f"dir=$(mktemp -d); trap 'rm -rf \"$dir\"' EXIT\n"
-            f"/usr/lib/apt/apt-helper -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o Acquire::Retries=2 "
+            "/usr/lib/apt/apt-helper -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 "
             f"download-file {shlex.quote(url)} \"$dir/file\" >&2\nbase64 \"$dir/file\"\n")
 
 

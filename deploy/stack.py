@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from importlib.resources import files
 from urllib.parse import urlsplit
 
 from pyinfra.api import StringCommand, deploy
@@ -39,30 +40,37 @@ def _index(knobs: Knobs) -> str:
     return quoted + (f" --trusted-host {shlex.quote(url.hostname or '')}" if url.scheme == "http" else "")
 
 
+def uv_lock() -> str:
+    """The lock of the installer itself: one line, `uv==VERSION` and the hashes of its Linux x86_64 wheels."""
+    return (files("rig.data") / "locks" / "uv.lock.txt").read_text()
+
+
 def _installers(ctx: Context) -> str:
-    """Shell functions: `packages PYTHON LOCK OPTIONS` installs by uv where it can be had, else by pip, to the same end."""
-    knobs, uv = ctx.knobs, _session.rules().uv
+    """Shell functions; `packages PYTHON LOCK …` installs by uv where it can be had, else by pip, to the same end."""
+    knobs, lock = ctx.knobs, uv_lock()
+    version = lock.split("==", 1)[1].split()[0]
     index = _index(knobs)
     uv_index = index.replace("--trusted-host", "--allow-insecure-host")
     return f"""
 cache=${{XDG_CACHE_HOME:-$HOME/.cache}}/qwen-rig
-uv=$cache/uv-{uv.version}/bin/uv
+uv=$cache/uv-{version}/bin/uv
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120
 get_uv() {{
   [ {knobs.installer} != pip ] || return 1
   [ -x "$uv" ] && "$uv" --version >/dev/null 2>&1 && return 0
   mkdir -p "$cache" && rm -rf "$cache/uv.new" || return 1
-  printf 'uv=={uv.version} {" ".join("--hash=sha256:" + h for h in uv.hashes)}\\n' > "$cache/uv.txt"
+  printf '%s' {shlex.quote(lock)} > "$cache/uv.txt" || return 1
   "$1" -m pip install -q --timeout 30 --require-hashes --no-deps {index} --target "$cache/uv.new" -r "$cache/uv.txt" \\
     && rm -rf "${{uv%/bin/uv}}" && mv "$cache/uv.new" "${{uv%/bin/uv}}"
 }}
 packages() {{ # python lock [options]
   python=$1 lock=$2; shift 2
   if get_uv "$python"; then
-    installer="uv {uv.version}"
+    installer="uv {version}"
     "$uv" pip install -q --python "$python" --require-hashes {uv_index} "$@" -r "$lock"
   elif [ {knobs.installer} = uv ]; then
-    echo "qwen-rig: uv {uv.version} can't be had and installer=uv: set installer=auto, or check source_pip_index"; exit 1
+    echo "qwen-rig: uv {version} can't be had and installer=uv: set installer=auto, or check source_pip_index"
+    exit 1
   else
     installer=pip
     "$python" -m pip install -q --timeout 60 --require-hashes {index} "$@" -r "$lock"
@@ -84,7 +92,7 @@ def _build(ctx: Context, step: Step) -> StringCommand:
     """Create the env in its own generation, fill it, prove the import, write its record, flip the link."""
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, step.data["generation"]
-    channel = knobs.source_conda_channel or _session.rules().conda_channel
+    channel = knobs.source_conda_channel or _session.rules().sources.conda_channel
     made = {"stack": stack.name, "standin": stack.standin, "lock_sha256": stack.lock_sha256, "python": knobs.python}
     return script(f"""{_locked(root, name)}{_installers(ctx)}
 new=$root/{generation}

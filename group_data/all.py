@@ -5,13 +5,7 @@ Where to set one, strongest first:  `--data KNOB=VALUE` on the command line  · 
 A wrong type or an unknown word is one line of error before any host is touched.
 """
 
-from pyinfra import config as _config
-
 from rig.ssh import connect_kwargs as _connect_kwargs
-
-# One host that is down or fails must not stop the others: pyinfra then finishes them and exits 1.
-# (Without -y its command line sets 0 per cent; group data is read after that.)
-_config.FAIL_PERCENT = None
 
 # -- What is wanted ----------------------------------------------------------------------------------
 stack = "guide"  # a name in rig/data/stacks/, or the path of your own file
@@ -36,6 +30,8 @@ verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GP
 source_pip_index = None  # PEP 503 index for torch and everything else
 source_conda_channel = None
 source_miniforge = None  # folder URL that holds Miniforge3-<version>-Linux-x86_64.sh
+source_miniforge_version = None
+source_miniforge_sha256 = None  # of that file
 source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
 source_nvidia_apt_key = None  # fingerprint of the key that signs it
 source_flash_attn = None  # folder URL that holds v<version>/<wheel>

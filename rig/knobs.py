@@ -19,6 +19,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+URLS = ("source_pip_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt", "source_flash_attn")
+
+
 @dataclass(frozen=True)
 class Knobs:
     """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
@@ -39,6 +42,8 @@ class Knobs:
     source_pip_index: str | None
     source_conda_channel: str | None
     source_miniforge: str | None
+    source_miniforge_version: str | None
+    source_miniforge_sha256: str | None
     source_nvidia_apt: str | None
     source_nvidia_apt_key: str | None
     source_flash_attn: str | None
@@ -76,7 +81,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
     if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
-    if name.startswith("source_") and name != "source_nvidia_apt_key" and "://" not in value:
+    if name in URLS and "://" not in value:
         raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
     return value
 

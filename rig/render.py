@@ -97,7 +97,8 @@ def cost(plans: Sequence[Plan]) -> str:
     tail = f" · {refused} host{'s' * (refused > 1)} refused" if refused else ""
     if not steps:
         names = ", ".join(plan.host for plan in live)
-        return (f"No changes. {names} match{'es' if len(live) == 1 else ''}." if live else "Nothing can be done.") + tail
+        match = "matches" if len(live) == 1 else "match"
+        return (f"No changes. {names} {match}." if live else "Nothing can be done.") + tail
     said = []
     for action, word in ((Action.ADD, "to add"), (Action.CHANGE, "to change"), (Action.REMOVE, "to remove")):
         if n := sum(step.action is action for step in steps):

@@ -1,4 +1,4 @@
-"""What the planners read: one host's state, the wanted stack, the knobs and the rules, with the questions asked of them."""
+"""What the planners read: one host's state, the wanted stack, the knobs and the rules."""
 
 from __future__ import annotations
 

@@ -108,8 +108,13 @@ def _driver_action(ctx: Context) -> Action:
 
 
 def _wanted(ctx: Context) -> str:
-    flavour = _flavour(ctx) or "open"
-    return f"{ctx.knobs.nvidia_driver_branch} {flavour}"
+    return f"{_branch(ctx)} {_flavour(ctx) or 'open'}"
+
+
+def _branch(ctx: Context) -> int:
+    """The wanted branch, or the last that still knows the oldest card here."""
+    ends = [end for gpu in ctx.gpus if (end := ctx.rules.last_branch(gpu.compute_capability))]
+    return min([ctx.knobs.nvidia_driver_branch, *ends])
 
 
 def _archs(ctx: Context) -> str:
@@ -128,7 +133,7 @@ def _driver(ctx: Context, action: Action) -> Step:
     packages = ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"])
     data: dict[str, Any] = {}
     if packages is not None:
-        data = {"packages": packages.packages(_flavour(ctx) or "open", ctx.knobs.nvidia_driver_branch),
+        data = {"packages": packages.packages(_flavour(ctx) or "open", _branch(ctx)),
                 "headers": not ctx.machine["headers"]}
     return Step("driver", "NVIDIA driver", now, _wanted(ctx), action, demand, data=data,
                 bytes=packages.bytes if packages is not None else 0)
@@ -171,7 +176,7 @@ def _reboot(ctx: Context, driver_action: Action) -> Step:
     loaded, installed = driver["loaded_version"], driver["installed_version"]
     now = f"loaded {loaded or 'none'}"
     if driver_action.changes:
-        why, needed, wanted = "the new driver's modules must be loaded", True, f"loaded {ctx.knobs.nvidia_driver_branch}"
+        why, needed, wanted = "the new driver's modules must be loaded", True, f"loaded {_branch(ctx)}"
     elif driver["nouveau_loaded"] and installed:
         why, needed, wanted = "nouveau holds the GPU", True, f"loaded {installed}"
     elif installed and installed != loaded:

@@ -104,7 +104,8 @@ def _conda(ctx: Context) -> Step:
     broken = [row["prefix"] for row in ctx.state["conda"]]
     why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
     release = ctx.rules.miniforge
-    return Step("conda", "Conda", "broken" if broken else "none", f"Miniforge {release.version}", Action.ADD, why,
+    version = ctx.knobs.source_miniforge_version or release.version
+    return Step("conda", "Conda", "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
                 bytes=release.bytes, data={"prefix": _free_prefix(ctx, broken)})
 
 

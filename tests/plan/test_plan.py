@@ -1,0 +1,158 @@
+"""The planner's decisions, table-wise: state in, steps or refusal out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rig import render
+from rig.managed import REPOSITORY, guard_digests
+from rig.plan import Action, make_plan
+from rig.plan.train import fingerprint, flash_spec, settings
+
+from .states import GTX1080, RTX4090, RTX5090, V100, bare, context, with_driver
+
+
+def actions(state: dict[str, Any], **set_: Any) -> dict[str, str]:
+    return {step.component: step.action.value for step in make_plan(context(state, **set_)).steps}
+
+
+def test_a_bare_5090_gets_everything_in_the_guides_order() -> None:
+    plan = make_plan(context(bare(RTX5090)))
+    assert [s.component for s in plan.steps] == [
+        "repository", "driver", "guard", "reboot", "compilers", "toolkit", "conda", "env", "flash_attn", "training",
+        "verify"]
+    assert not plan.refusals
+    assert plan.step("driver").wanted == "580 open"
+    assert plan.step("driver").data["packages"] == [["nvidia-driver-pinning-580"], ["nvidia-open"]]
+    assert plan.step("toolkit").action is Action.NA
+    assert plan.step("reboot").action is Action.REBOOT
+    assert plan.step("env").bytes > 3e9
+
+
+@pytest.mark.parametrize(("version", "flavour", "loaded", "error", "driver", "reboot"), [
+    ("580.95.05", "open", "same", None, "none", "none"),
+    ("570.124.06", "open", "same", None, "none", "none"),  # a sound older branch above the floor is adopted
+    ("610.57.04", "open", "same", None, "none", "none"),
+    ("550.90.07", "proprietary", "same", None, "change", "reboot"),
+    ("580.95.05", "proprietary", "same", "no_devices", "change", "reboot"),  # Blackwell takes open modules
+    ("580.95.05", "open", "550.90.07", "driver_library_mismatch", "none", "reboot"),
+    ("580.95.05", "open", None, "driver_not_loaded", "none", "reboot"),
+])
+def test_driver_and_reboot_on_a_5090(version: str, flavour: str, loaded: str | None, error: str | None, driver: str,
+                                     reboot: str) -> None:
+    found = actions(with_driver(bare(RTX5090), version, flavour, loaded, error))
+    assert (found["driver"], found["reboot"]) == (driver, reboot)
+
+
+def test_a_4090_keeps_its_older_proprietary_driver() -> None:
+    assert actions(with_driver(bare(RTX4090), "535.183.01", "proprietary"))["driver"] == "none"
+
+
+def test_a_v100_gets_proprietary_modules() -> None:
+    assert make_plan(context(bare(V100))).step("driver").wanted.endswith("proprietary")
+
+
+@pytest.mark.parametrize(("state", "said"), [
+    (bare(), "no NVIDIA GPU"),
+    (bare(GTX1080), "sm_61"),
+    (bare(RTX5090, V100), "no driver serves all"),
+    (bare(RTX5090, secure_boot="enabled"), "Secure Boot"),
+    (bare(RTX5090, sudo="none"), "neither root nor sudo"),
+    (bare(RTX5090, os={"id": "fedora", "version_id": "44", "codename": None, "pretty": "Fedora 44"}), "Fedora 44"),
+    (bare(RTX5090, disks=[{"mount": "/", "fstype": "ext4", "size_mib": 9000, "free_mib": 2000}]), "2.0 GiB free"),
+    (bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "in use by python (pid 7, ann)"),
+    (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary"), "can't serve cu128 on sm_120"),
+    (bare(RTX5090, kind="container"), "doesn't answer"),
+])
+def test_refusals(state: dict[str, Any], said: str) -> None:
+    plan = make_plan(context(state))
+    assert any(said in refusal.what for refusal in plan.refusals), plan.refusals
+    assert all(refusal.remedy for refusal in plan.refusals)
+
+
+def test_in_a_container_the_driver_is_the_hosts() -> None:
+    plan = make_plan(context(with_driver(bare(RTX5090, kind="container"), "580.95.05", "open")))
+    assert not plan.refusals
+    assert plan.step("driver").action is Action.NA and "serves cu128" in plan.step("driver").why
+    assert plan.step("reboot").action is Action.NA
+
+
+def test_an_old_toolkit_is_joined_by_a_newer_one_and_a_new_one_adopted() -> None:
+    state = bare(RTX5090)
+    state["cuda"] = [{"path": "/usr/local/cuda-12.4", "release": "12.4", "version": "12.4.131"}]
+    assert actions(state)["toolkit"] == "change"
+    assert actions(state, cuda_toolkit="never")["toolkit"] == "n/a"
+    state["cuda"].append({"path": "/usr/local/cuda-12.9", "release": "12.9", "version": "12.9.86"})
+    assert actions(state)["toolkit"] == "none"
+    assert actions(bare(RTX5090), cuda_toolkit="always")["toolkit"] == "add"
+
+
+def converged(stack: str = "standin") -> dict[str, Any]:
+    """What a host looks like after a run, as far as the planner is concerned."""
+    state = with_driver(bare(RTX5090, compilers={"gcc": "12.2.0", "g++": "12.2.0"}, headers=True), "580.95.05", "open")
+    state["dpkg"] = {"nvidia-open": "580.95.05-1"}
+    state["files"] = {**guard_digests(), REPOSITORY: "x"}
+    state["conda"] = [{"prefix": "/root/miniforge3", "version": "26.3.2", "kind": "miniforge", "sound": True,
+                       "writable": True, "envs": []}]
+    ctx = context(state, stack)
+    wanted = ctx.stack.requirements("3.10")
+    name = f".qwen-train-{ctx.stack.lock_id}-1"
+    torch = {"version": ctx.stack.torch.release, "cuda": ctx.stack.torch.cuda} if ctx.stack.torch else None
+    state["env"] = {"path": "/root/miniforge3/envs/qwen-train", "target": name, "python": "3.10.13",
+                    "packages": {n: r.version for n, r in wanted.items()}, "duplicates": [], "torch": torch}
+    records: dict[str, Any] = {"env": {}, "flash_attn": {"attention": "sdpa"}, "verify": None, "training": None}
+    state["generations"] = [{"name": name, "path": f"/root/miniforge3/envs/{name}", "complete": True,
+                             "records": records}]
+    records["flash_attn"]["fingerprint"] = flash_spec(context(state, stack))["fingerprint"]
+    records["training"] = settings(context(state, stack))
+    records["verify"] = {"fingerprint": fingerprint(context(state, stack)), "overall": "partial",
+                         "checks": [{"name": "import", "status": "pass"}, {"name": "kernel", "status": "not_run"}]}
+    return state
+
+
+@pytest.mark.parametrize("stack", ["standin", "guide"])
+def test_a_converged_host_has_nothing_to_do(stack: str) -> None:
+    plan = make_plan(context(converged(stack), stack))
+    assert not plan.changes and not plan.refusals
+    assert render.cost([plan]) == "No changes. lab-01 matches."
+
+
+def test_one_wrong_package_is_mended_alone() -> None:
+    state = converged()
+    state["env"]["packages"]["six"] = "1.16.0"
+    env = make_plan(context(state, "standin")).step("env")
+    assert (env.action, env.data["mode"], env.data["names"]) == (Action.CHANGE, "mend", ["six"])
+    del state["env"]["packages"]["idna"]
+    assert "idna absent" in make_plan(context(state, "standin")).step("env").why
+
+
+def test_torch_drift_and_a_wrong_build_mean_an_env_beside() -> None:
+    state = converged("guide")
+    state["env"]["torch"] = {"version": "2.8.0+cu126", "cuda": "12.6"}
+    env = make_plan(context(state)).step("env")
+    assert env.data["mode"] == "build" and env.data["generation"].endswith("-2") and "12.6" in env.now
+    state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
+    assert "CPU build" in make_plan(context(state)).step("env").now
+    state = converged("guide")
+    state["env"]["packages"]["torch"] = "2.8.0+cu128"  # PyTorch's own index labels the same release so
+    assert make_plan(context(state)).step("env").action is Action.NONE
+
+
+def test_an_unfinished_generation_is_resumed() -> None:
+    state = bare(RTX5090)
+    name = f".qwen-train-{context(state, 'standin').stack.lock_id}-3"
+    state["generations"] = [{"name": name, "path": f"/x/{name}", "complete": False, "records": {}}]
+    assert make_plan(context(state, "standin")).step("env").data["generation"] == name
+
+
+def test_a_verification_stands_until_what_it_is_about_changes() -> None:
+    state = converged()
+    state["driver"]["loaded_version"] = state["driver"]["installed_version"] = "580.105.08"
+    assert actions(state, stack="standin")["verify"] == "change"
+
+
+def test_the_last_line_counts() -> None:
+    line = render.cost([make_plan(context(bare(RTX5090))), make_plan(context(bare()))])
+    assert "1 reboot · 1 host · ↓ 4." in line and "1 host refused" in line
