@@ -1,0 +1,90 @@
+"""Real hosts over real SSH: the testbed's, brought up once for all tests here. Their GPUs and NVIDIA's packages are
+emulated; sshd, apt, dpkg, pip, uv and the env's Python are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[2]
+
+
+@dataclass
+class Run:
+    """One pyinfra process, finished."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def results(self) -> dict[str, dict[str, int]]:
+        """pyinfra's own results table: operation → {hosts, success, error, no_change}."""
+        rows = {}
+        for line in self.stderr.split("--> Results:")[-1].splitlines():
+            cells = line.split()
+            if len(cells) >= 5 and all(cell == "-" or cell.isdigit() for cell in cells[-4:]):
+                numbers = [0 if cell == "-" else int(cell) for cell in cells[-4:]]
+                rows[" ".join(cells[:-4])] = dict(zip(("hosts", "success", "error", "no_change"), numbers, strict=True))
+        return rows
+
+
+class Lab:
+    """Testbed hosts with an inventory file of their own, and pyinfra run against them as a user would."""
+
+    def __init__(self, bed: Any, infos: list[Any], folder: Path, **defaults: Any) -> None:
+        self.bed, self.hosts, self.file = bed, {info.name: info for info in infos}, folder / "lab.yml"
+        self.folder = folder
+        self.data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": str(folder / "known_hosts"),
+                                  **bed.services().knobs(), **defaults},
+                     "hosts": {i.name: {"address": i.address, "port": i.port, "user": i.user, "key": i.key}
+                               for i in infos}}
+        self.write()
+
+    def write(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.data))
+
+    def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = 600, inventory: str = "lab",
+                **environment: str) -> Run:
+        env = {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160", **environment}
+        done = subprocess.run([sys.executable, "-m", "pyinfra", f"inventories/{inventory}.py", *arguments], cwd=REPO,
+                              input=stdin, stdin=subprocess.DEVNULL if stdin is None else None, text=True, env=env,
+                              capture_output=True, timeout=timeout)
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def deploy(self, *arguments: str, **more: Any) -> Run:
+        return self.pyinfra(*arguments, "deploy/5090.py", **more)
+
+    def on(self, name: str, script: str) -> str:
+        """What a script prints on a host, past pyinfra."""
+        return self.bed.exec_(name, ["sh", "-c", script])  # type: ignore[no-any-return]
+
+    def fingerprint(self, name: str) -> str:
+        """What must not change on a host that is refused: packages, /etc, the env's link."""
+        return self.on(name, "dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; "
+                             "find /etc -xdev -type f ! -name ld.so.cache -exec sha256sum {} + 2>/dev/null | sort; "
+                             "ls -la /root/miniforge3/envs 2>/dev/null || true")
+
+    def record(self, name: str, kind: str) -> dict[str, Any]:
+        return json.loads(self.on(name, f"cat /root/miniforge3/envs/qwen-train/.rig/{kind}.json"))  # type: ignore
+
+
+@pytest.fixture(scope="session")
+def bed() -> Iterator[Any]:
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
+        pytest.skip("real SSH hosts on this machine take root on Linux")
+    from testbed import Testbed
+
+    made = Testbed()
+    made.down()
+    yield made
+    made.down()

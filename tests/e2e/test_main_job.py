@@ -1,0 +1,116 @@
+"""The main job: dry run, first run, second run, drift, mending; two hosts, one bare, one with an old driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Lab
+
+pytestmark = pytest.mark.testbed
+STEPS = 11
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    from testbed import HostSpec
+
+    infos = bed.up([HostSpec("lab-01"),
+                    HostSpec("lab-02", driver="550.90.07:proprietary", toolkit="12.4", nouveau=False)])
+    yield Lab(bed, infos, tmp_path_factory.mktemp("lab"))
+    bed.down()
+
+
+@pytest.fixture(scope="module")
+def converged(lab: Lab) -> Lab:
+    """The lab after its first run. Everything that the first run must show is asserted here, once."""
+    before = {name: lab.fingerprint(name) for name in lab.hosts}
+    dry = lab.deploy("--dry")
+    assert dry.code == 0, dry.stderr
+    assert "Plan: " in dry.stderr and "2 reboots · 2 hosts · ↓" in dry.stderr
+    assert "550.90.07 proprietary → 580 open" in dry.stderr and "12.4 → ≥ 12.8" in dry.stderr
+    assert {name: lab.fingerprint(name) for name in lab.hosts} == before, "a dry run changes nothing"
+
+    first = lab.deploy("-y")
+    assert first.code == 0, first.stderr
+    for name in lab.hosts:
+        smi = lab.on(name, "nvidia-smi --query-gpu=name,driver_version --format=csv,noheader")
+        assert smi.strip() == "NVIDIA GeForce RTX 5090, 580.95.05"
+        assert lab.on(name, "readlink /root/miniforge3/envs/qwen-train").startswith(".qwen-train-")
+        assert lab.record(name, "flash_attn")["attention"] == "sdpa"
+        assert lab.record(name, "training")["gradient_accumulation_steps"] == 2
+        assert lab.record(name, "training")["per_device_train_batch_size"] == 8
+        made = lab.record(name, "verify")
+        assert made["overall"] in ("pass", "partial")
+        assert {c["name"] for c in made["checks"] if c["status"] == "not_run"}, "an emulated GPU proves nothing"
+        assert "Unattended-Upgrade::Package-Blacklist" in lab.on(name, "cat /etc/apt/apt.conf.d/51qwen-rig-nvidia")
+    assert "/usr/local/cuda-12.8" in lab.on("lab-02", "ls -d /usr/local/cuda-12.8")
+    return lab
+
+
+def test_first_run_converges(converged: Lab) -> None:
+    """All of it is asserted in the fixture."""
+
+
+def test_second_run_changes_nothing_in_one_exec(converged: Lab) -> None:
+    counted = {name: converged.bed.execs(name) for name in converged.hosts}
+    second = converged.deploy("-y")
+    assert second.code == 0, second.stderr
+    assert "No changes. lab-01, lab-02 match." in second.stderr
+    rows = second.results
+    assert rows["Grand total"] == {"hosts": 2 * STEPS, "success": 0, "error": 0, "no_change": 2 * STEPS}, second.stderr
+    assert {name: converged.bed.execs(name) - n for name, n in counted.items()} == {"lab-01": 1, "lab-02": 1}
+
+
+def test_asking_first_takes_at_most_two_execs(converged: Lab) -> None:
+    counted = {name: converged.bed.execs(name) for name in converged.hosts}
+    asked = converged.deploy(stdin="\n")
+    assert asked.code == 0, asked.stderr
+    assert all(converged.bed.execs(name) - n <= 2 for name, n in counted.items())
+
+
+def test_a_removed_and_a_wrong_package_are_seen_and_mended_alone(converged: Lab) -> None:
+    site = "/root/miniforge3/envs/qwen-train/lib/python3.*/site-packages"
+    before = converged.on("lab-01", "readlink /root/miniforge3/envs/qwen-train")
+    converged.on("lab-01", f"rm -r {site}/six.py {site}/six-*.dist-info && cd {site} && mv idna-3.10.dist-info "
+                           "idna-3.9.dist-info && sed -i 's/^Version: 3.10/Version: 3.9/' idna-3.9.dist-info/METADATA")
+    dry = converged.deploy("--dry")
+    assert "idna 3.9 → 3.10, six absent → 1.17.0" in dry.stderr, dry.stderr
+    mended = converged.deploy("-y")
+    assert mended.code == 0, mended.stderr
+    changed = {op: row for op, row in mended.results.items() if row["success"] and op != "Grand total"}
+    assert set(changed) <= {"Env | Build or mend the env", "Verification | Verify on the host"}
+    assert all(row["success"] == 1 for row in changed.values()), "lab-02 was right and stays as it is"
+    assert converged.on("lab-01", f"ls -d {site}/six-1.17.0.dist-info {site}/idna-3.10.dist-info")
+    assert converged.on("lab-01", "readlink /root/miniforge3/envs/qwen-train") == before, "mended in place"
+    assert "No changes." in converged.deploy("-y").stderr
+
+
+def test_a_package_that_stands_for_torch_is_built_beside(converged: Lab) -> None:
+    envs = "/root/miniforge3/envs"
+    converged.on("lab-02", f"rm -r {envs}/qwen-train/lib/python3.*/site-packages/packaging*")
+    again = converged.deploy("-y", "--limit", "lab-02")
+    assert again.code == 0, again.stderr
+    assert converged.on("lab-02", f"readlink {envs}/qwen-train").strip().endswith("-2")
+    assert len(converged.on("lab-02", f"ls -d {envs}/.qwen-train-*-*[0-9]").split()) == 2, "the old env is kept"
+
+
+def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
+    import json
+
+    gpus = json.loads(converged.pyinfra("fact", "facts.gpu.Gpus", "--json").stdout)
+    listed = next(iter(next(iter(gpus.values())).values())) if isinstance(gpus, dict) else gpus
+    assert "lab-01" in json.dumps(gpus) and listed
+
+
+def test_early_refusals_dial_nobody(converged: Lab) -> None:
+    counted = {name: converged.bed.execs(name) for name in converged.hosts}
+    for data, said in (("stack=guide-literal", "take stack=guide"), ("stack=gude", "there is no stack 'gude'"),
+                       ("nvidia_driver_branch=new", "whole number")):
+        refused = converged.deploy("--dry", "--data", data)
+        assert refused.code != 0 and said in refused.stderr and "Traceback" not in refused.stderr
+        assert "Connecting" not in refused.stderr
+    assert {name: converged.bed.execs(name) for name in converged.hosts} == counted
