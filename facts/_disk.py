@@ -1,0 +1,59 @@
+"""Disks: what can be written to, and how much is free. Pure: knows no pyinfra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# A dead network mount makes df wait for ever: then only the local ones. The second df names places whose mount a
+# df without arguments may leave out as a duplicate.
+SECTIONS = {
+    "host.df": r"""
+lim df -P -k; [ $? -ge 124 ] && lim df -P -k -l
+lim df -P -k "$HOME" /tmp /var/cache/apt
+""",
+    "host.mounts": "cat /proc/self/mounts || cat /proc/mounts",
+}
+
+# Not disks, though df shows them; and tmpfs that is the kernel's or a service's own.
+_PSEUDO = {"devtmpfs", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "efivarfs", "securityfs", "squashfs",
+           "iso9660", "ramfs", "fuse.lxcfs", "fuse.snapfuse", "nsfs", "bpf", "tracefs", "debugfs", "autofs"}
+_SYSTEM = ("/dev", "/run", "/sys", "/proc", "/snap", "/boot/efi", "/var/lib/docker", "/var/lib/containers")
+
+
+def _unescape(path: str) -> str:
+    """/proc/mounts writes space, tab, newline and backslash in octal (fstab(5))."""
+    for code, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        path = path.replace(code, char)
+    return path
+
+
+def read(df: str, mounts: str) -> list[dict[str, Any]]:
+    """`{mount, fstype, size_mib, free_mib}` of each real file system, by mount. Raises ValueError without `/`."""
+    types: dict[str, str] = {}
+    for line in mounts.splitlines():
+        words = line.split(" ")
+        if len(words) >= 3:
+            types[_unescape(words[1])] = words[2]  # the last mount on a place is the one that shows
+    found: dict[str, dict[str, Any]] = {}
+    for line in df.splitlines():
+        words = line.split()
+        at = next((i for i, word in enumerate(words) if word.endswith("%") and i >= 4), None)
+        if at is None or not (words[at - 3].isdigit() and words[at - 1].lstrip("-").isdigit()):
+            continue
+        mount = " ".join(words[at + 1:])
+        fstype = types.get(mount, "unknown")
+        system = any(mount == place or mount.startswith(place + "/") for place in _SYSTEM)
+        if fstype in _PSEUDO or system or int(words[at - 3]) < 1024:
+            continue
+        found[mount] = {"mount": mount, "fstype": fstype, "size_mib": int(words[at - 3]) // 1024,
+                        "free_mib": max(0, int(words[at - 1])) // 1024}
+    if "/" not in found:
+        raise ValueError("df shows no file system at /")
+    return [found[mount] for mount in sorted(found)]
+
+
+def free_mib_at(disks: Iterable[Mapping[str, Any]], path: str) -> int | None:
+    """Free MiB on the file system that holds a path (which need not exist yet); None where none is known."""
+    holding = [d for d in disks if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
+    return max(holding, key=lambda d: len(d["mount"]))["free_mib"] if holding else None

@@ -1,0 +1,191 @@
+"""What nvidia-smi says, in all the words it has used from driver 384 to 610. Pure: knows no pyinfra.
+
+nvidia-smi prints its failures on stdout as often as on stderr, so both are read together with the exit status
+(NVML's return codes: 4 no permission, 6 not found, 9 driver not loaded, 15 GPU is lost, 16 reset required,
+18 library and kernel module differ; nvml.h, nvmlReturn_t).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.total")
+# Newest first: drivers before 510 refuse compute_cap, those before 450 mig.mode.current too.
+EXTRA = ("compute_cap", "mig.mode.current")
+
+# Finds nvidia-smi also where PATH doesn't lead: WSL, containers that mount it, GKE.
+FIND = r"""
+smi=$(command -v nvidia-smi)
+for p in /usr/bin /usr/lib/wsl/lib /usr/local/nvidia/bin /opt/bin /home/kubernetes/bin/nvidia/bin; do
+  [ -n "$smi" ] && break; [ -x "$p/nvidia-smi" ] && smi=$p/nvidia-smi
+done
+"""
+
+
+def query(extra: tuple[str, ...] = EXTRA) -> str:
+    """Shell that asks for the GPUs as CSV, again with fewer fields where the driver refuses one, and last with -L.
+
+    Leaves $smi_rc (exit status), $smi_csv and $smi_list (text) behind; all empty where there is no nvidia-smi.
+    """
+    asked = (",".join(FIELDS + extra[refused:]) for refused in range(len(extra) + 1))
+    return FIND + rf"""
+smi_rc= smi_csv= smi_list=
+if [ -n "$smi" ]; then
+  for q in {" ".join(asked)}; do
+    smi_csv=$(lim "$smi" --query-gpu="$q" --format=csv 2>&1); smi_rc=$?
+    case $smi_csv in *"not a valid field"*) ;; *) break ;; esac
+  done
+  case $smi_csv in *"not a valid field"*) smi_list=$(lim "$smi" -L 2>&1) ;; esac
+fi
+"""
+
+
+# The table tells CUDA's version and who computes. Where the query failed as a whole it would only say the same again.
+TABLE = r"""
+smi_table_rc= smi_table=
+if [ -n "$smi" ]; then case $smi_rc:$smi_list in
+  0:*|14:*|*:?*) smi_table=$(lim "$smi" 2>&1); smi_table_rc=$? ;;
+esac; fi
+"""
+
+SECTIONS = {
+    "smi": r"""printf 'path=%s\nrc=%s\ntable_rc=%s\n' "$smi" "$smi_rc" "$smi_table_rc" """,
+    "smi.csv": r"""printf '%s\n' "$smi_csv" """,
+    "smi.list": r"""printf '%s\n' "$smi_list" """,
+    "smi.table": r"""printf '%s\n' "$smi_table" """,
+}
+
+# What a cell says in place of a value: [N/A], [Not Supported], N/A, [Unknown Error], ERR!
+_NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown|err!|)$", re.IGNORECASE)
+_VERSION = r"(\d+\.\d+(?:\.\d+)*)"
+# 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (KB §8).
+_DRIVER = (rf"\bKMD Version\s*:\s*{_VERSION}", rf"\bDriver Version\s*:\s*{_VERSION}")
+_CUDA = (r"\bCUDA UMD Version\s*:\s*(\d+\.\d+)", r"\bCUDA Version\s*:\s*(\d+\.\d+)")
+_SMI = (rf"\bNVIDIA-SMI(?: version\s*:)?\s+{_VERSION}",)
+
+# First match wins. Texts: KB §1.8 and nvidia-smi(1).
+_FAILURES = (
+    (r"couldn't communicate with the NVIDIA driver|Failed to initialize NVML: Driver Not Loaded",
+     "driver_not_loaded"),
+    (r"Driver/library version mismatch", "driver_library_mismatch"),
+    (r"blocked by the operating system", "gpu_access_blocked"),
+    (r"requires reset|reset required", "gpu_requires_reset"),
+    (r"Insufficient Permissions", "insufficient_permissions"),
+    (r"GPU is lost|fallen off the bus|Unable to determine the device handle", "gpu_lost"),
+    (r"No devices were found", "no_devices"),
+    (r"not a valid field to query", "bad_query"),
+    (r"Failed to initialize NVML", "nvml_unknown_error"),
+    (r"couldn't find .*libnvidia-ml", "nvml_missing"),
+    (r"(?:^|/|\s|')nvidia-smi'?:? (?:No such file or directory|(?:command )?not found)", "not_installed"),
+)
+_CODES = {4: "insufficient_permissions", 6: "no_devices", 9: "driver_not_loaded", 15: "gpu_lost",
+          16: "gpu_requires_reset", 18: "driver_library_mismatch"}
+# The names that the facts promise; anything finer is told by the excerpt.
+ERRORS = ("not_installed", "driver_not_loaded", "driver_library_mismatch", "no_devices", "gpu_lost",
+          "gpu_requires_reset", "insufficient_permissions", "bad_query", "unknown")
+
+
+def value(cell: str | None) -> str | None:
+    """A cell's text, or None where nvidia-smi has none to give."""
+    text = (cell or "").strip()
+    return None if _NO_VALUE.match(text) else text
+
+
+def number(cell: str | None) -> int | None:
+    """The whole number in `32607 MiB`, `38 %` or `1024`; None where there is none (never int() a raw cell)."""
+    found = re.match(r"(\d+)(?:\.\d+)?(?:\s+\S+)?$", value(cell) or "")
+    return int(found[1]) if found else None
+
+
+def read_csv(text: str, fields: tuple[str, ...] = ()) -> tuple[list[dict[str, str]], str]:
+    """Rows of `--query-gpu … --format=csv` by field name, units taken off the header; and the text that is no row.
+
+    `fields` names the columns where there is no header (`--format=csv,noheader`).
+    """
+    rows, rest, names = [], [], list(fields)
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if not names and _is_header(cells):
+            names = [cell.split(" [")[0] for cell in cells]
+            continue
+        surplus = len(cells) - len(names)
+        if surplus > 0 and "name" in names:  # a comma in the GPU's name: nvidia-smi quotes nothing
+            at = names.index("name")
+            cells[at: at + surplus + 1] = [", ".join(cells[at: at + surplus + 1])]
+        if names and len(cells) == len(names):
+            rows.append(dict(zip(names, cells, strict=True)))
+        elif line.strip():
+            rest.append(line.strip())
+    return rows, "\n".join(rest)
+
+
+def _is_header(cells: list[str]) -> bool:
+    return len(cells) > 1 and all(re.fullmatch(r"[a-z][\w.]*( \[[^]]*\])?", cell) for cell in cells)
+
+
+def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """GPUs as the facts give them. Names and ids are nvidia-smi's words, verbatim; a number it withholds is None."""
+    return [
+        {
+            "index": number(row.get("index")) if number(row.get("index")) is not None else position,
+            "name": row.get("name", ""),
+            "uuid": row.get("uuid", ""),
+            "pci_bus_id": row.get("pci.bus_id", ""),
+            "memory_mib": number(row.get("memory.total")),
+            "compute_capability": value(row.get("compute_cap")),
+            "mig": {"Enabled": True, "Disabled": False}.get(row.get("mig.mode.current", "")),
+        }
+        for position, row in enumerate(rows)
+    ]
+
+
+def read_list(text: str) -> list[dict[str, str]]:
+    """The GPUs of `nvidia-smi -L`, as rows of the query. MIG devices are indented lines, and are no GPUs."""
+    found = re.finditer(r"^GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)\s*$", text, re.MULTILINE)
+    return [{"index": m[1], "name": m[2], "uuid": m[3]} for m in found]
+
+
+def banner(text: str) -> dict[str, str | None]:
+    """Versions out of the table's head, `--version` or `-q`: `{smi_version, driver_version, cuda_version}`."""
+    def first(patterns: tuple[str, ...]) -> str | None:
+        hits = (re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
+        return next((hit[1] for hit in hits if hit), None)
+
+    return {"smi_version": first(_SMI), "driver_version": first(_DRIVER), "cuda_version": first(_CUDA)}
+
+
+def processes(table: str) -> list[dict[str, Any]]:
+    """The process rows of the table, `{pid, name}`; names are cut short by nvidia-smi."""
+    row = re.compile(r"^\|\s+\d+\s+(?:\S+\s+\S+\s+)?(\d+)\s+[CGM+]+\s+(\S.*?)\s+(?:\d+MiB|N/A)\s*\|\s*$", re.MULTILINE)
+    return [{"pid": int(m[1]), "name": m[2].rpartition("/")[2]} for m in row.finditer(table)]
+
+
+def failure(text: str, rc: int | None = None) -> str | None:
+    """What kind of failure a text (or failing that, the exit status) tells of, in fine words; None for none."""
+    for pattern, name in _FAILURES:
+        if re.search(pattern, text, re.IGNORECASE | re.MULTILINE):
+            return name
+    return _CODES.get(rc or 0)
+
+
+def cell_failure(rows: list[dict[str, str]]) -> str | None:
+    """The failure that a cell of our query tells of ([GPU requires reset]); [N/A] and [Not Supported] are none."""
+    for row in rows:
+        for cell in row.values():
+            if cell.startswith("["):
+                known = failure(cell)
+                if known or "error" in cell.lower():
+                    return known or "unknown"
+    return None
+
+
+def public(name: str | None) -> str | None:
+    """A fine failure name as one of ERRORS."""
+    return name if name is None or name in ERRORS else "unknown"
+
+
+def excerpt(text: str, limit: int = 300) -> str | None:
+    """A text as one line for a person, cut at `limit` characters; None for an empty one."""
+    line = " ".join(text.split())
+    return (line[: limit - 1] + "…" if len(line) > limit else line) or None

@@ -1,0 +1,71 @@
+"""Who holds what: apt's locks, the GPU, the screen. Pure: knows no pyinfra."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from . import _smi
+
+SECTIONS = {
+    # dpkg and apt lock with fcntl, and /proc/locks names the inode and the holder (proc(5)).
+    "host.locks": r"""
+set --
+for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock; do
+  [ -e "$f" ] && set -- "$@" "$f"
+done
+[ $# -gt 0 ] || exit
+ls -i "$@" | while read -r i f; do printf 'file %s %s\n' "$i" "$f"; done
+grep -E ' WRITE ' /proc/locks | while read -r n kind how what pid dev rest; do
+  [ "$kind" = '->' ] && continue
+  read -r c <"/proc/$pid/comm" || c='?'
+  printf 'lock %s %s %s\n' "${dev##*:}" "$pid" "$c"
+done
+""",
+    # Open files tell it without nvidia-smi, and only of the processes whose files we may see; $smi_table of the rest.
+    "host.gpu_users": r"""
+set -- /dev/nvidia*
+[ -e "$1" ] || [ -n "$smi_table" ] || exit
+{
+  [ -e "$1" ] && ls -l /proc/[0-9]*/fd |
+    sed -n '/^\/proc/{h;d;};/-> \/dev\/nvidia/{x;p;x;}' | sed 's,^/proc/,,; s,/.*,,'
+  printf '%s\n' "$smi_table" | sed -n 's/^| .* \([0-9][0-9]*\) *[CGM+][CGM+]* .*MiB *|.*/\1/p'
+} | sort -u | while read -r pid; do
+  read -r c <"/proc/$pid/comm" || continue
+  set -- $(ls -ld "/proc/$pid")
+  printf '%s %s %s\n' "$pid" "${3:-?}" "$c"
+done
+""",
+    "host.display": r"""
+grep -xE 'gdm3?|lightdm|sddm|lxdm|xdm|slim|greetd|ly-dm|cosmic-greeter' /proc/[0-9]*/comm /dev/null | head -n 1
+""",
+}
+
+# The driver's own helpers, which start and stop with it: they use no GPU. The kernel cuts names at 15 characters.
+_HELPERS = {name[:15] for name in ("nvidia-persistenced", "nvidia-powerd", "nv-fabricmanager", "nvidia-smi")}
+
+
+def apt_lock(text: str) -> dict[str, Any] | None:
+    """The holder of one of apt's locks as `{path, pid, name}`; None where nobody holds one."""
+    files = {m[1]: m[2] for m in re.finditer(r"^file (\d+) (\S+)$", text, re.MULTILINE)}
+    for m in re.finditer(r"^lock (\d+) (\d+) (.*)$", text, re.MULTILINE):
+        if m[1] in files:
+            return {"path": files[m[1]], "pid": int(m[2]), "name": m[3]}
+    return None
+
+
+def gpu_users(text: str, table: str = "") -> list[dict[str, Any]]:
+    """Who has a GPU open, `{pid, user, name}`; those that only nvidia-smi sees belong to the user "unknown"."""
+    found = {}
+    for line in text.splitlines():
+        pid, user, name = [*line.split(" ", 2), "", ""][:3]
+        if pid.isdigit() and name not in _HELPERS:
+            found[int(pid)] = {"pid": int(pid), "user": user, "name": name}
+    for row in _smi.processes(table):
+        found.setdefault(row["pid"], {"pid": row["pid"], "user": "unknown", "name": row["name"]})
+    return [found[pid] for pid in sorted(found)]
+
+
+def display_manager(text: str) -> str | None:
+    """The running display manager's name, or None."""
+    return text.strip().rpartition(":")[2] or None

@@ -1,0 +1,112 @@
+"""The whole state of a host in one exec: every fact of this package, composed."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import _conda, _dist, _dpkg, _driver, _host, _nvcc, _pci, _sh
+from ._fact import ProbeFact
+from .driver import SETUP
+from .gpu import listed
+
+EMPTY: dict[str, Any] = {
+    "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
+    "generations": [], "dpkg": {}, "files": {}, "problems": {},
+}
+
+
+def _files(paths: Iterable[str]) -> str:
+    """Shell that prints `digest path` for each file, or `absent` or `unreadable` in the digest's place."""
+    return "\n".join([
+        "digest() {",
+        '  if [ ! -e "$1" ]; then d=absent; elif [ -f "$1" ] && [ -r "$1" ]; then d=$(sha256sum <"$1")',
+        "  else d=unreadable; fi",
+        r"""  printf '%s %s\n' "${d%% *}" "$1" """,
+        "}",
+        *(f"digest {shlex.quote(path)}" for path in paths),
+    ])
+
+
+def _digests(text: str) -> dict[str, str | None]:
+    """path → sha256, None (absent) or "unreadable"."""
+    found: dict[str, str | None] = {}
+    for line in text.splitlines():
+        digest, _, path = line.partition(" ")
+        if path:
+            found[path] = None if digest == "absent" else digest or "unreadable"
+    return found
+
+
+def _cuda(text: str) -> tuple[list[dict[str, Any]], str | None]:
+    """The toolkits whose compiler answers; and a line on the first that doesn't."""
+    found = _nvcc.read(text)
+    mute = next((row["path"] for row in found if row["release"] is None), None)
+    return [row for row in found if row["release"]], mute and f"{mute}/bin/nvcc does not answer with a version"
+
+
+class HostState(ProbeFact[dict[str, Any]]):
+    """All that a plan needs to know of a host. Every key is always there; what couldn't be read is empty (the driver's
+    `error` is then "unknown") and has a line in `problems`.
+
+    **Example:**
+
+    .. code:: python
+
+        {"host": {…},           # facts.host.Host, and in gpu_users also whom only nvidia-smi sees
+         "pci_gpus": [{…}],     # facts.gpu.PciGpus
+         "gpus": [{…}],         # facts.gpu.Gpus, each with mig: True, False or None
+         "driver": {…, "nouveau_loaded": False, "excerpt": None, "installed_flavour": "open"},
+                                # facts.driver.NvidiaDriver; excerpt: the words that tell the error
+         "cuda": [{…}],         # facts.cuda.CudaToolkits, of the compilers that answered
+         "conda": [{…}],        # facts.conda.CondaInstalls, the one that holds the env first
+         "env": {…},            # facts.env.EnvPackages of env_name; None where there is none
+         "generations": [{"name": ".qwen-train-0a1b2c3d4e5f-1", "path": "/root/miniforge3/envs/.qwen…", "complete": True,
+                          "records": {"env": {…}, "flash_attn": None, "verify": None, "training": None}}],
+         "dpkg": {"nvidia-open": "580.95.05-1"},
+         "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"
+         "problems": {}}
+    """
+
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """A host that said nothing."""
+        return {**copy.deepcopy(EMPTY), "problems": {"probe": "the host printed nothing"}}
+
+    def command(self, env_name: str = "qwen-train", conda_prefix: str | None = None,
+                files: Iterable[str] | str = ()) -> str:
+        """`files`: paths whose sha256 is wanted (a string holds one, or several with commas between)."""
+        paths = files.split(",") if isinstance(files, str) else files
+        sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
+                    **_conda.env_sections(env_name), "files": _files(paths),
+                    "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}"}
+        return _sh.script(sections, SETUP + _conda.find(conda_prefix))
+
+    def read(self, text: Mapping[str, str]) -> dict[str, Any]:
+        """The state. Never raises for what a host says."""
+        state = copy.deepcopy(EMPTY)
+        state["host"], problems = _host.read(text)
+        parts: dict[str, Callable[[], tuple[Any, str | None]]] = {
+            "pci_gpus": lambda: (_pci.read(text["pci"]), None),
+            "gpus": lambda: (listed(text), None),
+            "driver": lambda: (_driver.read(text), None),
+            "cuda": lambda: _cuda(text["cuda"]),
+            "conda": lambda: (_conda.read(text["conda"]), None),
+            "env": lambda: (_dist.read(text["env"]), None),
+            "generations": lambda: _conda.read_generations(text["generations"]),
+            "dpkg": lambda: (_dpkg.read(text["dpkg"]), None),
+            "files": lambda: (_digests(text["files"]), None),
+        }
+        for part, parse in parts.items():
+            parsed, problem = _sh.attempt(parse)
+            if parsed is not None:
+                state[part], problem = parsed
+            if problem:
+                problems[part] = problem
+        state["conda"], state["env"] = _conda.arrange(state["conda"], state["env"] or [], text.get("asked"))
+        if _sh.END not in text:
+            problems["probe"] = "the probe's output breaks off"
+        state["problems"] = problems
+        return state
