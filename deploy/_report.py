@@ -29,23 +29,30 @@ plans: dict[str, Plan] = {}
 cards: dict[str, Card] = {}
 applied: dict[str, list[Step]] = defaultdict(list)
 caveats: dict[str, list[str]] = defaultdict(list)
+_below: list[str] = []  # hosts whose cards wait for the plans to be shown
 _running: dict[str, tuple[Step, float]] = {}
 _output: dict[str, list[str]] = defaultdict(list)
 _console = render.console()
 
 
-def fail(host: str, what: str, remedy: str = "", **more: Any) -> None:
-    """Put a card on record for a host and show it now; a host gets one card, its first."""
+def fail(host: str, what: str, remedy: str = "", later: bool = False, **more: Any) -> None:
+    """Put a card on record for a host and show it, now or below the plans; a host gets one card, its first."""
     if host not in cards:
         cards[host] = Card(host, what, remedy, **more)
-        _console.print(render.card(cards[host]))
+        if later:
+            _below.append(host)
+        else:
+            _console.print(render.card(cards[host]))
 
 
 def show(shown: list[Plan], verbose: bool) -> None:
-    """The plans of all hosts as one table, its last line the cost."""
-    _console.print()
-    _console.print(render.plan_table(shown, verbose))
-    _console.print()
+    """The plans of all hosts as one table, its last line the cost; below it the cards of those left out."""
+    if shown:
+        _console.print()
+        _console.print(render.plan_table(shown, verbose))
+        _console.print()
+    for host in _below:
+        _console.print(render.card(cards[host]))
 
 
 def started(host: str, step: Step) -> None:

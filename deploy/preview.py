@@ -20,17 +20,19 @@ def accepted() -> bool:
     try:
         plan = _session.plan(host)
         _report.plans[host.name] = plan
-        for refusal in plan.refusals:
-            _report.fail(host.name, f"refused: {'; '.join(r.what for r in plan.refusals)}", refusal.remedy)
+        if plan.refusals:
+            what = "; ".join(refusal.what for refusal in plan.refusals)
+            remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))
+            _report.fail(host.name, f"refused: {what}", remedy, later=True)
         _report.caveats[host.name] += plan.caveats
     except _session.ProbeFailed as error:
-        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see what it says")
+        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=True)
     except RigError as error:
-        _report.fail(host.name, error.what, error.remedy)
+        _report.fail(host.name, error.what, error.remedy, later=True)
     except PyinfraError as error:  # the connection broke, or the fact's command failed
-        _report.fail(host.name, f"the probe failed: {error}", "see its lines above")
+        _report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=True)
     _expected[0] -= 1
-    if _expected[0] == 0 and _report.plans:
+    if _expected[0] == 0:
         inventory = [h.name for h in state.inventory if h.name in _report.plans]
         _report.show([_report.plans[name] for name in inventory], verbose=state.print_noop_info)
     if host.name in _report.cards:
