@@ -77,6 +77,6 @@ class Lines:
             mark = error.problem_mark or error.context_mark
             line = mark.line if mark else line
         elif isinstance(error, yaml.reader.ReaderError):
-            words = f"a character that YAML doesn't allow (#x{ord(error.character):04x})"
+            words = f"a character that YAML doesn't allow (U+{error.character:04X})"
             line = self.path.read_text(encoding="utf-8").count("\n", 0, error.position)
         return RigError(f"bad YAML: {' '.join(words.split())}", f"{self.shown}:{line + 1}", self.example)
