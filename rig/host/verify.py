@@ -1,0 +1,331 @@
+"""Runs on the host, under the env's python: prove the env, check by check, and write what was seen as JSON.
+
+Usage: verify.py --expect JSON --record PATH --fingerprint TEXT. Prints the record too; exits 0 whatever the checks say,
+1 only where the record can't be written. Standard library and the env's own packages only; one file, as it travels alone.
+
+Each check is pass, fail or not_run, with what was measured, what was expected and why. What couldn't run is never a
+pass. Checks that import anything heavy run in a process of their own, so that a crash or a hang costs one check.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+MARK = "rig-verify-result "  # what a child says on its own account, among whatever its libraries print
+FIRST_SECONDS = 300  # the first import of torch after an installation took 40 s on a cold, slow disk
+LORA_STEPS = 5
+BF16_ERROR = 1e-2  # bf16 keeps 8 bits: rounding alone costs some 2e-3 of the norm
+
+
+def result(status, measured=None, expected=None, why=None):
+    return {"status": status, "measured": measured, "expected": expected, "why": why}
+
+
+def judged(good, measured, expected, why=None):
+    return result("pass" if good else "fail", measured, expected, None if good else why)
+
+
+def public(version):
+    """A version without its local part: PyTorch's own index says 2.8.0+cu128 where the registry says 2.8.0."""
+    return str(version).split("+")[0]
+
+
+def check_python(expect):
+    have = "%d.%d.%d" % sys.version_info[:3]
+    return judged(have.startswith(expect["python"] + "."), have, expect["python"], "another Python runs here")
+
+
+def check_packages(expect):
+    from importlib.metadata import PackageNotFoundError, version
+
+    wrong = {}
+    for name, wanted in expect["packages"].items():
+        try:
+            have = version(name)
+        except PackageNotFoundError:
+            have = None
+        if have is None or public(have) != public(wanted):
+            wrong[name] = (have, wanted)
+    told = [f"{name} {have or 'absent'}, wanted {wanted}" for name, (have, wanted) in sorted(wrong.items())]
+    more = [f"and {len(told) - 8} more"] if len(told) > 8 else []
+    total = len(expect["packages"])
+    return judged(not wrong, f"{total - len(wrong)} of {total} as locked", f"{total} of {total}",
+                  "; ".join(told[:8] + more))
+
+
+def check_torch(expect):
+    import torch
+
+    return judged(public(torch.__version__) == expect["torch"]["release"], torch.__version__,
+                  expect["torch"]["release"], "another torch is installed")
+
+
+def check_cuda_build(expect):
+    import torch
+
+    return judged(torch.version.cuda == expect["torch"]["cuda"], torch.version.cuda, expect["torch"]["cuda"],
+                  "this torch is a CPU build" if torch.version.cuda is None else "built for another CUDA")
+
+
+def check_import(expect):
+    exec(expect["import_gate"], {})
+    return result("pass", expect["import_gate"], expect["import_gate"])
+
+
+def gpus():
+    """(torch, indexes of GPUs it can address); the list is empty where CUDA isn't available."""
+    import torch
+
+    return torch, list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+
+
+def check_gpu(expect):
+    torch, found = gpus()
+    if found:
+        return result("pass", [torch.cuda.get_device_name(i) for i in found], "a GPU that torch can use")
+    why = "torch sees no GPU" if torch.version.cuda else "this torch is a CPU build"
+    return result("fail" if expect["gpu"] else "not_run", [], "a GPU that torch can use", why)
+
+
+def runs_on(arch, major, minor):
+    """Whether code for that architecture runs there: sm_86 on 8.6 and 8.9, compute_90 (PTX) on 9.0 and all later."""
+    found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+    if not found:
+        return False
+    built = int(found[2]), int(found[3])
+    if found[4]:
+        return built == (major, minor)
+    return (major, minor) >= built if found[1] == "compute" else built[0] == major and built[1] <= minor
+
+
+def check_gpu_arch(expect):
+    torch, found = gpus()
+    if not found:
+        return result("not_run", None, None, "torch sees no GPU")
+    archs = torch.cuda.get_arch_list()
+    here = {torch.cuda.get_device_capability(i) for i in found}
+    bad = [f"sm_{major}{minor}" for major, minor in sorted(here) if not any(runs_on(a, major, minor) for a in archs)]
+    return judged(not bad, [f"sm_{major}{minor}" for major, minor in sorted(here)], archs,
+                  f"this torch has no code for {', '.join(bad)}")
+
+
+def check_kernel(expect):
+    torch, found = gpus()
+    if not found:
+        return result("not_run", None, None, "torch sees no GPU")
+    n = 1 << 20
+    for i in found:
+        total = (torch.arange(n, device=f"cuda:{i}") * 2 + 1).sum().item()
+        if total != n * n:  # the first n odd numbers
+            return result("fail", total, n * n, f"GPU {i} computes wrongly")
+    return result("pass", f"{n * n} on {len(found)} GPU(s)", n * n)
+
+
+def check_bf16_matmul(expect):
+    torch, found = gpus()
+    if not found:
+        return result("not_run", None, None, "torch sees no GPU")
+    if torch.cuda.get_device_capability(found[0])[0] < 8:
+        return result("not_run", None, None, "bf16 needs compute capability 8.0 or more")
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    worst = 0.0
+    for i in found:
+        a, b = (torch.randn(1024, 1024, device=f"cuda:{i}", dtype=torch.bfloat16) for _ in "ab")
+        exact = a.float() @ b.float()
+        worst = max(worst, (((a @ b).float() - exact).norm() / exact.norm()).item())
+    return judged(worst < BF16_ERROR, f"relative error {worst:.1e}", f"< {BF16_ERROR:.0e}",
+                  "bf16 differs too much from fp32")
+
+
+def attention():
+    """What the attempt at flash-attn decided, as its record beside this file says; SDPA where there's none."""
+    try:
+        return json.loads((Path(__file__).resolve().parent / "flash_attn.json").read_text())["attention"]
+    except (OSError, ValueError, KeyError):
+        return "sdpa"
+
+
+def tiny_tokenizer():
+    """A byte-pair tokenizer trained here on three lines: nothing is downloaded."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=["<unk>", "<pad>", "<eos>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    made.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>")
+
+
+def accepted(function, **options):
+    """Those options that a function takes: trl renames its own from release to release."""
+    import inspect
+
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def check_lora(expect):
+    """Five LoRA steps of a tiny random Qwen2 on one text again and again: the loss must be finite and fall."""
+    torch, found = gpus()
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    bf16 = not found or torch.cuda.get_device_capability(0)[0] >= 8
+    heads = attention() if found and bf16 else "sdpa"
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    # head_dim 64, as Qwen2's own: 4 heads of 256.
+    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, use_cache=False,
+                         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+                         attn_implementation=heads, torch_dtype=torch.bfloat16 if bf16 else torch.float32)
+    model = Qwen2ForCausalLM._from_config(config, torch_dtype=torch.bfloat16 if bf16 else torch.float32,
+                                          attn_implementation=heads)
+    data = Dataset.from_dict({"text": ["the quick brown fox jumps over the lazy dog<eos>"] * 32})
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SFTConfig(
+            output_dir=folder, max_steps=LORA_STEPS, per_device_train_batch_size=4, learning_rate=1e-2,
+            logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, seed=0, bf16=bf16, use_cpu=not found,
+            **accepted(SFTConfig, dataset_text_field="text", max_seq_length=64, max_length=64))
+        trainer = SFTTrainer(
+            model=model, args=arguments, train_dataset=data,
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+            **accepted(SFTTrainer.__init__, tokenizer=tokenizer, processing_class=tokenizer))
+        trainer.train()
+    losses = [round(row["loss"], 4) for row in trainer.state.log_history if "loss" in row]
+    device = str(next(model.parameters()).device)
+    name = torch.cuda.get_device_name(0) if device.startswith("cuda") else "CPU"
+    measured = {"device": name, "losses": losses, "dtype": "bf16" if bf16 else "fp32", "attention": heads}
+    good = len(losses) == LORA_STEPS and all(map(math.isfinite, losses)) and losses[-1] < losses[0]
+    return judged(good, measured, f"{LORA_STEPS} finite losses, the last below the first", "the loss doesn't fall")
+
+
+# name → (check, seconds, whether it is about torch). In the order in which they are told.
+CHECKS = {
+    "python": (check_python, 30, False),
+    "packages": (check_packages, 120, False),
+    "torch": (check_torch, FIRST_SECONDS, True),
+    "cuda_build": (check_cuda_build, 60, True),
+    "gpu": (check_gpu, 120, True),
+    "gpu_arch": (check_gpu_arch, 60, True),
+    "kernel": (check_kernel, 120, True),
+    "bf16_matmul": (check_bf16_matmul, 120, True),
+    "import": (check_import, FIRST_SECONDS, False),
+    "lora": (check_lora, FIRST_SECONDS, True),
+}
+ALONE = ("import", "lora")  # these get a fresh process: what ran before must not help or hinder them
+
+
+def child(names, expect):
+    """In a child: run these checks in turn, each result a line as soon as it is known."""
+    for name in names:
+        try:
+            found = CHECKS[name][0](expect)
+        except ModuleNotFoundError as error:
+            found = result("fail", None, None, f"{error.name} is not installed")
+        except Exception as error:
+            found = result("fail", None, None, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
+        print(MARK + json.dumps([name, found], default=str), flush=True)
+
+
+def run_children(names, expect):
+    """name → result of all these checks, in as few processes as crashes and hangs allow."""
+    done, left = {}, list(names)
+    while left:
+        batch = left[:1] if left[0] in ALONE else [n for n in left if n not in ALONE]
+        done.update(run_child(batch, expect))
+        left = [name for name in left if name not in done]
+    return done
+
+
+def run_child(names, expect):
+    """Results of one child, up to and including the check it died in."""
+    env = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled",
+               TOKENIZERS_PARALLELISM="false", PYTHONDONTWRITEBYTECODE="1", PYTHONNOUSERSITE="1")
+    if names == ["lora"]:  # one GPU is enough, and more would turn the tiny model into a DataParallel
+        env["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    done, waiting, limit = {}, list(names), [False]
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        env["HF_HOME"] = home
+        process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--child", ",".join(names)], env=env,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                   errors="replace", cwd=home)
+
+        def stop():
+            limit[0] = True
+            process.kill()
+
+        process.stdin.write(json.dumps(expect))
+        process.stdin.close()
+        timer = threading.Timer(CHECKS[waiting[0]][1], stop)
+        timer.start()
+        for line in process.stdout:
+            if not line.startswith(MARK):
+                continue
+            name, found = json.loads(line[len(MARK):])
+            done[name] = found
+            waiting.remove(name)
+            timer.cancel()
+            if waiting:
+                timer = threading.Timer(CHECKS[waiting[0]][1], stop)
+                timer.start()
+        timer.cancel()
+        code = process.wait()
+        if waiting:
+            errors.seek(0)
+            said = " ".join(errors.read().strip().splitlines()[-1:])[:400]
+            seconds = CHECKS[waiting[0]][1]
+            why = f"no end after {seconds} s" if limit[0] else f"its process ended with {code}: {said or 'no word'}"
+            done[waiting[0]] = result("fail", None, None, why)
+    return done
+
+
+def verify(expect, fingerprint):
+    """The whole record."""
+    names = [name for name, (_, _, torch) in CHECKS.items() if expect["torch"] or not torch]
+    done = {name: result("not_run", None, None, f"stack {expect['stack']} has no torch") for name in CHECKS
+            if name not in names}
+    done.update(run_children(names, expect))
+    checks = [dict(name=name, **done[name]) for name in CHECKS]
+    states = {check["status"] for check in checks}
+    overall = "fail" if "fail" in states else "partial" if "not_run" in states else "pass"
+    return {"fingerprint": fingerprint, "time": int(time.time()), "stack": expect["stack"],
+            "standin": expect["standin"], "overall": overall, "checks": checks}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--expect", type=json.loads, help="what rig.stack.Stack.expect() gives, as JSON")
+    parser.add_argument("--record", type=Path, help="where the record goes")
+    parser.add_argument("--fingerprint", default="", help="what the record is about")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        return child(given.child.split(","), json.load(sys.stdin))
+    if given.expect is None or given.record is None:
+        parser.error("--expect and --record are needed")
+    text = json.dumps(verify(given.expect, given.fingerprint), indent=1)
+    new = given.record.with_name(given.record.name + ".new")
+    try:
+        new.write_text(text + "\n")
+        os.replace(new, given.record)
+    except OSError as error:
+        sys.exit(f"verify.py: {given.record} can't be written: {error.strerror}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Build the wheel that stands in for flash-attn in stack `standin`: `python scripts/standin_wheel.py FOLDER`.
+
+A tiny real wheel with a name of its own, so that the whole attempt (fetch, hash, install, prove or remove) can be run
+where there is neither torch nor GPU. Fixed times, nothing compressed: the same bytes, hence the same sha256, on every
+machine; rig/data/stacks/standin.yml pins it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+NAME, VERSION = "rig-standin-attn", "1.0"
+MODULE = NAME.replace("-", "_")
+FILE_NAME = f"{MODULE}-{VERSION}-py3-none-any.whl"
+DIST_INFO = f"{MODULE}-{VERSION}.dist-info"
+FILES = {
+    f"{MODULE}/__init__.py": f'"""A stand-in for flash-attn: it computes nothing."""\n\n__version__ = "{VERSION}"\n',
+    f"{MODULE}/__main__.py": (
+        '"""Self-test: exits 0 when the wheel was installed whole."""\n\n'
+        f"from importlib.metadata import version\n\nfrom {MODULE} import __version__\n\n"
+        f'assert version("{NAME}") == __version__\nprint("{NAME}", __version__, "is a stand-in and works as one")\n'),
+    f"{DIST_INFO}/METADATA": (f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n"
+                              "Summary: A stand-in for flash-attn, for demonstrations and tests\n"),
+    f"{DIST_INFO}/WHEEL": "Wheel-Version: 1.0\nGenerator: rig\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+}
+
+
+def build(folder: Path) -> Path:
+    """Write the wheel into `folder`/v<version>/, as source_flash_attn expects it; returns its path."""
+    record = "".join(f"{name},sha256={_digest(text)},{len(text.encode())}\n" for name, text in FILES.items())
+    files = {**FILES, f"{DIST_INFO}/RECORD": f"{record}{DIST_INFO}/RECORD,,\n"}
+    target = folder / f"v{VERSION}" / FILE_NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w") as wheel:
+        for name, text in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time a zip can hold
+            entry.create_system = 3  # Unix, also where it is built elsewhere
+            entry.external_attr = 0o644 << 16
+            wheel.writestr(entry, text)
+    return target
+
+
+def _digest(text: str) -> str:
+    """As RECORD wants it: base64 for URLs, no padding (PEP 427)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scripts/standin_wheel.py FOLDER")
+    print(build(Path(sys.argv[1])))
