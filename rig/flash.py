@@ -23,7 +23,7 @@ LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (f
 
 @dataclass(frozen=True)
 class Wheel:
-    """A release asset. sha256 None: nobody vouches for it, so it isn't used without consent; bytes None: not known."""
+    """A release asset. sha256 None: nobody vouches for it, so it isn't used without consent. bytes None: unknown."""
 
     name: str
     sha256: str | None
@@ -33,7 +33,11 @@ class Wheel:
 
 @dataclass(frozen=True)
 class FlashAttn:
-    """A stack's flash-attn: what its wheels were built for. `torch` and `cuda` are what their names say."""
+    """A stack's flash-attn: what its wheels were built for, as their names say; None where it doesn't matter.
+
+    `check` is what proves it: a script of rig/host/, or `-m module`. `in_default_source` False: only a
+    source_flash_attn of the user's own has it.
+    """
 
     package: str
     version: str
@@ -43,6 +47,7 @@ class FlashAttn:
     glibc: str | None
     archs: tuple[str, ...]
     check: str
+    in_default_source: bool
     source: str
     wheels: dict[str, Wheel]
 
@@ -52,18 +57,24 @@ def read(stack: Table) -> FlashAttn | None:
     if stack.raw.get("flash_attn") is None:
         stack.raw.pop("flash_attn", None)
         return None
-    row, wheels = stack.table("flash_attn"), {}
-    for tag, entry in row.named_tables("wheels").items():
-        sha256 = entry.maybe("sha256", str)
-        if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
-            raise entry.error(f"{entry.key('sha256')} must be 64 lower-case hex digits, not {sha256!r}")
-        wheels[tag] = Wheel(entry.take("name", str), sha256, entry.maybe("bytes", int), entry.take("source", str))
-        entry.done()
-    made = FlashAttn(row.take("package", str), row.take("version", str), row.maybe("torch", str), row.maybe("cuda", str),
-                     row.maybe("cxx11abi", bool), row.maybe("glibc", str), row.texts("archs"), row.take("check", str),
-                     row.take("source", str), wheels)
+    row = stack.table("flash_attn")
+    wheels = {tag: _wheel(entry) for tag, entry in row.named_tables("wheels").items()}
+    made = FlashAttn(
+        package=row.take("package", str), version=row.take("version", str), torch=row.maybe("torch", str),
+        cuda=row.maybe("cuda", str), cxx11abi=row.maybe("cxx11abi", bool), glibc=row.maybe("glibc", str),
+        archs=row.texts("archs"), check=row.take("check", str),
+        in_default_source=row.take("in_default_source", bool), source=row.take("source", str), wheels=wheels)
     row.done()
     return made
+
+
+def _wheel(entry: Table) -> Wheel:
+    sha256 = entry.maybe("sha256", str)
+    if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+        raise entry.error(f"{entry.key('sha256')} must be 64 lower-case hex digits, not {sha256!r}")
+    wheel = Wheel(entry.take("name", str), sha256, entry.maybe("bytes", int), entry.take("source", str))
+    entry.done()
+    return wheel
 
 
 def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | None,
@@ -81,9 +92,11 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
         why.append(f"{flash.package} {flash.version} has no wheel for Python {python}")
     elif wheel.sha256 is None:
         why.append(f"no checksum is known for {wheel.name}: it isn't used without consent")
-    base = source or load_rules().sources.flash_attn.url
+    if source is None and not flash.in_default_source:
+        why.append(f"only a source_flash_attn of one's own has {flash.package}")
     if wheel is None or why:
         return [], why
+    base = source or load_rules().sources.flash_attn.url
     return [{"name": wheel.name, "url": f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}",
              "sha256": wheel.sha256, "bytes": wheel.bytes}], []
 

@@ -54,7 +54,7 @@ def read_lock(path: Path, sizes: Mapping[str, int]) -> tuple[Entry, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RigError(f"the lock can't be read: {error.strerror}", str(path), f"make lock STACK={_stem(path)}") from None
+        raise RigError(f"the lock can't be read: {error.strerror}", str(path), _again(path)) from None
     entries, logical, start = [], "", 0
     for number, line in enumerate(text.splitlines(), 1):
         if not logical and (not line.strip() or line.lstrip().startswith("#")):
@@ -67,8 +67,8 @@ def read_lock(path: Path, sizes: Mapping[str, int]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]
+def _again(path: Path) -> str:
+    return f"make lock STACK={path.name.split('.')[0]}"
 
 
 def _entry(text: str, where: str, sizes: Mapping[str, int]) -> Entry:
@@ -91,13 +91,12 @@ def read_sizes(path: Path) -> dict[str, int]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise RigError(f"the sizes can't be read: {type(error).__name__}", str(path),
-                       f"make lock STACK={_stem(path)}") from None
+        raise RigError(f"the sizes can't be read: {type(error).__name__}", str(path), _again(path)) from None
     if not isinstance(raw, dict):
-        raise RigError("the sizes must be a mapping", str(path), f"make lock STACK={_stem(path)}")
+        raise RigError("the sizes must be a mapping", str(path), _again(path))
     for key, value in raw.items():
         if not isinstance(key, str) or not isinstance(value, int) or "==" not in key:
-            raise RigError(f"{key!r}: {value!r} isn't `name==version: bytes`", str(path), f"make lock STACK={_stem(path)}")
+            raise RigError(f"{key!r}: {value!r} isn't `name==version: bytes`", str(path), _again(path))
     return raw
 
 

@@ -137,7 +137,7 @@ class Rules:
         return covered(archs, compute_capability)
 
     def flavour(self, compute_capability: Version | None) -> str | None:
-        """The kernel modules the card insists on: "open", "proprietary", or None where either will do or none is known."""
+        """The kernel modules the card insists on: "open" or "proprietary"; None where either will do, or not known."""
         if compute_capability is None:
             return None
         if compute_capability >= self.open_from:
@@ -259,7 +259,8 @@ def _drivers(table: Table) -> dict[str, DriverSet]:
 def load_sources() -> Sources:
     """Where things come from by default. Raises RigError naming file and key where the data is wrong."""
     table = schema.read(DATA / "sources.yml")
-    pip, channel, forge = table.table("source_pip_index"), table.table("source_conda_channel"), table.table("source_miniforge")
+    pip, channel = table.table("source_pip_index"), table.table("source_conda_channel")
+    forge = table.table("source_miniforge")
     apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
     keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
             for folder, row in apt.named_tables("keys").items()}

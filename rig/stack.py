@@ -142,11 +142,12 @@ class Stack:
     def lock_for(self, names: Iterable[str], python: str) -> str:
         """A lock of these packages alone, for mending them in place with --no-deps --require-hashes."""
         wanted = self.requirements(python)
-        return "".join(" ".join([f"{name}=={wanted[name].version}", *(f"--hash={h}" for h in wanted[name].hashes)]) + "\n"
-                       for name in sorted(names) if name in wanted)
+        lines = [" ".join([f"{name}=={wanted[name].version}", *(f"--hash={each}" for each in wanted[name].hashes)])
+                 for name in sorted(names) if name in wanted]
+        return "".join(f"{line}\n" for line in lines)
 
     def expect(self, python: str, gpu: bool = True) -> dict[str, Any]:
-        """What rig/host/verify.py is told to look for (its --expect). `gpu` False: no GPU is expected to answer."""
+        """What rig/host/verify.py is told to look for (its --expect). `gpu` False: none is expected to answer."""
         torch = self.torch
         return {
             "stack": self.name, "standin": self.standin, "python": python, "gpu": gpu,
@@ -167,7 +168,7 @@ class Stack:
 
     def flash_candidates(self, python: str, glibc: str | None, compute_capabilities: Sequence[Version | None],
                          source: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-        """Wheels to attempt as {name, url, sha256, bytes}, best first, and why the others are out (flash.candidates)."""
+        """(wheels to attempt as {name, url, sha256, bytes}, best first; why the others are out): flash.candidates."""
         if self.flash_attn is None:
             return [], [f"stack {self.name} has none"]
         return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source)
@@ -236,8 +237,9 @@ def _stack(table: Table, path: Path) -> Stack:
         disk.done()
         table.take("exclude_newer", str)  # scripts/lock.py's business
     return Stack(
-        name=table.take("name", str), path=path, summary=table.take("summary", str), standin=table.take("standin", bool), python=python,
-        pythons=pythons, cuda=torch.cuda if torch else _version(table, "cuda"), torch=torch, pins=pins,
+        name=table.take("name", str), path=path, summary=table.take("summary", str),
+        standin=table.take("standin", bool), python=python, pythons=pythons,
+        cuda=torch.cuda if torch else _version(table, "cuda"), torch=torch, pins=pins,
         unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=table.texts("rebuild"),
         sdists=table.texts("sdists"), import_gate=gate, env_mib=env_mib, cache_mib=cache_mib,
         deviations=tuple(_row(row, Deviation, "guide", "ours", "why") for row in table.tables("deviations")),

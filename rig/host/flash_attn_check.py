@@ -36,23 +36,25 @@ def compare(torch, flash_attn_func, device, head_dim, causal):
     exact = exact.transpose(1, 2)
     exact.backward(upstream.float())
     torch.cuda.synchronize()
-    pairs = [(out, exact), *((a.grad, b.grad) for a, b in zip(ours, theirs))]
+    pairs = [(out, exact), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]
     return [difference(have, wanted) for have, wanted in pairs]
 
 
 def check():
     """The verdict; never raises."""
     try:
-        import torch
+        import torch  # before flash-attn, whose library needs torch's to be loaded
+
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         import flash_attn
         from flash_attn import flash_attn_func
     except Exception as error:  # an ABI or glibc mismatch is an ImportError, a broken torch may be anything
         return verdict("fail", f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
     version = flash_attn.__version__
-    if not torch.cuda.is_available():
+    if not devices:
         return verdict("not_run", "torch sees no GPU: nothing to compute on", version=version)
     cases, worst = [], 0.0
-    for i in range(torch.cuda.device_count()):
+    for i in range(devices):
         name = torch.cuda.get_device_name(i)
         if torch.cuda.get_device_capability(i)[0] < 8:
             return verdict("not_run", f"{name} has no bf16", version=version)

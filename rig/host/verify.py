@@ -1,7 +1,7 @@
 """Runs on the host, under the env's python: prove the env, check by check, and write what was seen as JSON.
 
-Usage: verify.py --expect JSON --record PATH --fingerprint TEXT. Prints the record too; exits 0 whatever the checks say,
-1 only where the record can't be written. Standard library and the env's own packages only; one file, as it travels alone.
+Usage: verify.py --expect JSON --record PATH --fingerprint TEXT. Prints the record too; exits 0 whatever the checks
+say, 1 only where the record can't be written. It is one file and needs no other: it travels alone.
 
 Each check is pass, fail or not_run, with what was measured, what was expected and why. What couldn't run is never a
 pass. Checks that import anything heavy run in a process of their own, so that a crash or a hang costs one check.
@@ -39,7 +39,7 @@ def public(version):
 
 
 def check_python(expect):
-    have = "%d.%d.%d" % sys.version_info[:3]
+    have = ".".join(map(str, sys.version_info[:3]))
     return judged(have.startswith(expect["python"] + "."), have, expect["python"], "another Python runs here")
 
 
