@@ -79,9 +79,12 @@ def steps(ctx: Context) -> list[Step]:
     driver = ctx.state["driver"]
     if ctx.foreign_kernel:
         why = f"host's driver {driver['loaded_version'] or 'unknown'} serves {ctx.stack.cuda_tag}"
-        return [Step("driver", "NVIDIA driver", driver["loaded_version"] or "unknown", f"≥ {ctx.driver_floor}",
+        foreign = f"in a {ctx.machine['kind']} the kernel is somebody else's"
+        return [Step("repository", "NVIDIA repository", "-", "-", Action.NA, foreign),
+                Step("driver", "NVIDIA driver", driver["loaded_version"] or "unknown", f"≥ {ctx.driver_floor}",
                      Action.NA, why),
-                Step("reboot", "Reboot", "-", "-", Action.NA, f"in a {ctx.machine['kind']} nothing is rebooted")]
+                Step("guard", "Driver guard", "-", "-", Action.NA, foreign),
+                Step("reboot", "Reboot", "-", "-", Action.NA, foreign)]
     action = _driver_action(ctx)
     return [_repository(ctx, action), _driver(ctx, action), _guard(ctx, action), _reboot(ctx, action)]
 

@@ -77,6 +77,7 @@ def test_in_a_container_the_driver_is_the_hosts() -> None:
     assert not plan.refusals
     assert plan.step("driver").action is Action.NA and "serves cu128" in plan.step("driver").why
     assert plan.step("reboot").action is Action.NA
+    assert [s.component for s in plan.steps] == [s.component for s in make_plan(context(bare(RTX5090))).steps]
 
 
 def test_an_old_toolkit_is_joined_by_a_newer_one_and_a_new_one_adopted() -> None:
