@@ -1,0 +1,37 @@
+"""Running this machine's own commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+FILES = Path(__file__).parent / "files"
+EMULATED = "EMULATED by the qwen-rig testbed"
+
+
+class TestbedError(Exception):
+    """One clear line: what, where, remedy."""
+
+    __test__ = False  # its name begins like a test class
+
+
+def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None,
+        cwd: Path | None = None, timeout: float | None = 600) -> str:
+    """Run a command and return its stdout; TestbedError with its last words when it fails.
+
+    `env` is added to this process's own, with LC_ALL=C.
+    """
+    command = [str(part) for part in argv]
+    try:
+        done = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=timeout, cwd=cwd,
+                              env={**os.environ, "LC_ALL": "C", **(env or {})}, check=False)
+    except FileNotFoundError:
+        raise TestbedError(f"{command[0]} · not on this machine · `python -m testbed ready` installs it") from None
+    except subprocess.TimeoutExpired:
+        raise TestbedError(f"{' '.join(command)[:120]} · no end after {timeout:.0f} s") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
+        raise TestbedError(f"{' '.join(command)[:160]} · exit {done.returncode} · " + " / ".join(said))
+    return done.stdout

@@ -1,0 +1,139 @@
+"""The hosts' common disk: one debootstrap tree, built once, never changed while it has a name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from . import interpreter, mirror, prereq
+from ._shell import EMULATED, TestbedError, run
+from .httpd import serving
+from .paths import cache, locked
+from .spec import PASSWORD
+
+# Close to a small Debian server as a provider hands it out. No Python: the project must not need it on hosts.
+PACKAGES = ("openssh-server", "sudo", "iproute2", "procps", "kmod", "ca-certificates", "curl", "bzip2", "less")
+HOSTNAME = "testbed"  # the bridge's name on the hosts; in their apt sources, so that lists survive another subnet
+PORT = 8077
+
+SSHD = """# written by the qwen-rig testbed; VERBOSE so that the controller can count sessions in the log
+LogLevel VERBOSE
+HostKey /etc/ssh/ssh_host_ed25519_key
+PasswordAuthentication no
+"""
+SUDOERS = "dev ALL=(ALL) NOPASSWD: ALL\npw ALL=(ALL) ALL\n"
+# A container's policy: a package that wants to start its daemon is told no. The hosts' init starts sshd only.
+POLICY = "#!/bin/sh\nexit 101\n"
+REBOOT = f"""#!/bin/sh
+# {EMULATED}: tells the testbed's init what a real one would be told
+[ "$(id -u)" = 0 ] || {{ echo "${{0##*/}}: must be root" >&2; exit 1; }}
+case ${{0##*/}} in
+  reboot) kill -INT 1 ;;
+  shutdown) case " $* " in *" -r "*) kill -INT 1 ;; *) kill -TERM 1 ;; esac ;;
+  *) kill -TERM 1 ;;
+esac
+"""
+RECIPE = 3  # raise when what build() does changes in a way that the texts here don't show
+
+
+def ensure() -> Path:
+    """The tree's path; built first where this machine's release or the recipe has no tree yet. About a minute."""
+    dist = mirror.distribution()
+    packages = (*PACKAGES, *interpreter.choose().packages)
+    texts = (SSHD, SUDOERS, POLICY, REBOOT, HOSTNAME, PORT)
+    recipe = repr((RECIPE, dist.id, dist.codename, dist.sources, packages, texts))
+    folder = cache() / f"base-{dist.codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    with locked("base"):
+        if not folder.exists():
+            prereq.ensure()
+            started = time.monotonic()
+            print(f"testbed: building the hosts' base system ({dist.codename}), about a minute", file=sys.stderr)
+            _build(folder, dist, packages)
+            print(f"testbed: base system built in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        os.utime(folder)
+        _drop_others(folder)
+    return folder
+
+
+def _build(folder: Path, dist: mirror.Distribution, packages: tuple[str, ...]) -> None:
+    partial = cache() / f".{folder.name}.partial"
+    if partial.exists():
+        _unmounted(partial)
+        shutil.rmtree(partial)
+    main = next(source for source in dist.sources if dist.codename in source.suites)
+    try:
+        run(["debootstrap", "--variant=minbase", f"--include={','.join(packages)}",
+             f"--components={','.join(main.components)}", dist.codename, partial, main.uri],
+            env=mirror.proxies(), timeout=1800)
+    except TestbedError as error:
+        log = partial / "debootstrap" / "debootstrap.log"
+        said = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
+        raise TestbedError(f"{error} · {' / '.join(said)}") from None
+    _configure(partial, dist)
+    _seed_apt(partial, dist)
+    os.rename(partial, folder)
+
+
+def _configure(tree: Path, dist: mirror.Distribution) -> None:
+    def write(path: str, text: str, mode: int = 0o644) -> None:
+        target = tree / path
+        target.unlink(missing_ok=True)
+        target.write_text(text, encoding="utf-8")
+        target.chmod(mode)
+
+    write("etc/ssh/sshd_config.d/testbed.conf", SSHD)
+    write("etc/sudoers.d/testbed", SUDOERS, 0o440)
+    write("usr/sbin/policy-rc.d", POLICY, 0o755)
+    for name in ("reboot", "poweroff", "halt", "shutdown"):
+        write(f"usr/sbin/{name}", REBOOT, 0o755)
+    write("etc/apt/sources.list", "".join(
+        f"deb http://{HOSTNAME}:{PORT}/{source.name} {suite} {' '.join(source.components)}\n"
+        for source in dist.sources for suite in source.suites))
+    write("etc/apt/apt.conf.d/90testbed", 'Acquire::Languages "none";\n' + mirror.date_checks())
+    for key in (tree / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    write("etc/machine-id", "")
+    for user in ("dev", "pw", "nosudo"):
+        run(["chroot", tree, "useradd", "-m", "-s", "/bin/bash", user])
+    run(["chroot", tree, "chpasswd"], stdin=f"pw:{PASSWORD}\n")
+    for user in ("dev", "nosudo"):
+        run(["chroot", tree, "usermod", "-p", "*", user])
+
+
+def _seed_apt(tree: Path, dist: mirror.Distribution) -> None:
+    """Read the package lists once, so that a host's own `apt-get update` finds them unchanged."""
+    hosts = tree / "etc/hosts"
+    hosts.write_text(f"127.0.0.1 localhost {HOSTNAME}\n", encoding="utf-8")
+    with serving("127.0.0.1", PORT, cache(), dist):
+        run(["chroot", tree, "apt-get", "-qq", "update"], timeout=600)
+    run(["chroot", tree, "apt-get", "clean"])
+    hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")
+
+
+def _unmounted(tree: Path) -> None:
+    """Unmount what a killed debootstrap left mounted below a tree (proc, sys), innermost first."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    points = [point for line in lines if (point := line.split()[4]).startswith(f"{tree}/")]
+    for point in sorted(points, key=len, reverse=True):
+        run(["umount", point])
+
+
+def _drop_others(keep: Path) -> None:
+    """Delete trees that nobody asked for in a day and no process has mounted."""
+    for old in cache().glob("base-*"):
+        if old == keep or not old.is_dir() or time.time() - old.stat().st_mtime < 86400:
+            continue
+        used = any(str(old) in _mounts(info) for info in Path("/proc").glob("[0-9]*/mountinfo"))
+        if not used:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _mounts(info: Path) -> str:
+    try:
+        return info.read_text(encoding="utf-8")
+    except OSError:
+        return ""

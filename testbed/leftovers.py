@@ -1,0 +1,57 @@
+"""Finding and ending what a testbed left behind, by its folder's path: in command lines and in mount tables.
+
+Disks are mounted in each supervisor's own mount namespace, and network, pid and time namespaces have no names:
+when the processes are gone, so is everything but the links and the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from . import net
+from ._shell import TestbedError
+
+OURS = ("testbed/files/supervisor.sh ", "testbed/files/stage.sh ", " testbed.httpd ")
+
+
+def processes(folder: Path) -> list[int]:
+    """Every process, on a host or serving one, that has to do with a testbed's folder."""
+    text, own = f"{folder}/", os.getpid()
+    here = _read(Path("/proc/self/mountinfo"))
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == own:
+            continue
+        arguments = _read(entry / "cmdline").replace("\0", " ")
+        named = text in arguments and any(mark in arguments for mark in OURS)
+        if named or ((mounts := _read(entry / "mountinfo")) != here and text in mounts):
+            found.append(int(entry.name))
+    return found
+
+
+def end(folder: Path, timeout: float = 10) -> None:
+    """Kill the processes, delete the links and the folder. Fine when nothing is there."""
+    deadline = time.monotonic() + timeout
+    while pids := processes(folder):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise TestbedError(f"{folder.name} · processes {pids} live after {timeout:.0f} s · end them by hand")
+        time.sleep(0.02)
+    net.unplug(net.names(folder))
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""

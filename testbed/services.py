@@ -1,0 +1,68 @@
+"""What the bridge serves: put together here, served by testbed.httpd in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TypedDict
+
+from . import interpreter, mirror, wheels
+from ._shell import TestbedError
+from .base import PORT
+from .httpd import Site, site_json
+from .paths import cache
+from .spec import Services
+
+
+class Request(TypedDict):
+    """One line of the counter."""
+
+    client: str
+    path: str
+    count: int
+
+
+def repository() -> Path:
+    return cache()
+
+
+def start(folder: Path, address: str) -> Services:
+    """Start the HTTP process on the bridge and return its URLs once it listens."""
+    dist = mirror.distribution()
+    flash = cache() / "flash-attn"
+    flash.mkdir(exist_ok=True)
+    site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, {"flash-attn": str(flash)},
+                wheels=str(wheels.folder()))
+    (folder / "site.json").write_text(site_json(site), encoding="utf-8")
+    with open(folder / "http.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "testbed.httpd", f"{folder}/", address, str(PORT)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    deadline = time.monotonic() + 15
+    while not (folder / "http.ready").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = (folder / "http.log").read_text(errors="replace").strip().splitlines()[-1:]
+            raise TestbedError(f"services at {address}:{PORT} · did not start · {' '.join(said)}")
+        time.sleep(0.01)
+    base = f"http://{address}:{PORT}"
+    return Services(
+        base=base, pip_index=f"{base}/pypi/simple/", conda_channel=f"{base}/conda-forge", miniforge=f"{base}/miniforge",
+        miniforge_sha256="", nvidia_apt=f"{base}/nvidia", nvidia_apt_key="", flash_attn=f"{base}/flash-attn",
+        broken=f"{base}/broken", hang=f"{base}/hang", requests=f"{base}/requests", python=str(interpreter.choose()))
+
+
+def requests(services: Services) -> list[Request]:
+    """The counter: client address, path, how often."""
+    with urllib.request.urlopen(services.requests, timeout=10) as answer:
+        rows: list[Request] = json.load(answer)
+        return rows
+
+
+def prepare() -> None:
+    """Build what the services need and isn't there yet."""
