@@ -1,0 +1,58 @@
+"""Testbed hosts that want nothing more: one is converged from bare, the others start from its disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import yaml
+
+from testbed.bed import Testbed
+from testbed.spec import HostInfo, HostSpec
+
+Say = Callable[[str], None]
+
+
+class Fleet:
+    """Hosts of an instance of their own, `bench`, with a lab.yml. As a context manager it takes them down."""
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        self.bed, self.folder, self.say = Testbed("bench"), folder, say
+        self.lab = folder / "lab.yml"
+        self.hosts: list[HostInfo] = []
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.bed.down()
+
+    def image(self, converge: Callable[[], None]) -> str:
+        """The path of a converged disk: one bare host, taken through the whole deploy by `converge`.
+
+        Ansible's modules need a Python on the host; the deploy doesn't, so it is put there afterwards.
+        """
+        self.say("one bare host comes up and is converged")
+        self.up(1, None)
+        converge()
+        self.say("python3 goes onto it, for Ansible's modules")
+        self.bed.exec_(self.hosts[0].name, [
+            "sh", "-c", "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "
+                        "--no-install-recommends python3 python3-apt"], check=True)
+        return self.bed.commit(self.hosts[0].name, "bench")
+
+    def up(self, count: int, image: str | None) -> None:
+        """Bring up `count` hosts, from an image or bare, and write lab.yml for them."""
+        self.hosts = self.bed.up([HostSpec(f"bench-{n:02d}", image=image) for n in range(1, count + 1)])
+        data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": "known_hosts",
+                             **self.bed.services().knobs()},
+                "hosts": {host.name: {"address": host.address, "port": host.port, "user": host.user, "key": host.key}
+                          for host in self.hosts}}
+        self.lab.write_text(yaml.safe_dump(data, sort_keys=False))
+        (self.folder / "known_hosts").unlink(missing_ok=True)
+
+    def execs(self) -> dict[str, int]:
+        """SSH exec requests that each host's sshd has served so far."""
+        return {host.name: self.bed.execs(host.name) for host in self.hosts}
