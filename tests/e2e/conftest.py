@@ -44,7 +44,9 @@ class Lab:
     def __init__(self, bed: Any, infos: list[Any], folder: Path, **defaults: Any) -> None:
         self.bed, self.hosts, self.file = bed, {info.name: info for info in infos}, folder / "lab.yml"
         self.folder = folder
-        self.data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": str(folder / "known_hosts"),
+        from testbed import interpreter
+
+        self.data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": str(folder / "known_hosts"), "python": interpreter.choose().minor,
                                   **bed.services().knobs(), **defaults},
                      "hosts": {i.name: {"address": i.address, "port": i.port, "user": i.user, "key": i.key}
                                for i in infos}}
@@ -66,7 +68,7 @@ class Lab:
 
     def on(self, name: str, script: str) -> str:
         """What a script prints on a host, past pyinfra."""
-        return self.bed.exec_(name, ["sh", "-c", script])  # type: ignore[no-any-return]
+        return str(self.bed.exec_(name, ["sh", "-c", script], check=True).stdout)
 
     def fingerprint(self, name: str) -> str:
         """What must not change on a host that is refused: packages, /etc, the env's link."""
@@ -82,9 +84,10 @@ class Lab:
 def bed() -> Iterator[Any]:
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("real SSH hosts on this machine take root on Linux")
-    from testbed import Testbed
+    from rig.stack import load_stack
+    from testbed import Testbed, demo
 
-    made = Testbed()
-    made.down()
+    demo.fetch(load_stack("standin"))
+    made = Testbed("tests")
     yield made
     made.down()

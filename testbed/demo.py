@@ -1,0 +1,134 @@
+"""`make demo` and `make demo-quick`: the main job from nothing to proof and back, on two throw-away SSH hosts.
+
+What is real and what is emulated is said at its start, before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from rig.render import size
+from rig.stack import DATA, Stack, load_stack
+
+from . import cli, interpreter, paths, wheels
+from ._shell import TestbedError
+from .bed import Testbed
+
+REPO = Path(__file__).resolve().parent.parent
+HOSTS = 2
+
+
+def main(argv: list[str]) -> int:
+    """0 where every act of the demo came out as it should."""
+    parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="with stack=standin: small packages, nothing is trained")
+    stack = load_stack("standin" if parser.parse_args(argv).quick else "guide")
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    bed = Testbed("demo")
+    try:
+        _announce(console, stack)
+        fetch(stack)
+        with bed:
+            return _acts(console, bed, stack)
+    except TestbedError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def fetch(stack: Stack) -> None:
+    """Bring the stack's locked files and uv's into the testbed's wheelhouse, by this machine's own pip."""
+    chosen = interpreter.choose()
+    python = f"{chosen.prefix}/bin/python3" if chosen.prefix else sys.executable
+    for lock in (DATA / "locks" / "uv.lock.txt", stack.lock):
+        assert lock is not None
+        wheels.ensure_wheels(lock, python)
+
+
+def write_inventory(bed: Testbed, stack: Stack) -> Path:
+    """The testbed's inventory, for that stack."""
+    path = cli.inventory(bed)
+    data = yaml.safe_load(path.read_text())
+    data["defaults"]["stack"] = stack.name
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def _announce(console: Console, stack: Stack) -> None:
+    python = interpreter.choose().minor
+    fetched = stack.bytes_for(stack.requirements(python), python)
+    # The wheelhouse keeps one copy; each host keeps an env and its own cache of the downloads.
+    needed = fetched / 1e6 + HOSTS * stack.disk_mib * 1.05
+    free = shutil.disk_usage(paths.cache()).free / 1e6
+    console.rule(f"qwen-rig demo · stack {stack.name}")
+    console.print(f"{HOSTS} throw-away hosts on this machine, over real SSH. {stack.summary}.")
+    console.print(cli.REAL.format(python=f"CPython {python}"), style="dim")
+    console.print(cli.NOT_REAL, style="dim")
+    console.print(f"Downloads {size(fetched)} of packages the first time, and needs about {needed / 1000:.1f} GB of disk "
+                  f"below {paths.cache()} ({free / 1000:.0f} GB free).")
+    if free < needed:
+        raise TestbedError(f"{paths.cache()} has {free / 1000:.1f} GB free, {needed / 1000:.1f} GB are needed · "
+                           "free some, or set QWEN_RIG_CACHE to a folder on a bigger disk")
+
+
+def _acts(console: Console, bed: Testbed, stack: Stack) -> int:
+    bed.up(cli.demo_specs(HOSTS))
+    inventory = write_inventory(bed, stack)
+
+    def act(title: str, *arguments: str, says: str | None = None) -> bool:
+        console.rule(title)
+        console.print(f"$ pyinfra {' '.join(arguments)}", style="bold")
+        command = [sys.executable, "-m", "pyinfra", *arguments]
+        environment = {**os.environ, "LAB_HOSTS": str(inventory), "COLUMNS": os.environ.get("COLUMNS", "110")}
+        with subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True) as process:
+            assert process.stderr is not None
+            seen = False
+            for line in process.stderr:
+                sys.stdout.write(line)
+                seen = seen or says is None or says in line
+        if process.returncode == 0 and seen:
+            return True
+        console.print("✗ this should have ended with 0" + (f" and said «{says}»" if says else ""), style="red")
+        return False
+
+    deploy = ("inventories/lab.py", "deploy/5090.py")
+    good = act("1 · what would change, and why", *deploy, "--dry", says="Plan: ")
+    good = good and act("2 · make it so", "-y", *deploy)
+    good = good and _proof(console, bed, stack)
+    good = good and act("4 · again: nothing to do", "-y", *deploy, says="No changes.")
+    console.rule("the hosts are taken down")
+    return 0 if good else 1
+
+
+def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
+    """Show what the verification on each host saw; what wasn't run is shown as that."""
+    console.rule("3 · the proof, as each host recorded it")
+    good = True
+    for info in bed.hosts():
+        text = bed.exec_(info.name, ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verify.json"], check=True).stdout
+        made = json.loads(text)
+        table = Table("check", "result", "measured", title=f"{info.name}: {made['overall']}", title_justify="left",
+                      box=None, title_style="bold")
+        for check in made["checks"]:
+            table.add_row(check["name"], check["status"].replace("_", " "),
+                          str(check["why"] if check["status"] != "pass" else check["measured"]))
+        console.print(table)
+        trained = any(c["name"] == "lora" and c["status"] == "pass" for c in made["checks"])
+        good = good and made["overall"] != "fail" and (stack.standin or trained)
+    if stack.standin:
+        console.print("The stand-in stack trains nothing: `make demo` does, on the CPU.", style="yellow")
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
