@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
@@ -17,7 +17,7 @@ Commands = Callable[[Context, Step], Iterator[StringCommand | FunctionCommand]]
 
 
 @operation()
-def _apply(component: str, commands: Commands) -> Iterator[StringCommand | FunctionCommand]:
+def _apply(component: str, commands: Commands) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Bring one component to what the plan wants.
 
     pyinfra runs this generator in prepare and again in execute: the plan is read anew each time, so a step whose

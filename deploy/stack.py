@@ -84,7 +84,10 @@ def _locked(root: str, name: str) -> str:
     return f"""root={shlex.quote(root)}
 mkdir -p "$root"
 exec 9>"$root/.{name}.lock"
-flock -w 60 9 || {{ echo "qwen-rig: another run is building this env (lock $root/.{name}.lock): wait for it"; exit 75; }}
+flock -w 60 9 || {{
+  echo "qwen-rig: another run is building this env (lock $root/.{name}.lock): wait for it"
+  exit 75
+}}
 """
 
 

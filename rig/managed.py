@@ -16,7 +16,9 @@ KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
 GUARD: Mapping[str, str] = {
     "/etc/modprobe.d/qwen-rig-nouveau.conf": HEAD + "blacklist nouveau\noptions nouveau modeset=0\n",
     "/etc/apt/apt.conf.d/51qwen-rig-nvidia": HEAD.replace("#", "//", 1)
-    + 'Unattended-Upgrade::Package-Blacklist {\n  "^nvidia-";\n  "^libnvidia-";\n  "^cuda-";\n  "^xserver-xorg-video-nvidia";\n};\n',
+    + "Unattended-Upgrade::Package-Blacklist {\n"
+    + "".join(f'  "{pattern}";\n' for pattern in ("^nvidia-", "^libnvidia-", "^cuda-", "^xserver-xorg-video-nvidia"))
+    + "};\n",
 }
 
 

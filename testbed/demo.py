@@ -73,8 +73,8 @@ def _announce(console: Console, stack: Stack) -> None:
     console.print(f"{HOSTS} throw-away hosts on this machine, over real SSH. {stack.summary}.")
     console.print(cli.REAL.format(python=f"CPython {python}"), style="dim")
     console.print(cli.NOT_REAL, style="dim")
-    console.print(f"Downloads {size(fetched)} of packages the first time, and needs about {needed / 1000:.1f} GB of disk "
-                  f"below {paths.cache()} ({free / 1000:.0f} GB free).")
+    console.print(f"Downloads {size(fetched)} of packages the first time, and needs about {needed / 1000:.1f} GB of "
+                  f"disk below {paths.cache()} ({free / 1000:.0f} GB free).")
     if free < needed:
         raise TestbedError(f"{paths.cache()} has {free / 1000:.1f} GB free, {needed / 1000:.1f} GB are needed · "
                            "free some, or set QWEN_RIG_CACHE to a folder on a bigger disk")
@@ -98,7 +98,8 @@ def _acts(console: Console, bed: Testbed, stack: Stack) -> int:
                 seen = seen or says is None or says in line
         if process.returncode == 0 and seen:
             return True
-        console.print("✗ this should have ended with 0" + (f" and said «{says}»" if says else ""), style="red")
+        wanted = f" and said «{says}»" if says else ""
+        console.print(f"✗ this should have ended with 0{wanted}", style="red")
         return False
 
     deploy = ("inventories/lab.py", "deploy/5090.py")
@@ -115,8 +116,8 @@ def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
     console.rule("3 · the proof, as each host recorded it")
     good = True
     for info in bed.hosts():
-        text = bed.exec_(info.name, ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verify.json"], check=True).stdout
-        made = json.loads(text)
+        show = ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verify.json"]
+        made = json.loads(bed.exec_(info.name, show, check=True).stdout)
         table = Table("check", "result", "measured", title=f"{info.name}: {made['overall']}", title_justify="left",
                       box=None, title_style="bold")
         for check in made["checks"]:

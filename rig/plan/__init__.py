@@ -44,7 +44,8 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
     if torch is None:
         return []
     known = [gpu for gpu in ctx.gpus if gpu.compute_capability is not None]
-    unfit = [gpu for gpu in known if not ctx.rules.covered(torch.archs, gpu.compute_capability)]
+    unfit = [gpu for gpu in known
+             if gpu.compute_capability and not ctx.rules.covered(torch.archs, gpu.compute_capability)]
     if known and len(unfit) == len(known):
         names = ", ".join(sorted({f"{gpu.name} (sm_{gpu.compute_capability.major}{gpu.compute_capability.minor})"
                                   for gpu in unfit if gpu.compute_capability}))

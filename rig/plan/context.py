@@ -54,7 +54,7 @@ class Context:
     @property
     def root(self) -> bool:
         """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
-        return self.machine["sudo"] != "none"
+        return bool(self.machine["sudo"] != "none")
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:

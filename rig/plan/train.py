@@ -30,7 +30,8 @@ def fingerprint(ctx: Context) -> str:
 
 def flash_spec(ctx: Context) -> dict[str, Any]:
     """What the attempt on the host is given: the wheels to try, best first, and why others are out of the question."""
-    wheels, rejected = [], ["flash_attn=off"]
+    wheels: list[dict[str, Any]] = []
+    rejected = ["flash_attn=off"]
     if ctx.knobs.flash_attn != "off":
         wheels, rejected = ctx.stack.flash_candidates(
             python=ctx.knobs.python, glibc=ctx.machine["glibc"],

@@ -1,0 +1,125 @@
+"""Bad hosts: each ends as one card that says what and what to do, is left as it was, and stops nobody else.
+
+All of them are met in one run, as in life; each case is then its own test.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from .conftest import Lab, Run
+
+pytestmark = pytest.mark.testbed
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is wrong with a host, and what its card must say."""
+
+    says: str
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    untouched: bool = True
+
+
+CASES = {
+    "no-gpu": Case("no NVIDIA GPU", {"gpu": None}, {}),
+    "gtx1080": Case("GTX 1080 (sm_61): torch 2.8.0 has code for", {"gpu": "gtx1080"}, {"stack": "guide"}),
+    "container": Case("host's driver 550.90.07 can't serve cu128 on sm_120",
+                      {"kind": "container", "driver": "550.90.07:proprietary"}, {}),
+    "small": Case("GiB free, and stack guide takes", {"root_mib": 2048}, {"stack": "guide"}),
+    "locked": Case("unattended-upgr", {}, {"timeout_apt_lock": 4}),
+    "gone": Case("404", {}, {"source_nvidia_apt": "broken"}),
+    "hangs": Case("NVIDIA repository", {}, {"source_nvidia_apt": "hang"}),
+    "key": Case("could not connect", {}, {}),
+    "down": Case("could not connect", {}, {}),
+    "cable": Case("connection lost", {}, {}, untouched=False),
+}
+
+
+@dataclass
+class Outcome:
+    """The one run, and the hosts before and after it."""
+
+    lab: Lab
+    run: Run
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    from testbed import HostSpec
+
+    folder = tmp_path_factory.mktemp("bad")
+    infos = bed.up([HostSpec("good"), *(HostSpec(name, **case.spec) for name, case in CASES.items())])
+    lab, served = Lab(bed, infos, folder), bed.services()
+    for name, case in CASES.items():
+        urls = {"source_nvidia_apt": getattr(served, case.data["source_nvidia_apt"]) + "/nvidia"} \
+            if "source_nvidia_apt" in case.data else {}
+        lab.data["hosts"][name].update({**case.data, **urls})
+    stranger = folder / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    lab.data["hosts"]["key"]["key"] = str(stranger)
+    lab.write()
+    quiet = [name for name, case in CASES.items() if case.untouched]
+    before = {name: lab.fingerprint(name) for name in quiet}
+    bed.kill("down")
+    pull = threading.Thread(target=_pull, args=(bed, lab.hosts["cable"].address), daemon=True)
+    with bed.holding_apt_lock("locked"):
+        pull.start()
+        run = lab.deploy("-y")
+    pull.join(5)
+    bed.boot("down")
+    bed.cable("cable", up=True)
+    yield Outcome(lab, run, before, {name: lab.fingerprint(name) for name in quiet})
+    bed.down()
+
+
+def _pull(bed: Any, address: str) -> None:
+    """Pull the host's cable while it fetches packages, in the middle of a step."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        if any(row["client"] == address and "nvidia" in row["path"] for row in bed.requests()):
+            bed.cable("cable", up=False)
+            return
+        time.sleep(0.2)
+
+
+def _card(text: str, host: str) -> str:
+    """A host's card, out of what the run printed; its words joined again over the frame's line ends."""
+    begin = text.index(f"─ ✗ {host} ─")
+    body = text[begin:text.index("╰", begin)]
+    return " ".join(line.strip("│ ") for line in body.splitlines())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_card_says_what_and_what_to_do(outcome: Outcome, name: str) -> None:
+    found = _card(outcome.run.stderr, name)
+    assert CASES[name].says in found, found
+    assert "→ " in found, "a card has a next step"
+    assert outcome.run.stderr.count(f"─ ✗ {name} ─") == 1, "one card a host"
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.untouched])
+def test_it_is_left_as_it_was(outcome: Outcome, name: str) -> None:
+    assert outcome.after[name] == outcome.before[name]
+
+
+def test_the_others_finish_and_the_exit_code_tells(outcome: Outcome) -> None:
+    assert outcome.run.code == 1
+    assert "Traceback" not in outcome.run.stderr
+    assert outcome.lab.record("good", "verify")["overall"] in ("pass", "partial")
+
+
+def test_the_pulled_cable_is_mended_by_running_again(outcome: Outcome) -> None:
+    again = outcome.lab.deploy("-y", "--limit", "cable")
+    assert again.code == 0, again.stderr
+    assert "No changes." in outcome.lab.deploy("-y", "--limit", "cable").stderr
