@@ -52,11 +52,13 @@ for p in $condas; do
   channel=
   # The interpreter that bin/conda starts: its #! line, or the exec below it where the path was too long for that.
   { read -r one; read -r two; } <"$p/bin/conda"
-  i=${one#??}; i=${i# }
-  case $i in *python*) ;; *) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$p/bin/python ;; esac
-  case $i in */env*) i=$p/bin/python ;; esac
+  case $one in
+    '#!'*/bin/env\ *) i=$p/bin/python ;;
+    '#!'*python*) i=${one#??}; i=${i# }; i=${i%% -*} ;;
+    *) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$p/bin/python ;;
+  esac
   one= two=
-  [ -x "$p/bin/conda" ] && [ -x "${i%% *}" ] && echo sound=1
+  [ -x "$p/bin/conda" ] && [ -x "$i" ] && echo sound=1
   [ -w "$p" ] && [ -w "$p/conda-meta" ] && echo writable=1
   for e in "$p"/envs/*; do [ -x "$e/bin/python" -o -d "$e/conda-meta" ] && printf 'env=%s\n' "${e##*/}"; done
 done
