@@ -70,7 +70,8 @@ class Floor:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.probe = fleet.folder / "probe.sh"
-        self.probe.write_text(str(HostState().command(files=watched())) + "\n")
+        # In braces, as the probe closes its standard input, which is where the shell reads it from.
+        self.probe.write_text("{\n" + str(HostState().command(files=watched())) + "\n}\n")
 
     def run(self) -> float:
         """Wall seconds until the last host has answered."""
