@@ -214,7 +214,7 @@ def test_who_holds_apts_lock_and_the_gpu() -> None:
 mount -t tmpfs none /var/lib/dpkg; touch /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend
 mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; touch /dev/nvidia0
 mkfifo /tmp/.rig-test-$$; {sys.executable} -c {shlex.quote(hold)} >/tmp/.rig-test-$$ & holder=$!
-read -r ready </tmp/.rig-test-$$; rm /tmp/.rig-test-$$; ( sleep 10; kill $holder ) >/dev/null 2>&1 &
+read -r ready </tmp/.rig-test-$$; rm /tmp/.rig-test-$$; export holder
 """
     state = HostState().process(_as_host(setup, HostState().command().replace("exit 0", "kill $holder; exit 0")))
     assert state["host"]["apt_lock"]["path"] == "/var/lib/dpkg/lock-frontend"
