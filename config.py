@@ -7,7 +7,6 @@ import click
 from deploy import _report
 from rig.errors import RigError
 from rig.knobs import NAMES, check
-from rig.stack import load_stack
 
 REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 
@@ -21,8 +20,6 @@ def _refuse_early() -> None:
             continue
         value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
         check(name, value)
-        if name == "stack":
-            load_stack(text).check()
 
 
 try:

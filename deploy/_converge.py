@@ -34,7 +34,7 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
 
 def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
     """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
-    sudo = root and _session.context(current_host).machine["sudo"] not in ("root", "none")
+    sudo = root and _session.context(current_host).machine["sudo"] not in ("root", "none", "locked")
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
     _apply(name=title, component=component, commands=commands, **arguments)
 

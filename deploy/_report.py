@@ -74,7 +74,7 @@ class Reporter(BaseStateCallback):
             return
         what = str(error.args[0] if error.args else error)
         remedy = diagnose([what]) or "check address, port, user and key in lab.yml"
-        fail(host.name, f"could not connect: {what}", remedy)
+        fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from functools import cache
 
-from facts.probe import HostState
 from pyinfra.api.host import Host
 
+from facts.probe import HostState
 from rig import knobs as knobs_of
 from rig.knobs import Knobs
 from rig.managed import watched
 from rig.plan import Context, Plan, Step, make_context, make_plan
 from rig.rules import load_rules
-from rig.stack import load_stack
 
 _contexts: dict[str, Context] = {}
 rules = cache(load_rules)
-stack = cache(load_stack)
 
 
 class ProbeFailed(Exception):
@@ -40,7 +38,9 @@ def context(host: Host) -> Context:
                               files=watched(), _sudo=False, _timeout=wanted.timeout_probe)
         if not state or not state.get("host"):
             raise ProbeFailed(f"the probe brought nothing from {host.name}")
-        _contexts[host.name] = make_context(host.name, state, stack(wanted.stack), wanted, rules())
+        if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
+            state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
+        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules())
     return _contexts[host.name]
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 from .errors import RigError
+from .stack import load_stack
+
+stack_of = cache(load_stack)  # a lock takes a while to read
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "python": ("3.10", "3.11", "3.12"),
@@ -83,6 +87,11 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
     if name in URLS and "://" not in value:
         raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
+    if name == "stack":
+        try:
+            stack_of(value).check()
+        except RigError as error:
+            raise RigError(error.what, where, error.remedy) from None
     return value
 
 

@@ -105,8 +105,9 @@ class Testbed:
     def ssh_argv(self, name: str) -> list[str]:
         """The ssh command line for a host, to which a command may be added."""
         info = self.host(name)
-        return ["ssh", "-F", "none", "-i", info.key, "-p", str(info.port), "-o", "BatchMode=yes",
-                "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5",
+        options = ("BatchMode=yes", "LogLevel=ERROR", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
+                   "ConnectTimeout=5")
+        return ["ssh", "-F", "none", "-i", info.key, "-p", str(info.port), *(word for o in options for word in ("-o", o)),
                 f"{info.user}@{info.address}"]
 
     def sessions(self, name: str) -> dict[str, int]:

@@ -68,9 +68,11 @@ def inventory(bed: Testbed) -> Path:
     """Write the hosts and the knobs as inventories/lab.py reads them; returns the file's path."""
     defaults = {**bed.services().knobs(), "python": interpreter.choose().minor, "verify_gpu": False,
                 "known_hosts": str(host.client_key().parent / "known_hosts")}
-    hosts = {info.name: {key: value for key, value in {
-        "address": info.address, "user": info.user, "port": info.port, "key": info.key,
-        "sudo_password_env": "TESTBED_SUDO_PASSWORD" if info.password else None}.items() if value is not None} for info in bed.hosts()}
+    hosts: dict[str, dict[str, object]] = {}
+    for info in bed.hosts():
+        hosts[info.name] = {"address": info.address, "user": info.user, "port": info.port, "key": info.key}
+        if info.password:
+            hosts[info.name]["sudo_password_env"] = "TESTBED_SUDO_PASSWORD"
     path = bed.folder / "lab.yml"
     text = yaml.safe_dump({"defaults": defaults, "hosts": hosts}, sort_keys=False)
     path.write_text(f"# Hosts of the testbed; their GPUs are {EMULATED}\n{text}", encoding="utf-8")

@@ -54,7 +54,7 @@ class Context:
     @property
     def root(self) -> bool:
         """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
-        return bool(self.machine["sudo"] != "none")
+        return self.machine["sudo"] not in ("none", "locked")
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:

@@ -58,7 +58,11 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
         found.append(Refusal(f"the driver must be {_wanted(ctx)} and nvidia_driver=never forbids it",
                              "install it yourself, or set nvidia_driver=auto"))
         return found
-    if not ctx.root:
+    if machine["sudo"] == "locked":
+        user = machine["user"]["name"]
+        found.append(Refusal(f"the driver must be {_wanted(ctx)}, and sudo asks {user} for a password",
+                             "name the variable that holds it: sudo_password_env in lab.yml"))
+    elif not ctx.root:
         found.append(Refusal(f"the driver must be {_wanted(ctx)}, and {machine['user']['name']} has neither root "
                              "nor sudo", "give the user sudo, or have an administrator install the driver"))
     if ctx.rules.driver_set(machine["os"]["id"], machine["os"]["version_id"]) is None:

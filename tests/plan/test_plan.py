@@ -60,6 +60,7 @@ def test_a_v100_gets_proprietary_modules() -> None:
     (bare(RTX5090, V100), "no driver serves all"),
     (bare(RTX5090, secure_boot="enabled"), "Secure Boot"),
     (bare(RTX5090, sudo="none"), "neither root nor sudo"),
+    (bare(RTX5090, sudo="locked"), "asks root for a password"),
     (bare(RTX5090, os={"id": "fedora", "version_id": "44", "codename": None, "pretty": "Fedora 44"}), "Fedora 44"),
     (bare(RTX5090, disks=[{"mount": "/", "fstype": "ext4", "size_mib": 9000, "free_mib": 2000}]), "2.0 GiB free"),
     (bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "in use by python (pid 7, ann)"),
