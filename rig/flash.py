@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from packaging.version import Version
 
-from .rules import arch_of, covered, load_rules
+from .rules import arch_of, covered
 from .schema import Table
+from .sources import load_sources
 
 if TYPE_CHECKING:
     from .stack import Torch
@@ -96,7 +97,7 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
         why.append(f"only a source_flash_attn of one's own has {flash.package}")
     if wheel is None or why:
         return [], why
-    base = source or load_rules().sources.flash_attn.url
+    base = source or load_sources().flash_attn.url
     return [{"name": wheel.name, "url": f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}",
              "sha256": wheel.sha256, "bytes": wheel.bytes}], []
 

@@ -1,6 +1,6 @@
-"""What GPUs, drivers, CUDA, nvcc and torch demand of each other, and where things come from. Data, loaded and asked.
+"""What GPUs, drivers, CUDA, nvcc and torch demand of each other: rig/data/rules.yml, loaded, checked and asked.
 
-rig/data/rules.yml and rig/data/sources.yml; each block there names its source.
+Each block there names its source.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from . import schema
 from .schema import Table
+from .sources import Miniforge, NvidiaApt, Sources, load_sources
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,56 +46,6 @@ class DriverSet:
         if branch >= self.pinning_from:
             return [[self.pinning.format(branch=branch)], [self.pinned[flavour]]]
         return [[self.versioned[flavour].format(branch=branch)]]
-
-
-@dataclass(frozen=True)
-class Miniforge:
-    """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` 0: not known."""
-
-    url: str
-    version: str
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class AptKey:
-    """A signing key: its file in the repository's folder, and its full fingerprint."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class NvidiaApt:
-    """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, and the key that signs each."""
-
-    url: str
-    key: str
-    fingerprint: str
-    keys: dict[str, AptKey]
-
-    def key_for(self, folder: str) -> AptKey:
-        """The key of a distribution's folder ("debian13")."""
-        return self.keys.get(folder, AptKey(self.key, self.fingerprint))
-
-
-@dataclass(frozen=True)
-class Place:
-    """A source that is only an address."""
-
-    url: str
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The defaults of the source_* knobs. pip_index None: the client's own."""
-
-    pip_index: str | None
-    conda_channel: str
-    miniforge: Miniforge
-    nvidia_apt: NvidiaApt
-    flash_attn: Place
 
 
 @dataclass(frozen=True)
@@ -253,25 +204,3 @@ def _drivers(table: Table) -> dict[str, DriverSet]:
                                  pinned, versioned)
         row.done()
     return sets
-
-
-@cache
-def load_sources() -> Sources:
-    """Where things come from by default. Raises RigError naming file and key where the data is wrong."""
-    table = schema.read(DATA / "sources.yml")
-    pip, channel = table.table("source_pip_index"), table.table("source_conda_channel")
-    forge = table.table("source_miniforge")
-    apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
-    keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
-            for folder, row in apt.named_tables("keys").items()}
-    sources = Sources(
-        pip_index=pip.maybe("url", str), conda_channel=channel.take("url", str),
-        miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
-                            forge.take("bytes", int)),
-        nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
-        flash_attn=Place(flash.take("url", str)))
-    for block in (pip, channel, forge, apt, flash):
-        block.take("source", str)
-        block.done()
-    table.done()
-    return sources

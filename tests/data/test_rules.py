@@ -1,0 +1,109 @@
+"""The rules' tables, asked as the planner asks them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from packaging.version import Version
+
+from rig.rules import covered, load_rules
+from rig.sources import load_sources
+
+RULES = load_rules()
+
+
+@pytest.mark.parametrize(("device_id", "name", "cc", "memory"), [
+    ("10de:2b85", "NVIDIA GeForce RTX 5090", "12.0", 32607),
+    ("10DE:2B85", "NVIDIA GeForce RTX 5090", "12.0", 32607),
+    ("10de:2b87", "NVIDIA GeForce RTX 5090 D", "12.0", None),
+    ("10de:2c18", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", None),
+    ("10de:2c58", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", None),
+    ("10de:2684", "NVIDIA GeForce RTX 4090", "8.9", 24564),
+    ("10de:1eb8", "Tesla T4", "7.5", 15360),
+    ("10de:1b80", "NVIDIA GeForce GTX 1080", "6.1", None),
+    ("10de:2331", "NVIDIA H100 PCIe", "9.0", None),
+])
+def test_cards(device_id: str, name: str, cc: str, memory: int | None) -> None:
+    card = RULES.gpu(device_id)
+    assert card is not None
+    assert (card.name, card.compute_capability, card.memory_mib) == (name, cc, memory)
+
+
+def test_unknown_card() -> None:
+    assert RULES.gpu("10de:ffff") is None
+
+
+def test_every_card_is_well_formed() -> None:
+    for device_id, card in RULES.gpus.items():
+        assert re.fullmatch(r"10de:[0-9a-f]{4}", device_id)
+        assert Version("6.0") <= Version(card.compute_capability) <= Version("12.1")
+        assert card.memory_mib is None or 1000 < card.memory_mib < 200_000
+
+
+@pytest.mark.parametrize(("cc", "flavour", "driver", "nvcc", "last"), [
+    ("12.0", "open", "570.26", "12.8", None),
+    ("12.1", "open", "570.26", "12.9", None),
+    ("10.0", "open", "570.26", "12.8", None),
+    ("10.3", "open", "570.26", "12.9", None),
+    ("9.0", None, "525", "11.8", None),
+    ("8.9", None, "525", "11.8", None),
+    ("7.5", None, "525", "11.8", None),
+    ("7.0", "proprietary", "525", "11.8", 580),
+    ("6.1", "proprietary", "525", "11.8", 580),
+    (None, None, "570.26", "12.9", None),
+])
+def test_what_a_card_demands(cc: str | None, flavour: str | None, driver: str, nvcc: str, last: int | None) -> None:
+    capability = Version(cc) if cc else None
+    assert RULES.flavour(capability) == flavour
+    assert RULES.least_driver("12.8", capability) == driver
+    assert RULES.least_nvcc(capability) == nvcc
+    assert RULES.last_branch(capability) == last
+
+
+ARCHS = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.mark.parametrize(("archs", "cc", "runs"), [
+    (ARCHS, "12.0", True), (ARCHS, "12.1", True), (ARCHS, "8.9", True), (ARCHS, "8.0", True), (ARCHS, "7.0", True),
+    (ARCHS, "10.3", True), (ARCHS, "6.1", False), (ARCHS, "11.0", False),
+    (["sm_86"], "8.0", False), (["sm_90"], "12.0", False), (["sm_90a"], "9.0", True), (["sm_100a"], "10.3", False),
+    (["sm_90", "compute_90"], "12.0", True), (["compute_120"], "9.0", False), (["gfx90a", ""], "9.0", False),
+])
+def test_code_runs_on_its_major_from_its_minor_on(archs: list[str], cc: str, runs: bool) -> None:
+    assert covered(archs, Version(cc)) is runs
+
+
+@pytest.mark.parametrize(("os_id", "version_id", "tested"), [
+    ("debian", "12", True), ("debian", "13", False), ("ubuntu", "22.04", False), ("ubuntu", "24.04", False)])
+def test_driver_sets(os_id: str, version_id: str, tested: bool) -> None:
+    packages = RULES.driver_set(os_id, version_id)
+    assert packages is not None and packages.tested is tested
+    assert packages.packages("open", 580) == [["nvidia-driver-pinning-580"], ["nvidia-open"]]
+    assert packages.packages("proprietary", 590) == [["nvidia-driver-pinning-590"], ["cuda-drivers"]]
+    assert packages.packages("open", 570) == [["nvidia-open-570"]]
+    assert packages.packages("proprietary", 570) == [["cuda-drivers-570"]]
+
+
+def test_no_driver_set_for_others() -> None:
+    assert RULES.driver_set("fedora", "44") is None
+    assert RULES.driver_set("debian", "11") is None
+
+
+def test_torch_builds() -> None:
+    assert RULES.torch_builds("2.5.1") == ("cu118", "cu121", "cu124")
+    assert RULES.first_torch("cu128") == "2.7"
+    assert RULES.torch_builds("9.9") == () and RULES.first_torch("cu999") is None
+
+
+def test_each_distribution_has_a_whole_fingerprint() -> None:
+    apt = load_sources().nvidia_apt
+    for folder in ("debian12", "debian13", "ubuntu2204", "ubuntu2404"):
+        assert re.fullmatch(r"[0-9A-F]{40}", apt.key_for(folder).fingerprint)
+    assert apt.key_for("debian13").key == "8793F200.pub"
+    assert apt.key_for("debian12").key == apt.key_for("ubuntu2404").key == "3bf863cc.pub"
+
+
+def test_miniforge_is_named_by_version_and_sum() -> None:
+    forge = RULES.miniforge
+    assert forge.url.endswith(forge.version) and re.fullmatch(r"[0-9a-f]{64}", forge.sha256)

@@ -1,0 +1,166 @@
+"""Stacks: every mistake is one line that names file and key; lock, sizes and stack agree; nothing names a host."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from rig.errors import RigError
+from rig.lock import environment, read_lock
+from rig.stack import DATA, Stack, known_stacks, load_stack
+
+REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "deb.debian" + ".org", "npmjs" + ".org")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A stack file of one's own: the stand-in with its lock beside it, to be spoilt."""
+    for name in ("stacks/standin.yml", "locks/standin.lock.txt", "locks/standin.sizes.yml"):
+        shutil.copy(DATA / name, tmp_path)
+    return tmp_path / "standin.yml"
+
+
+def spoil(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def said(name: str) -> str:
+    with pytest.raises(RigError) as caught:
+        load_stack(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_known_stacks_load() -> None:
+    assert known_stacks() == ["guide", "guide-literal", "standin"]
+    assert [load_stack(name).name for name in known_stacks()] == known_stacks()
+
+
+def test_unknown_stack_lists_the_known() -> None:
+    assert said("gide") == "there is no stack 'gide' · stack · take one of guide, guide-literal, standin"
+
+
+def test_own_stack_file_loads(own: Path) -> None:
+    assert load_stack(str(own)).lock == own.with_name("standin.lock.txt")
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("standin: true", "standin: maybe", "standin must be true or false, not 'maybe'"),
+    ("import_gate:", "import_gat:", "import_gate is missing"),
+    ("unpinned: []", "unpinned: []\ncolour: blue", "unknown key colour"),
+    ("version: 8.1.8,", "versoin: 8.1.8,", "pins.click.version is missing"),
+    ("version: 8.1.8,", "version: 8.1,", "pins.click.version must be a text, not 8.1"),
+    ("version: 8.1.8,", "version: new,", "pins.click.version must be a version, not 'new'"),
+    ("version: 8.1.8,", "version: 8.1.7,", "pins.click wants 8.1.7, but the lock has 8.1.8 for Python 3.10"),
+    ("  six:", "  sixx:", "pins.sixx wants 1.17.0, but the lock doesn't hold it for Python 3.10"),
+    ("unpinned: []", "unpinned: [rich]", "unpinned or sdists name rich, which the lock lacks"),
+    ("lock: standin", "lock: nowhere", "the lock can't be read: No such file or directory"),
+    ("sizes: standin", "sizes: nowhere", "the sizes can't be read"),
+    ("env_mib: 300", "env_mib: lots", "disk.env_mib must be a whole number, not 'lots'"),
+    ("  cache_mib: 50", "  cache_mib: 50\n  more: 1", "unknown key disk.more"),
+    ('python: "3.10"', "python: 3.10", "python must be a text, not 3.1"),
+    ('python: "3.10"', 'python: "3.13"', "python 3.13 isn't among pythons"),
+    ('cuda: "12.8"', "cuda: twelve", "cuda must be a version, not 'twelve'"),
+    ("rebuild: [packaging]", "rebuild: [1]", "rebuild must hold texts only, not 1"),
+    ("sha256: 0551", "sha256: 551", "flash_attn.wheels.py3.sha256 must be 64 lower-case hex digits"),
+    ("torch: null", "torch: [2]", "torch must be a mapping, not [2]"),
+    ("name: standin", "name: [standin", "is no YAML"),
+])
+def test_mistakes_are_one_line(own: Path, old: str, new: str, words: str) -> None:
+    spoil(own, old, new)
+    line = said(str(own))
+    assert words in line
+    assert "standin" in line or "nowhere" in line  # the file
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("click==8.1.8", "click>=8.1.8", "click has no exact version"),
+    ("click==8.1.8", "click==", "no requirement"),
+    ("six==1.17.0 \\", "six==1.17.0\n#", "six has no sha256 hash"),
+])
+def test_broken_locks_name_their_line(own: Path, old: str, new: str, words: str) -> None:
+    lock = own.with_name("standin.lock.txt")
+    spoil(lock, old, new)
+    assert words in said(str(own))
+    assert f"{lock}:" in said(str(own))
+
+
+def test_guide_literal_says_what_exists() -> None:
+    stack = load_stack("guide-literal")
+    assert stack.refused is not None
+    with pytest.raises(RigError) as caught:
+        stack.requirements("3.10")
+    assert str(caught.value) == (
+        "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, cu124 only, and cu128 begins with "
+        "torch 2.7 · stack guide-literal · take stack=guide")
+
+
+@pytest.fixture(params=["guide", "standin"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    return load_stack(request.param)
+
+
+def test_each_python_has_every_package_with_hashes_and_size(stack: Stack) -> None:
+    for python in stack.pythons:
+        wanted = stack.requirements(python)
+        assert set(stack.pins) | set(stack.unpinned) <= set(wanted)
+        assert all(r.hashes and r.bytes and Version(r.version) for r in wanted.values())
+
+
+def test_no_python_gets_two_versions_of_a_package(stack: Stack) -> None:
+    assert stack.lock is not None
+    entries = read_lock(stack.lock, {})
+    assert {e.name for e in entries} == set().union(*(stack.requirements(p) for p in stack.pythons))
+    for python in stack.pythons:
+        names = [e.name for e in entries if e.marker is None or e.marker.evaluate(environment(python))]
+        assert len(names) == len(set(names))
+
+
+def test_python_without_a_lock_is_refused(stack: Stack) -> None:
+    with pytest.raises(RigError, match=r"has no lock for Python 3\.13 .* set python to one of 3\.10, 3\.11, 3\.12"):
+        stack.requirements("3.13")
+
+
+def test_lock_id_is_the_locks_own(stack: Stack) -> None:
+    assert stack.lock_sha256.startswith(stack.lock_id) and len(stack.lock_id) == 12
+    assert stack.lock is not None and stack.lock_text == stack.lock.read_text()
+
+
+def test_guide_costs_what_was_measured() -> None:
+    guide = load_stack("guide")
+    wanted = guide.requirements("3.10")
+    assert len(wanted) == 128
+    assert guide.bytes_for(wanted, "3.10") == pytest.approx(4.2e9, rel=0.02)
+    assert guide.bytes_for(["torch", "no-such-package"], "3.10") == wanted["torch"].bytes
+    assert guide.cuda_tag == "cu128"
+
+
+def test_standin_is_small_and_says_what_it_is() -> None:
+    standin = load_stack("standin")
+    assert standin.standin and "stand-in" in standin.summary and standin.torch is None
+    assert standin.bytes_for(standin.requirements("3.10"), "3.10") < 1_000_000
+
+
+def test_a_lock_of_some_packages_is_a_lock() -> None:
+    text = load_stack("standin").lock_for(["six", "idna", "absent"], "3.10")
+    lines = text.splitlines()
+    assert [Requirement(line.split(" --hash", 1)[0]).name for line in lines] == ["idna", "six"]
+    assert all("--hash=sha256:" in line for line in lines)
+
+
+def test_expectation_is_what_the_lock_says() -> None:
+    expect = load_stack("guide").expect("3.11", gpu=False)
+    assert expect["packages"]["torch"] == "2.8.0" and expect["gpu"] is False
+    assert expect["torch"] == {"release": "2.8.0", "cuda": "12.8", "archs": list(load_stack("guide").torch.archs)}  # type: ignore[union-attr]
+
+
+def test_data_names_no_registry() -> None:
+    for path in DATA.rglob("*.*"):
+        if path.suffix in (".yml", ".txt"):
+            assert not any(host in path.read_text() for host in REGISTRIES), path

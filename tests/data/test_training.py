@@ -1,0 +1,44 @@
+"""training.json for real cards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rig.training import training_settings
+
+
+@pytest.mark.parametrize(("memory", "cc", "batch", "accumulation", "dtype"), [
+    (32607, "12.0", 8, 2, "bfloat16"),  # a 5090 calls itself 32607 MiB, and that is 32 GB
+    (24564, "8.9", 4, 4, "bfloat16"),
+    (23028, "8.6", 4, 4, "bfloat16"),  # A10, with ECC
+    (16303, "12.0", 2, 8, "bfloat16"),
+    (15360, "7.5", 2, 8, "float16"),
+    (12282, "8.9", 1, 16, "bfloat16"),
+    (46068, "8.9", 8, 2, "bfloat16"),
+    (81559, "9.0", 16, 1, "bfloat16"),
+    (143771, "9.0", 16, 1, "bfloat16"),
+    (None, "12.0", 1, 16, "bfloat16"),
+    (32607, None, 8, 2, "float32"),
+])
+def test_batch_and_precision(memory: int | None, cc: str | None, batch: int, accumulation: int, dtype: str) -> None:
+    made = training_settings(memory, cc)
+    assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (batch, accumulation)
+    assert batch * accumulation == 16
+    assert made["torch_dtype"] == dtype
+    assert (made["bf16"], made["tf32"], made["fp16"]) == (dtype == "bfloat16", dtype == "bfloat16", dtype == "float16")
+    assert made["use_cache"] is False
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_attention_is_the_one_decided() -> None:
+    assert training_settings(32607, "12.0", "flash_attention_2")["attn_implementation"] == "flash_attention_2"
+    assert training_settings(32607, "12.0", "sdpa")["attn_implementation"] == "sdpa"
+    assert training_settings(15360, "7.5", "flash_attention_2")["attn_implementation"] == "sdpa"  # no bf16, no flash
+
+
+def test_for_whom() -> None:
+    assert training_settings(32607, "12.0", gpu_name="NVIDIA GeForce RTX 5090")["for"] == (
+        "NVIDIA GeForce RTX 5090, 32607 MiB")
+    assert training_settings(None, None)["for"] == "an unknown GPU, memory not known"
