@@ -1,0 +1,85 @@
+"""On real hosts: sudo with a password, login with a password, and a cable that is pulled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.bed import Testbed
+from testbed.spec import PASSWORD, HostSpec
+
+from .conftest import ROOT, Ran
+
+pytestmark = pytest.mark.testbed
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    if os.getuid() != 0 or sys.platform != "linux":
+        pytest.skip("the testbed needs root on Linux")
+    with Testbed("inventories") as made:
+        made.up([HostSpec("asks", user="pw"), HostSpec("root-01")])
+        yield made
+
+
+def lab(bed: Testbed, folder: Path, name: str, more: str = "", key: bool = True, port: int = 22) -> str:
+    host = bed.host(name)
+    (folder / "lab.yml").write_text(
+        f"hosts:\n  {name}:\n    address: {host.address}\n    port: {port}\n    user: {host.user}\n"
+        f"    known_hosts: known_hosts\n{f'    key: {host.key}' if key else ''}\n{more}")
+    return f"{folder}/lab.yml"
+
+
+def test_sudo_with_a_password(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    path = lab(bed, tmp_path, "asks", "    sudo_password_env: RIG_SUDO\n")
+    ran = pyinfra("inventories/lab.py", "server.shell", "id -un; id -un >&2", "--sudo", "-y", "-vvv",
+                  LAB_HOSTS=path, RIG_SUDO=PASSWORD)
+    assert ran.code == 0, ran.err
+    assert "] root" in ran.err
+    assert f"PASSWORD={PASSWORD}" not in ran.err and f"'{PASSWORD}'" not in ran.err
+
+
+def test_nothing_but_sudo_steps_pays_for_it(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    path = lab(bed, tmp_path, "asks", "    sudo_password_env: RIG_SUDO\n")
+    before = bed.execs("asks")
+    ran = pyinfra("inventories/lab.py", "fact", "server.Date", LAB_HOSTS=path, RIG_SUDO=PASSWORD)
+    assert ran.code == 0, ran.err
+    assert bed.execs("asks") - before == 1
+
+
+def test_login_with_a_password(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    # A second sshd beside the host's own, which takes keys alone.
+    bed.exec_("asks", ["/usr/sbin/sshd", "-p", "2200", "-o", "PasswordAuthentication=yes", "-o", "UsePAM=no"],
+              check=True)
+    path = lab(bed, tmp_path, "asks", "    password_env: RIG_LOGIN\n", key=False, port=2200)
+    ran = pyinfra("inventories/lab.py", "fact", "server.Date", LAB_HOSTS=path, RIG_LOGIN=PASSWORD)
+    assert ran.code == 0, ran.err
+    wrong = pyinfra("inventories/lab.py", "fact", "server.Date", LAB_HOSTS=path, RIG_LOGIN="no such thing")
+    assert wrong.code == 1 and "Traceback" not in wrong.err and "no such thing" not in wrong.err
+
+
+def test_a_pulled_cable_ends_the_run(bed: Testbed, tmp_path: Path) -> None:
+    """20 seconds without an acknowledgement, found by a keepalive every 5; without them pyinfra would hang."""
+    path = lab(bed, tmp_path, "root-01")
+    process = subprocess.Popen([sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", "exec", "--", "sleep 120"],
+                               cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "LAB_HOSTS": path})
+    try:
+        before = bed.execs("root-01")
+        while bed.execs("root-01") == before and process.poll() is None:
+            time.sleep(0.1)
+        bed.cable("root-01", up=False)
+        pulled = time.monotonic()
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        bed.cable("root-01", up=True)
+    assert process.returncode == 1, said
+    assert 10 < time.monotonic() - pulled < 45
+    assert "Traceback" not in said, said
