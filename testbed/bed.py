@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import base, host, leftovers, mirror, net, prereq, services
+from . import base, host, leftovers, net, prereq, services
 from ._shell import FILES, TestbedError, run
 from .paths import cache, locked, run_folder
 from .services import Request
@@ -107,8 +107,8 @@ class Testbed:
         info = self.host(name)
         options = ("BatchMode=yes", "LogLevel=ERROR", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
                    "ConnectTimeout=5")
-        return ["ssh", "-F", "none", "-i", info.key, "-p", str(info.port), *(word for o in options for word in ("-o", o)),
-                f"{info.user}@{info.address}"]
+        return ["ssh", "-F", "none", "-i", info.key, "-p", str(info.port),
+                *(word for option in options for word in ("-o", option)), f"{info.user}@{info.address}"]
 
     def sessions(self, name: str) -> dict[str, int]:
         """Sessions that the host's sshd began since the host was made: {"command", "shell", "subsystem"}."""
@@ -207,12 +207,12 @@ class Testbed:
         return HostInfo(spec.name, address, 22, spec.user, str(host.client_key()), password, spec)
 
     def _start(self, state: State, indexes: Sequence[int]) -> None:
-        tree, dist = base.ensure(), mirror.distribution()
+        tree, repository = base.ensure(), services.repository()
         supervisors = {}
         for index in indexes:
             info = state.hosts[index]
             folder = self._host_folder(info.name)
-            host.prepare(folder, info, state.network.gateway, tree, dist, services.repository())
+            host.prepare(folder, info, state.network.gateway, tree, repository)
             supervisors[index] = host.start(folder)
         net.plug(state.network, supervisors)
         for index in indexes:

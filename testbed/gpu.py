@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from pathlib import Path
 
-from ._shell import EMULATED
-from .mirror import Distribution
+from . import nvidia
+from ._shell import EMULATED, TestbedError
 from .models import MODELS
 from .spec import HostInfo, HostSpec
-
-NVCC_VERSIONS = {"12.4": "12.4.131", "12.6": "12.6.85", "12.8": "12.8.93"}
 
 
 def environment(info: HostInfo) -> str:
@@ -34,13 +33,49 @@ def environment(info: HostInfo) -> str:
     return "\n".join([*lines, *(f"{key}={shlex.quote(str(value))}" for key, value in values.items())]) + "\n"
 
 
-def preinstalled(spec: HostSpec, dist: Distribution, repository: Path) -> list[str]:
-    """The emulated packages that a host's dpkg holds before its first boot."""
-    return []
+def preinstalled(spec: HostSpec) -> list[str]:
+    """The emulated packages that a host's dpkg holds before its first boot, as files of the repository."""
+    if spec.kind == "container" or spec.driver is None:
+        return []
+    version, flavour = spec.driver.split(":")
+    return nvidia.driver_files(version, flavour, os.uname().release)
 
 
-def seed(folder: Path, spec: HostSpec) -> None:
-    """A toolkit of no package, as a runfile leaves it; a container's marks."""
+def seed(folder: Path, host: Path, spec: HostSpec) -> None:
+    """Lay files onto a host's disk: a toolkit of no package, as a runfile leaves it; a container's marks; modules."""
+    if spec.toolkit is not None:
+        if spec.toolkit not in nvidia.NVCC:
+            raise TestbedError(f"{spec.name}: toolkit {spec.toolkit} · known: {', '.join(nvidia.NVCC)}")
+        for name, content in nvidia.toolkit_files(spec.toolkit).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.chmod(0o755 if "/bin/" in name else 0o644)
+        (folder / "usr/local/cuda").symlink_to(f"cuda-{spec.toolkit}")
+    if spec.kind == "container":
+        (folder / ".dockerenv").touch()
+        _mounted(folder, host, spec)
+    else:
+        modules = folder / "usr/lib/modules" / os.uname().release
+        modules.mkdir(parents=True)
+        for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+            (modules / name).touch()
+
+
+def _mounted(folder: Path, host: Path, spec: HostSpec) -> None:
+    """The outer host's driver files, and the empty files in the container that they are mounted on."""
+    if spec.driver is None:
+        return
+    version = spec.driver.split(":")[0]
+    library = f"libnvidia-ml.so.{version}"
+    (host / "mounted").mkdir()
+    for name, text in (("nvidia-smi", nvidia.smi(version)), (library, f"{EMULATED}\n")):
+        (host / "mounted" / name).write_text(text, encoding="utf-8")
+        (host / "mounted" / name).chmod(0o755)
+    for target in ("usr/bin/nvidia-smi", f"{nvidia.LIBRARIES}/{library}"):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (folder / target).touch(mode=0o755)
+    (folder / nvidia.LIBRARIES / "libnvidia-ml.so.1").symlink_to(library)
 
 
 def _uuid(name: str) -> str:

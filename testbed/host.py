@@ -16,7 +16,6 @@ from pathlib import Path
 from . import gpu
 from ._shell import FILES, TestbedError, run
 from .base import HOSTNAME
-from .mirror import Distribution
 from .paths import cache
 from .spec import HostInfo
 
@@ -30,7 +29,7 @@ def client_key() -> Path:
     return _key(cache() / "keys" / "client")
 
 
-def prepare(folder: Path, info: HostInfo, gateway: str, base: Path, dist: Distribution, repository: Path) -> None:
+def prepare(folder: Path, info: HostInfo, gateway: str, base: Path, repository: Path) -> None:
     """Write a host's folder: its settings, and the seed that is copied onto its disk."""
     spec, seed = info.spec, folder / "seed"
     seed.mkdir(parents=True)
@@ -47,11 +46,11 @@ def prepare(folder: Path, info: HostInfo, gateway: str, base: Path, dist: Distri
     for path in (seed / home, seed / home / ".ssh", seed / home / ".ssh" / "authorized_keys"):
         os.chown(path, uid, uid)
         path.chmod(0o700 if path.is_dir() else 0o600)
-    gpu.seed(seed, spec)
+    gpu.seed(seed, folder, spec)
     values = {
         "NAME": info.name, "ADDRESS": info.address, "FILES": str(FILES), "REPOSITORY": str(repository),
         "LOWER": f"{spec.image}:{base}" if spec.image else str(base), "ROOT_MIB": str(spec.root_mib or ""),
-        "INSTALL": " ".join(gpu.preinstalled(spec, dist, repository)),
+        "INSTALL": " ".join(gpu.preinstalled(spec)),
         "INIT_ENV": "container=docker" if spec.kind == "container" else "", "KIND": spec.kind,
         "MEMORY_MIB": str(spec.memory_mib or ""),
     }

@@ -11,12 +11,14 @@ import urllib.request
 from pathlib import Path
 from typing import TypedDict
 
-from . import interpreter, mirror, wheels
-from ._shell import TestbedError
+from . import interpreter, mirror, nvidia, wheels
+from ._shell import TestbedError, run
 from .base import PORT
 from .httpd import Site, site_json
 from .paths import cache
 from .spec import Services
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 class Request(TypedDict):
@@ -28,16 +30,25 @@ class Request(TypedDict):
 
 
 def repository() -> Path:
-    return cache()
+    """The folder of this distribution's emulated NVIDIA packages."""
+    folder = mirror.distribution().folder
+    return nvidia.repository(folder) / folder / "x86_64"
+
+
+def prepare() -> None:
+    """Build what the services need and isn't there yet."""
+    repository()
+    made = REPO / "scripts" / "standin_wheel.py"
+    if made.exists():
+        run([sys.executable, made, cache() / "flash-attn"])
 
 
 def start(folder: Path, address: str) -> Services:
     """Start the HTTP process on the bridge and return its URLs once it listens."""
     dist = mirror.distribution()
-    flash = cache() / "flash-attn"
-    flash.mkdir(exist_ok=True)
-    site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, {"flash-attn": str(flash)},
-                wheels=str(wheels.folder()))
+    prepare()
+    folders = {"flash-attn": str(cache() / "flash-attn"), "nvidia": str(repository().parent.parent)}
+    site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, folders, str(wheels.folder()))
     (folder / "site.json").write_text(site_json(site), encoding="utf-8")
     with open(folder / "http.log", "ab") as log:
         process = subprocess.Popen(
@@ -53,8 +64,8 @@ def start(folder: Path, address: str) -> Services:
     base = f"http://{address}:{PORT}"
     return Services(
         base=base, pip_index=f"{base}/pypi/simple/", conda_channel=f"{base}/conda-forge", miniforge=f"{base}/miniforge",
-        miniforge_sha256="", nvidia_apt=f"{base}/nvidia", nvidia_apt_key="", flash_attn=f"{base}/flash-attn",
-        broken=f"{base}/broken", hang=f"{base}/hang", requests=f"{base}/requests", python=str(interpreter.choose()))
+        miniforge_sha256="", nvidia_apt=f"{base}/nvidia", nvidia_apt_key=nvidia.fingerprint(),
+        flash_attn=f"{base}/flash-attn", broken=f"{base}/broken", hang=f"{base}/hang", requests=f"{base}/requests", python=str(interpreter.choose()))
 
 
 def requests(services: Services) -> list[Request]:
@@ -63,6 +74,3 @@ def requests(services: Services) -> list[Request]:
         rows: list[Request] = json.load(answer)
         return rows
 
-
-def prepare() -> None:
-    """Build what the services need and isn't there yet."""

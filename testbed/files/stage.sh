@@ -34,11 +34,15 @@ for file in sysrq-trigger kcore kmsg; do
 done
 
 . "$FILES/gpu-boot.sh"
-cp "$FILES/init.sh" "$root/run/testbed/init"
+init=/run/testbed/init                               # run by its #! line: pid 1 bears its name
+[ "$KIND" != container ] || init=/run/testbed/entrypoint
+cp "$FILES/init.sh" "$root$init"
+chmod 755 "$root$init"
+[ "$KIND" != container ] || : >"$root/run/.containerenv"
 exec 3>>"$dir/sshd.log"
 cd "$root"
 pivot_root . .
 umount -l .
 exec setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time,-syslog --inh-caps=-all -- \
   env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ TERM=linux $INIT_ENV \
-  /bin/sh /run/testbed/init "$ADDRESS"
+  "$init" "$ADDRESS"
