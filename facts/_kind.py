@@ -28,6 +28,7 @@ read -r v </proc/1/comm && printf 'pid1=%s\n' "$v"
 [ -d /run/systemd/system ] && echo systemd=1
 [ -d "/lib/modules/$kernel" ] && echo modules=1
 [ -e /proc/driver/nvidia/version ] && echo driver=1
+[ -n "$smi" ] && echo userland=1
 sed -n 's,^[^ ]* \(/[^ ]*\(nvidia\|libcuda\)[^ ]*\) .*,mount=\1,p' /proc/self/mounts
 for f in sys_vendor product_name; do read -r v <"/sys/class/dmi/id/$f" && printf '%s=%s\n' "$f" "$v"; done
 read -r v </sys/hypervisor/type && printf 'hypervisor=%s\n' "$v"
@@ -74,9 +75,10 @@ def _foreign_driver(facts: dict[str, str], mounts: list[str], own_driver: bool) 
     places = [m for m in mounts if not m.startswith(("/proc/", "/sys/", "/dev/", "/run/"))]
     found = [f"{places[0]} is mounted from outside"] if places else []
     init = facts.get("pid1", "")
-    if "driver" in facts and "modules" not in facts and "systemd" not in facts and init not in _INITS:
-        found.append(f"a driver is loaded, and neither its packages, nor this kernel's modules, nor an init system "
-                     f"are here (pid 1 is {init or 'hidden'})")
+    booted = facts.keys() & {"modules", "systemd"} or init in _INITS
+    if {"driver", "userland"} <= facts.keys() and not booted:
+        found.append("a driver is loaded and nvidia-smi is here, but no package of either, nor this kernel's modules, "
+                     f"nor an init system (pid 1 is {init or 'hidden'})")
     return found
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 # lim: whatever can hang runs under `timeout`, where there is one that knows -k (busybox since 1.30).
 # clean: pyinfra decodes strictly, and one stray byte in somebody's file name would cost the whole run.
 _PRELUDE = r"""
-exec 2>/dev/null </dev/null
+exec 2>/dev/null
 LC_ALL=C; export LC_ALL
 PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; export PATH
 unset CDPATH
@@ -32,7 +32,9 @@ def script(sections: Mapping[str, str], setup: str = "") -> str:
     body = "\n".join(
         f"printf '\\n{MARK}{name}\\n'\n(\n{fragment.strip()}\n)" for name, fragment in sections.items()
     )
-    return f"{_PRELUDE.strip()}\n{setup.strip()}\n{{\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} | clean\nexit 0"
+    # Only the braces lose stdin: the shell may be reading this very script from it (ssh host sh -s <probe).
+    return (f"{_PRELUDE.strip()}\n{{\n{setup.strip()}\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} </dev/null | clean\n"
+            "exit 0")
 
 
 def sections(output: Iterable[str]) -> dict[str, str]:

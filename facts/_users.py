@@ -15,11 +15,11 @@ for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock;
   [ -e "$f" ] && set -- "$@" "$f"
 done
 [ $# -gt 0 ] || exit
-ls -i "$@" | while read -r i f; do printf 'file %s %s\n' "$i" "$f"; done
+stat -c 'file %i %d %n' "$@"
 grep -E ' WRITE ' /proc/locks | while read -r n kind how what pid dev rest; do
   [ "$kind" = '->' ] && continue
   read -r c <"/proc/$pid/comm" || c='?'
-  printf 'lock %s %s %s\n' "${dev##*:}" "$pid" "$c"
+  printf 'lock %s %s %s\n' "$dev" "$pid" "$c"
 done
 """,
     # Open files tell it without nvidia-smi, and only of the processes whose files we may see; $smi_table of the rest.
@@ -29,7 +29,7 @@ set -- /dev/nvidia*
 {
   [ -e "$1" ] && ls -l /proc/[0-9]*/fd |
     sed -n '/^\/proc/{h;d;};/-> \/dev\/nvidia/{x;p;x;}' | sed 's,^/proc/,,; s,/.*,,'
-  printf '%s\n' "$smi_table" | sed -n 's/^| .* \([0-9][0-9]*\) *[CGM+][CGM+]* .*MiB *|.*/\1/p'
+  printf '%s\n' "$smi_table" | sed -nE 's/^\| +[0-9]+ .* ([0-9]+) +[CGM+]+ +[^ ].* (N\/A|[0-9]+MiB) +\|$/\1/p'
 } | sort -u | while read -r pid; do
   read -r c <"/proc/$pid/comm" || continue
   set -- $(ls -ld "/proc/$pid")
@@ -47,10 +47,16 @@ _HELPERS = {name[:15] for name in ("nvidia-persistenced", "nvidia-powerd", "nv-f
 
 def apt_lock(text: str) -> dict[str, Any] | None:
     """The holder of one of apt's locks as `{path, pid, name}`; None where nobody holds one."""
-    files = {m[1]: m[2] for m in re.finditer(r"^file (\d+) (\S+)$", text, re.MULTILINE)}
-    for m in re.finditer(r"^lock (\d+) (\d+) (.*)$", text, re.MULTILINE):
-        if m[1] in files:
-            return {"path": files[m[1]], "pid": int(m[2]), "name": m[3]}
+    files = re.findall(r"^file (\d+) (\d+) (\S+)$", text, re.MULTILINE)
+    locks = re.findall(r"^lock (\w+):(\w+):(\d+) (\d+) (.*)$", text, re.MULTILINE)
+    for inode, device, path in files:
+        number = int(device)  # as glibc's gnu_dev_major and gnu_dev_minor take it apart
+        major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
+        for lock_major, lock_minor, lock_inode, pid, name in locks:
+            # Without a device of its own (overlay, btrfs) a file shows another number in stat than in /proc/locks.
+            same = (int(lock_major, 16), int(lock_minor, 16)) == (major, minor) or int(lock_major, 16) == major == 0
+            if lock_inode == inode and same:
+                return {"path": path, "pid": int(pid), "name": name}
     return None
 
 

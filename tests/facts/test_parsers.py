@@ -11,7 +11,7 @@ from facts.host import Host
 from facts.probe import EMPTY, HostState
 
 KERNEL = "version=Linux version 6.1.0-18-amd64 (debian-kernel@lists) (gcc-12) #1 SMP\n"
-DRIVER = "driver=1\n"
+DRIVER = "driver=1\nuserland=1\n"
 
 
 @pytest.mark.parametrize(("text", "own_driver", "kind", "virt"), [
@@ -27,11 +27,13 @@ DRIVER = "driver=1\n"
     (KERNEL + "cgroup=0::/user.slice/my-dockerish-things\n", False, "bare_metal", None),
     ("version=Linux version 5.15.167.4-microsoft-standard-WSL2\nsystemd=1\n", False, "wsl", "wsl"),
     # A microVM: no engine's mark, yet its driver comes from outside.
-    (KERNEL + DRIVER + "pid1=sandbox-agent\nhypervisor_flag=1\n", False, "container", "vm-other"),
+    (KERNEL + DRIVER + "pid1=agent\nhypervisor_flag=1\n", False, "container", "vm-other"),
     (KERNEL + DRIVER + "pid1=systemd\nsystemd=1\nmount=/usr/bin/nvidia-smi\n", False, "container", None),
     # The same, where this host's own packages brought the driver; or a small init of its own.
-    (KERNEL + DRIVER + "pid1=sandbox-agent\nhypervisor_flag=1\n", True, "vm", "vm-other"),
+    (KERNEL + DRIVER + "pid1=agent\nhypervisor_flag=1\n", True, "vm", "vm-other"),
     (KERNEL + DRIVER + "pid1=init\nhypervisor_flag=1\nmount=/proc/driver/nvidia\n", False, "vm", "vm-other"),
+    # The packages were just removed, and their module still runs.
+    (KERNEL + "driver=1\npid1=sh\nhypervisor_flag=1\n", False, "vm", "vm-other"),
     # systemd's guess from a pid namespace alone is no container.
     (KERNEL + "pid1=init\ndetect_container=container-other\ndetect_vm=kvm\n", False, "vm", "kvm"),
 ])
@@ -92,14 +94,17 @@ def test_secure_boot(text: str, want: str) -> None:
 
 
 def test_who_holds_what() -> None:
-    text = ("file 77 /var/lib/dpkg/lock-frontend\nfile 78 /var/lib/dpkg/lock\n"
-            "lock 12 9 cron\nlock 78 2180 unattended-upgr\n")
+    files = "file 77 2049 /var/lib/dpkg/lock-frontend\nfile 78 2049 /var/lib/dpkg/lock\n"
+    text = files + "lock 08:01:12 9 cron\nlock 08:11:78 7 other-disk\nlock 08:01:78 2180 unattended-upgr\n"
     assert _users.apt_lock(text) == {"path": "/var/lib/dpkg/lock", "pid": 2180, "name": "unattended-upgr"}
-    assert _users.apt_lock("file 77 /var/lib/dpkg/lock\nlock 12 9 cron\n") is None
+    assert _users.apt_lock(files + "lock 08:01:12 9 cron\nlock 08:11:78 7 other-disk\n") is None
+    overlay = _users.apt_lock("file 77 44 /var/lib/dpkg/lock\nlock 00:2b:77 9 apt-get\n")
+    assert overlay == {"path": "/var/lib/dpkg/lock", "pid": 9, "name": "apt-get"}
     assert _users.apt_lock("") is None
     table = ("|    0   N/A  N/A      1234      C   /usr/bin/python3                 1234MiB |\n"
              "|  0      5678      G   /usr/lib/xorg/Xorg     40MiB |\n"
-             "|    0    1    0       9012    M+C   python    N/A |\n")
+             "|    0    1    0       9012    M+C   python    N/A |\n"
+             "| N/A   40C    P0             97W /  700W |       0MiB / 143771MiB |      0%      Default |\n")
     assert _users.gpu_users("1234 ann python3\n99 root nvidia-persiste\n", table) == [
         {"pid": 1234, "user": "ann", "name": "python3"}, {"pid": 5678, "user": "unknown", "name": "Xorg"},
         {"pid": 9012, "user": "unknown", "name": "python"}]
