@@ -153,15 +153,13 @@ def _end() -> None:
 
 
 def _next(state: State) -> list[str]:
-    """Commands worth copying after this run."""
-    if not state.is_executing:
-        return []
+    """Commands worth copying after this run, for the first host that came through."""
     for host in state.inventory:
-        if host.name not in cards and host.name in plans:
-            env = next((s.data.get("python") for s in plans[host.name].steps if s.component == "training"), None)
-            target = host.data.get("ssh_hostname") or host.name
-            if env:
-                return [f"ssh {target} {env} .../train_qwen.py --help"]
+        plan = plans.get(host.name)
+        if state.is_executing and plan and host.name not in cards:
+            env = plan.step("training").data["env"]
+            login = f"ssh {host.data.get('ssh_user') or 'USER'}@{host.data.get('ssh_hostname') or host.name}"
+            return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help"]
     return []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rig.training import training_settings
 
 from .context import Context
-from .env import current, record
+from .env import current, envs_dir, record
 from .model import Action, Step
 
 
@@ -77,15 +77,17 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
 
 def _training(ctx: Context, env_changes: bool) -> Step:
     want, have = settings(ctx), record(ctx, "training")
+    data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}"}
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"the guide's settings for {want['for']}", later=env_changes, data={"settings": want})
+                    f"the guide's settings for {want['for']}", later=env_changes, data=data)
     if have == want:
-        return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}")
+        return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}",
+                    data=data)
     changed = ", ".join(sorted(key for key in want if want.get(key) != have.get(key)))
     return Step("training", "training.json", "other", said, Action.CHANGE, f"differs in: {changed}",
-                data={"settings": want})
+                data=data)
 
 
 def _verify(ctx: Context, env_changes: bool) -> Step:
