@@ -54,6 +54,9 @@ def _foreign(ctx: Context) -> list[Refusal]:
 def _in_the_way(ctx: Context) -> list[Refusal]:
     """Why a driver that should be installed can't be, now."""
     machine, found = ctx.machine, []
+    if machine["kind"] == "unknown":
+        found.append(Refusal("it can't be told whether this is a container, whose driver would be its host's",
+                             "see `fact facts.host.Host`; install the driver by hand, and it will be adopted"))
     if ctx.knobs.nvidia_driver == "never":
         found.append(Refusal(f"the driver must be {_wanted(ctx)} and nvidia_driver=never forbids it",
                              "install it yourself, or set nvidia_driver=auto"))

@@ -66,6 +66,7 @@ def test_a_v100_gets_proprietary_modules() -> None:
     (bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "in use by python (pid 7, ann)"),
     (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary"), "can't serve cu128 on sm_120"),
     (bare(RTX5090, kind="container"), "doesn't answer"),
+    (bare(RTX5090, kind="unknown"), "can't be told whether this is a container"),
 ])
 def test_refusals(state: dict[str, Any], said: str) -> None:
     plan = make_plan(context(state))
