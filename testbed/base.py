@@ -12,7 +12,7 @@ from pathlib import Path
 from . import interpreter, mirror, prereq
 from ._shell import EMULATED, TestbedError, run
 from .httpd import serving
-from .paths import cache, locked
+from .paths import cache, locked, settle
 from .spec import PASSWORD
 
 # Close to a small Debian server as a provider hands it out. No Python: the project must not need it on hosts.
@@ -54,8 +54,7 @@ def ensure() -> Path:
             print(f"testbed: building the hosts' base system ({dist.codename}), about a minute", file=sys.stderr)
             _build(folder, dist, packages)
             print(f"testbed: base system built in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        os.utime(folder)
-        _drop_others(folder)
+        settle(folder)
     return folder
 
 
@@ -120,20 +119,3 @@ def _unmounted(tree: Path) -> None:
     points = [point for line in lines if (point := line.split()[4]).startswith(f"{tree}/")]
     for point in sorted(points, key=len, reverse=True):
         run(["umount", point])
-
-
-def _drop_others(keep: Path) -> None:
-    """Delete trees that nobody asked for in a day and no process has mounted."""
-    for old in cache().glob("base-*"):
-        if old == keep or not old.is_dir() or time.time() - old.stat().st_mtime < 86400:
-            continue
-        used = any(str(old) in _mounts(info) for info in Path("/proc").glob("[0-9]*/mountinfo"))
-        if not used:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _mounts(info: Path) -> str:
-    try:
-        return info.read_text(encoding="utf-8")
-    except OSError:
-        return ""

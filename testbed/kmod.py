@@ -23,7 +23,8 @@ def module(version: str, flavour: str) -> bytes:
     body, table = b"", _SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     for name, kind, data, link, entry in parts:
         flags, local = (2 if kind == _PROGBITS else 0), (1 if kind == _SYMTAB else 0)
-        table += _SECTION.pack(names.index(name + b"\0"), kind, flags, 0, 64 + len(body), len(data), link, local, 8, entry)
+        at = names.index(name + b"\0")
+        table += _SECTION.pack(at, kind, flags, 0, 64 + len(body), len(data), link, local, 8, entry)
         body += data + bytes(-len(data) % 8)
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0,
                          _SECTION.size, len(parts) + 1, len(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,15 @@ def cable(network: Network, index: int, up: bool) -> None:
 
 
 def unplug(link_names: list[str]) -> None:
-    """Delete links, cables before bridges; those that are gone already are fine."""
-    there = set(names())
-    _batch([f"link delete {name}" for name in sorted(link_names, key=len, reverse=True) if name in there], force=True)
+    """Delete links, cables before bridges. Those of a network namespace that is just ending may go by themselves."""
+    there: list[str] = []
+    for _ in range(3):
+        there = sorted(set(names()) & set(link_names), key=len, reverse=True)
+        if not there:
+            return
+        with suppress(TestbedError):
+            _batch([f"link delete {name}" for name in there], force=True)
+    raise TestbedError(f"links {', '.join(there)} · can't be deleted · see `ip link`")
 
 
 def names(owner: Path | None = None) -> list[str]:

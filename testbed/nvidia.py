@@ -14,7 +14,7 @@ from . import deb
 from ._shell import EMULATED, FILES, TestbedError
 from .deb import Package
 from .kmod import module
-from .paths import cache, locked
+from .paths import cache, locked, settle
 
 # driver → the CUDA release that its nvidia-smi shows (CUDA release notes, driver table)
 DRIVERS = {"550.90.07": "12.4", "570.172.08": "12.8", "580.95.05": "13.0", "590.48.01": "13.1"}
@@ -52,7 +52,8 @@ def toolkit_files(release: str) -> dict[str, str | bytes]:
 def driver_files(version: str, flavour: str, kernel: str) -> list[str]:
     """The .deb files that make up one driver with the kernel's headers, for dpkg."""
     smi(version)
-    modules = {"open": ("nvidia-kernel-open-dkms", "nvidia-open"), "proprietary": ("nvidia-kernel-dkms", "cuda-drivers")}
+    modules = {"open": ("nvidia-kernel-open-dkms", "nvidia-open"),
+               "proprietary": ("nvidia-kernel-dkms", "cuda-drivers")}
     names = ("libcuda1", "libnvidia-ml1", "nvidia-driver-cuda", *modules[flavour])
     return [f"linux-headers-{kernel}_{_debian(kernel)}_amd64.deb", *(f"{name}_{version}-1_amd64.deb" for name in names)]
 
@@ -71,9 +72,8 @@ def repository(folder: str) -> Path:
             deb.sign(partial / folder / "x86_64", secret, "NVIDIA")
             for name in KEY_FILES:
                 (partial / folder / "x86_64" / name).write_text(public, encoding="utf-8")
-            for old in cache().glob("nvidia-*/"):
-                shutil.rmtree(old)
             partial.rename(root)
+        settle(root)
     return root
 
 

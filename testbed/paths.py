@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DAY = 86400
 
 
 def cache() -> Path:
@@ -19,6 +23,27 @@ def cache() -> Path:
 def run_folder(instance: str) -> Path:
     """Everything of one running testbed: state, disks, logs. Its path is also how leftovers are found."""
     return cache() / "run" / instance
+
+
+def settle(folder: Path) -> None:
+    """Mark a built folder as wanted now, and delete those of its kind that nobody wanted in a day.
+
+    Its kind: what shares its name up to the last dash. A mounted one is still in use, by hosts that are up.
+    """
+    os.utime(folder)
+    for old in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
+        if old != folder and old.is_dir() and time.time() - old.stat().st_mtime > DAY and not _mounted(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _mounted(folder: Path) -> bool:
+    for info in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            if str(folder) in info.read_text(encoding="utf-8"):
+                return True
+        except OSError:  # the process has ended
+            continue
+    return False
 
 
 @contextmanager

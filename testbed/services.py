@@ -11,9 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import TypedDict
 
-from . import interpreter, mirror, nvidia, wheels
+from . import base, conda, interpreter, mirror, nvidia, wheels
 from ._shell import TestbedError, run
-from .base import PORT
 from .httpd import Site, site_json
 from .paths import cache
 from .spec import Services
@@ -38,6 +37,7 @@ def repository() -> Path:
 def prepare() -> None:
     """Build what the services need and isn't there yet."""
     repository()
+    conda.ensure(base.ensure())
     made = REPO / "scripts" / "standin_wheel.py"
     if made.exists():
         run([sys.executable, made, cache() / "flash-attn"])
@@ -47,25 +47,29 @@ def start(folder: Path, address: str) -> Services:
     """Start the HTTP process on the bridge and return its URLs once it listens."""
     dist = mirror.distribution()
     prepare()
-    folders = {"flash-attn": str(cache() / "flash-attn"), "nvidia": str(repository().parent.parent)}
-    site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, folders, str(wheels.folder()))
+    stand_in = conda.ensure(base.ensure())
+    folders = {"flash-attn": str(cache() / "flash-attn"), "nvidia": str(repository().parent.parent),
+               "conda-forge": str(stand_in.channel)}
+    site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, folders, str(wheels.folder()),
+                str(stand_in.installer), stand_in.sha256)
     (folder / "site.json").write_text(site_json(site), encoding="utf-8")
     with open(folder / "http.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "testbed.httpd", f"{folder}/", address, str(PORT)],
+            [sys.executable, "-m", "testbed.httpd", f"{folder}/", address, str(base.PORT)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
     deadline = time.monotonic() + 15
     while not (folder / "http.ready").exists():
         if process.poll() is not None or time.monotonic() > deadline:
             said = (folder / "http.log").read_text(errors="replace").strip().splitlines()[-1:]
-            raise TestbedError(f"services at {address}:{PORT} · did not start · {' '.join(said)}")
+            raise TestbedError(f"services at {address}:{base.PORT} · did not start · {' '.join(said)}")
         time.sleep(0.01)
-    base = f"http://{address}:{PORT}"
+    url = f"http://{address}:{base.PORT}"
     return Services(
-        base=base, pip_index=f"{base}/pypi/simple/", conda_channel=f"{base}/conda-forge", miniforge=f"{base}/miniforge",
-        miniforge_sha256="", nvidia_apt=f"{base}/nvidia", nvidia_apt_key=nvidia.fingerprint(),
-        flash_attn=f"{base}/flash-attn", broken=f"{base}/broken", hang=f"{base}/hang", requests=f"{base}/requests", python=str(interpreter.choose()))
+        base=url, pip_index=f"{url}/pypi/simple/", conda_channel=f"{url}/conda-forge",
+        miniforge=f"{url}/miniforge", miniforge_sha256=stand_in.sha256,
+        nvidia_apt=f"{url}/nvidia", nvidia_apt_key=nvidia.fingerprint(), flash_attn=f"{url}/flash-attn",
+        broken=f"{url}/broken", hang=f"{url}/hang", requests=f"{url}/requests", python=str(interpreter.choose()))
 
 
 def requests(services: Services) -> list[Request]:

@@ -11,8 +11,8 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from ._shell import TestbedError, run
 from .paths import cache, locked
 
-# What source distributions are built with, and the installer that the project prefers: in no lock of a stack.
-TOOLS = ("setuptools", "wheel", "uv")
+# What source distributions are built with: in no lock of a stack.
+TOOLS = ("setuptools", "wheel")
 
 
 def folder() -> Path:
