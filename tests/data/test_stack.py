@@ -13,8 +13,6 @@ from rig.errors import RigError
 from rig.lock import environment, read_lock
 from rig.stack import DATA, Stack, known_stacks, load_stack
 
-REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "deb.debian" + ".org", "npmjs" + ".org")
-
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
@@ -160,7 +158,6 @@ def test_expectation_is_what_the_lock_says() -> None:
     assert expect["torch"] == {"release": "2.8.0", "cuda": "12.8", "archs": list(load_stack("guide").torch.archs)}  # type: ignore[union-attr]
 
 
-def test_data_names_no_registry() -> None:
-    for path in DATA.rglob("*.*"):
-        if path.suffix in (".yml", ".txt"):
-            assert not any(host in path.read_text() for host in REGISTRIES), path
+def test_addresses_stand_in_sources_only() -> None:
+    holders = {path.name for path in DATA.rglob("*.*") if path.suffix in (".yml", ".txt") and "://" in path.read_text()}
+    assert holders == {"sources.yml"}
