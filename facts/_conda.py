@@ -23,7 +23,7 @@ nl='
 IFS=$nl; set -f
 for p in {first} "${{CONDA_EXE%/bin/conda}}" \
   $(case $conda in (*/bin/conda|*/condabin/conda) echo "${{conda%/*/conda}}" ;; esac) \
-  "$HOME/miniforge3" "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
+  "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
   /opt/miniconda3 /opt/anaconda3 /root/miniforge3 /root/miniconda3 \
   $(while read -r e || [ -n "$e" ]; do
     [ -x "$e/bin/conda" ] && echo "$e"
@@ -55,7 +55,10 @@ for p in $condas; do
   case $one in
     '#!'*/bin/env\ *) i=$p/bin/python ;;
     '#!'*python*) i=${one#??}; i=${i# }; i=${i%% -*} ;;
-    *) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$p/bin/python ;;
+    *) case $two in
+         *exec*) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$p/bin/python ;;
+         *) i=${one#??}; i=${i# } ;; # a script of another kind starts what its first line names
+       esac ;;
   esac
   one= two=
   [ -x "$p/bin/conda" ] && [ -x "$i" ] && echo sound=1
