@@ -42,7 +42,8 @@ def _foreign(ctx: Context) -> list[Refusal]:
     if ctx.driver_serves:
         return []
     owner = "Windows" if ctx.machine["kind"] == "wsl" else "the host"
-    if driver["error"] is None and driver["loaded_version"]:
+    loaded = version(driver["loaded_version"])
+    if loaded and loaded < Version(ctx.driver_floor):  # whatever else it complains of comes from that
         return [Refusal(f"host's driver {driver['loaded_version']} can't serve {ctx.stack.cuda_tag} on "
                         f"{_archs(ctx)}: it takes ≥ {ctx.driver_floor}, and in a {ctx.machine['kind']} the driver "
                         f"belongs to {owner}", f"rent a host with driver ≥ {Version(ctx.driver_floor).major}")]

@@ -65,6 +65,7 @@ def test_a_v100_gets_proprietary_modules() -> None:
     (bare(RTX5090, disks=[{"mount": "/", "fstype": "ext4", "size_mib": 9000, "free_mib": 2000}]), "2.0 GiB free"),
     (bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "in use by python (pid 7, ann)"),
     (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary"), "can't serve cu128 on sm_120"),
+    (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary", error="no_devices"), "can't serve cu128"),
     (bare(RTX5090, kind="container"), "doesn't answer"),
     (bare(RTX5090, kind="unknown"), "can't be told whether this is a container"),
 ])
