@@ -55,6 +55,7 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     ("OSError: [Errno 28] No space left on device", "disk is full"),
     ("THESE PACKAGES DO NOT MATCH THE HASHES\nhash mismatch", "isn't the one that the lock names"),
     ("qwen-rig: take another mirror", "take another mirror"),
+    ("curl: (6) Could not resolve host: github.com", "can't reach github.com"),
     ("all is well", ""),
 ])
 def test_causes(line: str, said: str) -> None:
