@@ -23,7 +23,7 @@ def installed(cache: Path) -> tuple[Path, str]:
     python, done = venv / "bin" / "python", venv / ".done"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "ansible-core"],
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "ansible-core"],
                        check=True)
         done.touch()
     version = subprocess.run([str(python), "-c", "import ansible.release as r; print(r.__version__)"], check=True,

@@ -38,8 +38,12 @@ def _timed(command: list[str], env: dict[str, str], log: Path) -> float:
                               stderr=subprocess.STDOUT).returncode
         seconds = time.perf_counter() - start
     if code:
-        raise Failed(f"{' '.join(command)} · exit {code}\n" + "\n".join(log.read_text().splitlines()[-25:]))
+        raise Failed(f"{' '.join(command)} · exit {code}\n{_tail(log, 25)}")
     return seconds
+
+
+def _tail(log: Path, lines: int) -> str:
+    return "\n".join(log.read_text().splitlines()[-lines:])
 
 
 class Rig:
@@ -61,7 +65,7 @@ class Rig:
             counts = {count - before[name] for name, count in self.fleet.execs().items()}
             if "✓ changed" not in (self.fleet.folder / "rig.log").read_text():
                 return max(counts)
-        raise Failed("the hosts don't settle: see " + str(self.fleet.folder / "rig.log"))
+        raise Failed("the hosts don't settle\n" + _tail(self.fleet.folder / "rig.log", 60))
 
 
 class Floor:
@@ -112,5 +116,5 @@ class Ansible:
         finally:
             _ansible.hang_up(env)
         if re.search(r"(changed|failed|unreachable)=[1-9]", log.read_text()):
-            raise Failed("the playbook found something to change\n" + log.read_text()[-3000:])
+            raise Failed("the playbook found something to change\n" + _tail(log, 40))
         return seconds
