@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from . import base, host, leftovers, net, prereq, services
@@ -174,20 +174,29 @@ class Testbed:
         self.boot(name)
         return str(image)
 
-    @contextmanager
-    def holding_apt_lock(self, name: str, process: str = "unattended-upgr") -> Iterator[int]:
-        """Meanwhile a process of that name holds dpkg's frontend lock, as apt does. Gives its pid on the host."""
-        script = (FILES / "hold-lock.pl").read_text(encoding="utf-8")
-        command = host.enter(self._host_folder(name), ["perl", "-e", script, process])
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-            assert holder.stdin is not None and holder.stdout is not None
-            pid = holder.stdout.readline().strip()
-            if not pid:
-                raise TestbedError(f"{name} · its apt lock could not be taken")
-            yield int(pid)
-            holder.stdin.close()
+    def holding_apt_lock(self, name: str, process: str = "unattended-upgr") -> AbstractContextManager[int]:
+        """Meanwhile a process of that name holds dpkg's locks, as apt does. Gives its pid on the host."""
+        return self._holding(name, "lock", process, "root")
+
+    def using_gpu(self, name: str, process: str = "python3", user: str = "dev") -> AbstractContextManager[int]:
+        """Meanwhile a process of that name and user has the emulated GPU open. Gives its pid on the host."""
+        return self._holding(name, "gpu", process, user)
 
     # -- inside --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _holding(self, name: str, what: str, process: str, user: str) -> Iterator[int]:
+        script = (FILES / "hold.pl").read_text(encoding="utf-8")
+        command = host.enter(self._host_folder(name), ["perl", "-e", script, what, process], user)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdin is not None and holder.stdout is not None
+            try:
+                pid = holder.stdout.readline().strip()
+                if not pid:
+                    raise TestbedError(f"{name} · its {what} could not be held")
+                yield int(pid)
+            finally:
+                holder.stdin.close()
 
     def _up(self, specs: Sequence[HostSpec]) -> list[HostInfo]:
         base.ensure()

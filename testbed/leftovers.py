@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from . import net
@@ -35,16 +36,18 @@ def processes(folder: Path) -> list[int]:
 
 def end(folder: Path, timeout: float = 10) -> None:
     """Kill the processes, delete the links and the folder. Fine when nothing is there."""
-    deadline = time.monotonic() + timeout
+    deadline, killed = time.monotonic() + timeout, set[int]()
     while pids := processes(folder):
+        killed.update(pids)
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         if time.monotonic() > deadline:
             raise TestbedError(f"{folder.name} · processes {pids} live after {timeout:.0f} s · end them by hand")
         time.sleep(0.02)
+    for pid in killed:  # those that this very process started would stay as zombies
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     net.unplug(net.names(folder))
     if folder.exists():
         shutil.rmtree(folder)

@@ -28,9 +28,14 @@ class Request(TypedDict):
     count: int
 
 
+def distribution_folder() -> str:
+    """`debian12`: NVIDIA's name for what the hosts run."""
+    return mirror.distribution().folder
+
+
 def repository() -> Path:
     """The folder of this distribution's emulated NVIDIA packages."""
-    folder = mirror.distribution().folder
+    folder = distribution_folder()
     return nvidia.repository(folder) / folder / "x86_64"
 
 
