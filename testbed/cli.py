@@ -98,10 +98,10 @@ def _status(bed: Testbed, console: Console) -> None:
     if not rows:
         console.print(f"testbed {bed.instance!r}: no hosts", highlight=False)
         return
-    table = Table("Host", "Address", "User", "GPU (emulated)", "Driver", "Toolkit", "State", box=None, pad_edge=False)
+    table = Table("Host", "Address", "User", "GPU (emulated)", "Driver", "Toolkit", box=None, pad_edge=False)
     for info, on in rows:
-        table.add_row(info.name, info.address, info.user, _gpu(info), info.spec.driver or "none",
-                      info.spec.toolkit or "none", "up" if on else "off")
+        driver = (info.spec.driver or "none").replace(":", " ") if on else "(switched off)"
+        table.add_row(info.name, info.address, info.user, _gpu(info), driver, info.spec.toolkit or "none")
     console.print(table)
     console.print(REAL.format(python=bed.services().python), highlight=False, style="dim")
     console.print(NOT_REAL, highlight=False, style="dim")
