@@ -22,6 +22,12 @@ done
 """
 
 
+def unlocked(knobs: Knobs) -> str:
+    """Wait until apt would let us install, and fail naming who holds it if it never does; changes nothing itself."""
+    return (f"said=$(apt-get -q -y -o DPkg::Lock::Timeout={knobs.timeout_apt_lock} install 2>&1) || "
+            "{ printf '%s\\n' \"$said\"; exit 1; }\n")
+
+
 def install(knobs: Knobs, groups: Sequence[Sequence[str]], extra: Sequence[str] = ()) -> str:
     """Install groups of packages in turn; a group that apt can't resolve is refused before anything is unpacked.
 

@@ -17,7 +17,7 @@ from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repositor
 from rig.plan import Context, Step
 
 from . import _report, _session
-from ._apt import install, update
+from ._apt import install, unlocked, update
 from ._converge import converge, run, script
 
 
@@ -58,7 +58,9 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     wanted = (ctx.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
     sudo = ctx.machine["sudo"] != "root"
     url = f"{base}/{folder}/x86_64/"
-    ok, armored = run(host, _fetch(url + key.key), 120, sudo=sudo)
+    # A lock is waited for here, before anything is written: what comes after needs it at once.
+    wait = unlocked(ctx.knobs)
+    ok, armored = run(host, wait + _fetch(url + key.key), ctx.knobs.timeout_apt_lock + 120, sudo=sudo)
     if not ok:
         return False
     try:

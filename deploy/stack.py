@@ -125,14 +125,24 @@ done
 """, knobs.timeout_env, stdin=stack.lock_text)
 
 
+# What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.
+_FORGET = """import importlib.metadata, re, shutil, sys
+for found in list(importlib.metadata.distributions()):
+    if re.sub("[-_.]+", "-", found.metadata["Name"] or "").lower() in sys.argv[1:]:
+        shutil.rmtree(found._path)
+"""
+
+
 def _mend(ctx: Context, step: Step) -> StringCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lines = ctx.stack.lock_for(step.data["names"], ctx.knobs.python)
-    root, name = envs_dir(ctx), ctx.knobs.env_name
+    root, name, names = envs_dir(ctx), ctx.knobs.env_name, " ".join(step.data["names"])
     return script(f"""{_locked(root, name)}{_installers(ctx)}
 python={shlex.quote(step.data["path"])}/bin/python
 mkdir -p "$cache"
 cat > "$cache/mend.txt"
+"$python" -m pip uninstall -q -y {names} || true
+"$python" -c {shlex.quote(_FORGET)} {names}
 packages "$python" "$cache/mend.txt" --no-deps
 timeout -k 10 600 "$python" -c {shlex.quote(ctx.stack.import_gate)}
 """, ctx.knobs.timeout_env, stdin=lines)
