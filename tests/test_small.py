@@ -26,6 +26,7 @@ def test_fingerprints_are_those_gpg_tells(tmp_path: Path) -> None:
             told.append(field[9])
         after_pub = field[0] == "pub"
     armored = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True, text=True).stdout
+    subprocess.run(["gpgconf", "--homedir", str(tmp_path), "--kill", "all"], check=False)
     assert sorted(openpgp.fingerprints(armored)) == sorted(told) and len(told) == 2
 
 
