@@ -45,10 +45,12 @@ def fail(host: str, what: str, remedy: str = "", later: bool = False, **more: An
             _console.print(render.card(cards[host]))
 
 
-def show(shown: list[Plan], verbose: bool) -> None:
+def show(shown: list[Plan], notes: list[str], verbose: bool) -> None:
     """The plans of all hosts as one table, its last line the cost; below it the cards of those left out."""
     if shown:
         _console.print()
+        for note in notes:
+            _console.print(note, markup=False, style="yellow")
         _console.print(render.plan_table(shown, verbose))
         _console.print()
     for host in _below:

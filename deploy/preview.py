@@ -9,6 +9,7 @@ from rig.errors import RigError
 
 from . import _report, _session
 
+_stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
 _expected: list[int] = []  # how many hosts there were when the first was prepared
 
 
@@ -20,6 +21,9 @@ def accepted() -> bool:
     try:
         plan = _session.plan(host)
         _report.plans[host.name] = plan
+        if plan.step_changes("env"):
+            stack = _session.context(host).stack
+            _stacks[stack.name] = render.deviations(stack)
         if plan.refusals:
             what = "; ".join(refusal.what for refusal in plan.refusals)
             remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))
@@ -34,7 +38,8 @@ def accepted() -> bool:
     _expected[0] -= 1
     if _expected[0] == 0:
         inventory = [h.name for h in state.inventory if h.name in _report.plans]
-        _report.show([_report.plans[name] for name in inventory], verbose=state.print_noop_info)
+        plans = [_report.plans[name] for name in inventory]
+        _report.show(plans, [line for lines in _stacks.values() for line in lines], verbose=state.print_noop_info)
     if host.name in _report.cards:
         state.fail_hosts({state.inventory.get_host(host.name)})
         return False

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rig.plan.model import Action, Plan, Step
+from rig.stack import Stack
 
 SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.REBOOT: "⟳", Action.NONE: "·",
           Action.NA: "·"}
@@ -66,6 +67,13 @@ def plan_table(plans: Sequence[Plan], verbose: bool = False) -> RenderableType:
         blocks += [Padding(Text(f"! {caveat}", style="yellow"), (0, 2)) for caveat in plan.caveats]
     blocks.append(Text(cost(plans), style="bold"))
     return Group(*blocks)
+
+
+def deviations(stack: Stack) -> list[str]:
+    """Where a stack leaves the guide, a line each, with the reason; first of all whether it is a stand-in."""
+    lines = [f"Stack {stack.name} is {stack.summary}"] if stack.standin else []
+    return lines + [f"! {row.ours} instead of the guide's {row.guide.removesuffix(', unpinned')}: {row.why}"
+                    for row in stack.deviations if not stack.standin]
 
 
 def _steps(steps: Iterable[Step]) -> Table:

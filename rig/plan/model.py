@@ -71,6 +71,10 @@ class Plan:
                 return step
         raise KeyError(component)
 
+    def step_changes(self, component: str) -> bool:
+        """Whether that step is in the plan and changes the host."""
+        return any(step.component == component for step in self.changes)
+
     def to_json(self) -> dict[str, Any]:
         """The same object as plain data (the steps' private `data` left out: it may hold scripts)."""
         plain = asdict(self)

@@ -31,6 +31,7 @@ def converged(lab: Lab) -> Lab:
     dry = lab.deploy("--dry")
     assert dry.code == 0, dry.stderr
     assert "Plan: " in dry.stderr and "2 reboots · 2 hosts · ↓" in dry.stderr
+    assert "Stack standin is a stand-in" in dry.stderr
     assert "550.90.07 proprietary → 580 open" in dry.stderr and "12.4 → ≥ 12.8" in dry.stderr
     assert {name: lab.fingerprint(name) for name in lab.hosts} == before, "a dry run changes nothing"
 

@@ -157,6 +157,13 @@ def test_a_verification_stands_until_what_it_is_about_changes() -> None:
     assert actions(state, stack="standin")["verify"] == "change"
 
 
+def test_the_user_is_told_where_the_stack_leaves_the_guide() -> None:
+    lines = render.deviations(context(bare(RTX5090)).stack)
+    assert lines[0].startswith("! torch 2.8.0, torchvision 0.23.0, torchaudio 2.8.0 instead of the guide's torch 2.5.1")
+    assert "never built for CUDA 12.8" in lines[0]
+    assert "stand-in" in render.deviations(context(bare(RTX5090), "standin").stack)[0]
+
+
 def test_the_last_line_counts() -> None:
     line = render.cost([make_plan(context(bare(RTX5090))), make_plan(context(bare()))])
     assert "1 reboot · 1 host · ↓ 4." in line and "1 host refused" in line
