@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state, host
 
+from rig import render
 from rig.errors import RigError
 
 from . import _report, _session

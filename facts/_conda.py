@@ -23,7 +23,8 @@ nl='
 IFS=$nl; set -f
 for p in {first} "${{CONDA_EXE%/bin/conda}}" \
   $(case $conda in (*/bin/conda|*/condabin/conda) echo "${{conda%/*/conda}}" ;; esac) \
-  "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
+  "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" \
+  "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
   /opt/miniconda3 /opt/anaconda3 /root/miniforge3 /root/miniconda3 \
   $(while read -r e || [ -n "$e" ]; do
     [ -x "$e/bin/conda" ] && echo "$e"
