@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from paramiko import SSHException
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.context import host as current_host
@@ -58,7 +59,11 @@ def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | No
         arguments["_sudo"] = True
         arguments["_sudo_password"] = host.data.get("_sudo_password")
     command.connector_arguments = {}
-    ok, output = host.run_shell_command(command, **arguments)
+    try:
+        ok, output = host.run_shell_command(command, **arguments)
+    except (TimeoutError, OSError, SSHException) as error:  # pyinfra would print a traceback out of a function
+        _report.said(host.name, [f"connection lost: {error}"])
+        return False, ""
     if not ok:
         _report.said(host.name, output.output_lines)
     return ok, output.stdout

@@ -8,7 +8,9 @@ import shlex
 import time
 from collections.abc import Iterator
 
+from paramiko import SSHException
 from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -121,7 +123,10 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         if not host.connected:
             continue
         _session.forget(host)
-        now = _session.context(host)
+        try:
+            now = _session.context(host)
+        except (_session.ProbeFailed, PyinfraError, OSError, SSHException):
+            continue  # it was still on its way down
         if now.machine["boot_id"] != boot_id:
             return _sound(host)
     _report.fail(host.name, f"did not come back within {seconds} s of its reboot",

@@ -6,7 +6,9 @@ import json
 import shlex
 from collections.abc import Iterator
 
+from paramiko import SSHException
 from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -36,7 +38,11 @@ def _verify(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionComman
 def _judge(state: State, host: Host) -> bool:
     """Read the record back as the plan would; a failed check fails the host, what wasn't run is a caveat."""
     _session.forget(host)
-    made = record(_session.context(host), "verify")
+    try:
+        made = record(_session.context(host), "verify")
+    except (_session.ProbeFailed, PyinfraError, OSError, SSHException) as error:
+        _report.fail(host.name, f"connection lost while the verification was read: {error}", "run the same command again")
+        return False
     failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
     if failed or not made:
         why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
