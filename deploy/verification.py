@@ -41,7 +41,8 @@ def _judge(state: State, host: Host) -> bool:
     try:
         made = record(_session.context(host), "verify")
     except (_session.ProbeFailed, PyinfraError, OSError, SSHException) as error:
-        _report.fail(host.name, f"connection lost while the verification was read: {error}", "run the same command again")
+        what = f"connection lost while the verification was read: {error}"
+        _report.fail(host.name, what, "run the same command again")
         return False
     failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
     if failed or not made:
