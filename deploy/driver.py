@@ -8,9 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator
 
-from paramiko import SSHException
 from pyinfra.api import FunctionCommand, StringCommand, deploy
-from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -122,12 +120,10 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         host.connect(show_errors=False)
         if not host.connected:
             continue
-        _session.forget(host)
-        try:
-            now = _session.context(host)
-        except (_session.ProbeFailed, PyinfraError, OSError, SSHException):
-            continue  # it was still on its way down
-        if now.machine["boot_id"] != boot_id:
+        # Not the probe yet: a fact that fails drops the host, and this one may still be on its way down.
+        ok, now = run(host, "cat /proc/sys/kernel/random/boot_id", 20)
+        if ok and now.strip() != boot_id:
+            _session.forget(host)
             return _sound(host)
     _report.fail(host.name, f"did not come back within {seconds} s of its reboot",
                  "look at its console; run the same command again when it is up")
