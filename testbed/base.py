@@ -106,8 +106,10 @@ def _configure(tree: Path, dist: mirror.Distribution) -> None:
 def _seed_apt(tree: Path, dist: mirror.Distribution) -> None:
     """Read the package lists once, so that a host's own `apt-get update` finds them unchanged."""
     hosts = tree / "etc/hosts"
-    hosts.write_text(f"127.0.0.1 localhost {HOSTNAME}\n", encoding="utf-8")
-    with serving("127.0.0.1", PORT, cache(), dist):
+    pid = os.getpid()
+    address = f"127.77.{pid // 250 % 250}.{pid % 250 + 1}"  # loopback, and free also while another cache is built
+    hosts.write_text(f"127.0.0.1 localhost\n{address} {HOSTNAME}\n", encoding="utf-8")
+    with serving(address, PORT, cache(), dist):
         run(["chroot", tree, "apt-get", "-qq", "update"], timeout=600)
     run(["chroot", tree, "apt-get", "clean"])
     hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")

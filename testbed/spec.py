@@ -24,6 +24,10 @@ class HostSpec:
     toolkit  "12.4": an emulated nvcc below /usr/local/cuda-12.4, with the /usr/local/cuda link, owned by no package.
     root_mib size of the file system below /; None: this machine's own disk.
     user     root · dev (passwordless sudo) · pw (sudo asks for HostInfo.password) · nosudo.
+    gpus     how many of that GPU; gpu=None: none at all.
+    kind     metal: a machine with its own kernel and driver packages · container: Docker's marks, and the outer host's
+             driver mounted in.
+    memory_mib  what an EMULATED /sys/fs/cgroup/memory.max says; nothing enforces it.
     image    a folder made by `Testbed.commit`: the host starts from that disk instead of a bare one.
     """
 
