@@ -73,7 +73,7 @@ create() {
     die "conda (EMULATED by the qwen-rig testbed): only a named channel: --override-channels -c URL"
   case $channel in
     http://*|https://*|file://*) ;;
-    *) die "CondaHTTPError: HTTP 000 CONNECTION FAILED for url <https://conda.anaconda.org/$channel/linux-64/repodata.json>" ;;
+    *) die "CondaHTTPError: HTTP 000 CONNECTION FAILED for channel $channel: this host has no route out" ;;
   esac
   scratch=$(mktemp -d) || exit 1
   trap 'rm -rf "$scratch"' EXIT
