@@ -69,7 +69,11 @@ class Rig:
 
 
 class Floor:
-    """`ssh HOST sh -s < probe` for all hosts at once: the same probe text, nothing around it."""
+    """`ssh HOST sh -s < probe` for all hosts at once: the same probe text, nothing around it.
+
+    With the key exchange that paramiko picks too: OpenSSH's own choice, a post-quantum one, takes a third longer at 30
+    hosts, and what is slower than need be is no floor.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -79,7 +83,7 @@ class Floor:
 
     def run(self) -> float:
         """Wall seconds until the last host has answered."""
-        commands = [[*self.fleet.bed.ssh_argv(host.name), "sh", "-s"] for host in self.fleet.hosts]
+        commands = [self._argv(host.name) for host in self.fleet.hosts]
         start = time.perf_counter()
         running = []
         for argv in commands:
@@ -94,9 +98,13 @@ class Floor:
 
     def state(self) -> dict[str, Any]:
         """What the probe says of the first host."""
-        done = subprocess.run([*self.fleet.bed.ssh_argv(self.fleet.hosts[0].name), "sh", "-s"],
-                              input=self.probe.read_text(), capture_output=True, text=True, check=True)
+        done = subprocess.run(self._argv(self.fleet.hosts[0].name), input=self.probe.read_text(), capture_output=True,
+                              text=True, check=True)
         return HostState().process(done.stdout.splitlines())
+
+    def _argv(self, name: str) -> list[str]:
+        program, *rest = self.fleet.bed.ssh_argv(name)
+        return [program, "-o", "KexAlgorithms=curve25519-sha256", *rest, "sh", "-s"]
 
 
 class Ansible:
