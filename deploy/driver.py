@@ -79,11 +79,20 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     return ok
 
 
-def _fetch(url: str) -> str:
-    """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy."""
-    return (f"dir=$(mktemp -d); trap 'rm -rf \"$dir\"' EXIT\n"
-            "/usr/lib/apt/apt-helper -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 "
-            f"download-file {shlex.quote(url)} \"$dir/file\" >&2\nbase64 \"$dir/file\"\n")
+def _fetch(url: str, seconds: int = 60) -> str:
+    """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy.
+
+    Its own time limit holds per try and per read; `timeout` ends a server that takes the request and says nothing.
+    """
+    late = f"qwen-rig: {url} did not come within {seconds} s: check source_nvidia_apt, and the way there"
+    return f"""dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+code=0
+helper=/usr/lib/apt/apt-helper
+timeout -k 5 {seconds} $helper -o Acquire::Retries=1 download-file {shlex.quote(url)} "$dir/file" >&2 || code=$?
+[ $code -ne 124 ] || echo {shlex.quote(late)} >&2
+[ $code -eq 0 ] || exit 1
+base64 "$dir/file"
+"""
 
 
 def _write(path: str, content: str) -> str:
