@@ -58,9 +58,10 @@ class Lab:
     def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = 600, inventory: str = "lab",
                 **environment: str) -> Run:
         env = {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160", **environment}
+        # gevent's subprocess, once something imported it, takes `input` or `stdin` but never both.
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         done = subprocess.run([sys.executable, "-m", "pyinfra", f"inventories/{inventory}.py", *arguments], cwd=REPO,
-                              input=stdin, stdin=subprocess.DEVNULL if stdin is None else None, text=True, env=env,
-                              capture_output=True, timeout=timeout)
+                              text=True, env=env, capture_output=True, timeout=timeout, **given)
         return Run(done.returncode, done.stdout, done.stderr)
 
     def deploy(self, *arguments: str, **more: Any) -> Run:
