@@ -37,12 +37,11 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
             python=ctx.knobs.python, glibc=ctx.machine["glibc"],
             compute_capabilities=[gpu.compute_capability for gpu in ctx.gpus],
             source=ctx.knobs.source_flash_attn)
-    env = current(ctx)
-    return {"package": ctx.stack.flash_package, "wheels": wheels, "rejected": rejected,
-            "check": ctx.stack.flash_check, "gpu": ctx.knobs.verify_gpu,
-            "fingerprint": digest([env["name"] if env else None, wheels, rejected, ctx.stack.flash_check,
-                                   ctx.state["driver"]["loaded_version"],
-                                   sorted(gpu["uuid"] for gpu in ctx.state["gpus"])])}
+    env, check, gpu = current(ctx), ctx.stack.flash_check, ctx.knobs.verify_gpu
+    uuids = sorted(row["uuid"] for row in ctx.state["gpus"])
+    about = [env["name"] if env else None, wheels, rejected, check, gpu, ctx.state["driver"]["loaded_version"], uuids]
+    return {"package": ctx.stack.flash_package, "wheels": wheels, "rejected": rejected, "check": check, "gpu": gpu,
+            "fingerprint": digest(about)}
 
 
 def settings(ctx: Context) -> dict[str, Any]:

@@ -99,6 +99,22 @@ def test_a_package_that_stands_for_torch_is_built_beside(converged: Lab) -> None
     assert len(converged.on("lab-02", f"ls -d {envs}/.qwen-train-*-*[0-9]").split()) == 2, "the old env is kept"
 
 
+def test_flash_attn_is_kept_where_it_proves_itself_and_sdpa_is_a_normal_end(converged: Lab) -> None:
+    """The wheel is a stand-in that only the testbed serves; the attempt, its proof and its removal are real."""
+    only = ("-y", "--limit", "lab-01", "--data", "verify_gpu=true")
+    tried = converged.deploy(*only)
+    assert tried.code == 0, tried.stderr
+    made = converged.record("lab-01", "flash_attn")
+    assert (made["rung"], made["attention"]) == ("wheel", "flash_attention_2"), made
+    assert converged.record("lab-01", "training")["attn_implementation"] == "flash_attention_2"
+    broken = converged.bed.services().broken + "/flash-attn"
+    fallen = converged.deploy(*only, "--data", f"source_flash_attn={broken}")
+    assert fallen.code == 0, "SDPA is a reported outcome, not a failed run"
+    made = converged.record("lab-01", "flash_attn")
+    assert made["rung"] == "sdpa" and "404" in made["tried"][0]["why_not"], made
+    assert converged.record("lab-01", "training")["attn_implementation"] == "sdpa"
+
+
 def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
     import json
 
