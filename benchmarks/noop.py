@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except (Failed, TestbedError, RigError) as error:
         console.print(f"qwen-rig: {error}", markup=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("qwen-rig: interrupted; the hosts are down again")
+        return 130
     except subprocess.CalledProcessError as error:
         console.print(f"qwen-rig: ansible-core could not be installed · {error}", markup=False)
         return 1
