@@ -8,6 +8,7 @@ from types import TracebackType
 
 import yaml
 
+from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
 
@@ -15,10 +16,10 @@ Say = Callable[[str], None]
 
 
 class Fleet:
-    """Hosts of an instance of their own, `bench`, with a lab.yml. As a context manager it takes them down."""
+    """Hosts of an instance of their own, with a lab.yml. As a context manager it takes them down."""
 
     def __init__(self, folder: Path, say: Say) -> None:
-        self.bed, self.folder, self.say = Testbed("bench"), folder, say
+        self.bed, self.folder, self.say = Testbed(paths.instance("bench")), folder, say
         self.lab = folder / "lab.yml"
         self.hosts: list[HostInfo] = []
 

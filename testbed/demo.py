@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="with stack=standin: small packages, nothing is trained")
     stack = load_stack("standin" if parser.parse_args(argv).quick else "guide")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    bed = Testbed("demo")
+    bed = Testbed(paths.instance("demo"))
     try:
         _announce(console, stack)
         fetch(stack)

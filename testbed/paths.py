@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -23,6 +24,11 @@ def cache() -> Path:
 def run_folder(instance: str) -> Path:
     """Everything of one running testbed: state, disks, logs. Its path is also how leftovers are found."""
     return cache() / "run" / instance
+
+
+def instance(name: str) -> str:
+    """That name, told apart by this checkout: two clones' tests on one machine don't take each other's hosts down."""
+    return f"{name}-{hashlib.sha256(str(Path(__file__).resolve().parent).encode()).hexdigest()[:6]}"
 
 
 def settle(folder: Path) -> None:

@@ -86,9 +86,9 @@ def bed() -> Iterator[Any]:
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("real SSH hosts on this machine take root on Linux")
     from rig.stack import load_stack
-    from testbed import Testbed, demo
+    from testbed import Testbed, demo, paths
 
     demo.fetch(load_stack("standin"))
-    made = Testbed("tests")
+    made = Testbed(paths.instance("tests"))
     yield made
     made.down()

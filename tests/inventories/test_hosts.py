@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import PASSWORD, HostSpec
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.testbed
 def bed() -> Iterator[Testbed]:
     if os.getuid() != 0 or sys.platform != "linux":
         pytest.skip("the testbed needs root on Linux")
-    with Testbed("inventories") as made:
+    with Testbed(paths.instance("inventories")) as made:
         made.up([HostSpec("asks", user="pw"), HostSpec("root-01")])
         yield made
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed import HostSpec, Testbed
+from testbed import HostSpec, Testbed, paths
 
 SPECS = [
     HostSpec("bare"),
@@ -27,6 +27,6 @@ def root() -> None:
 
 @pytest.fixture(scope="module")
 def bed(root: None) -> Iterator[Testbed]:
-    with Testbed("selftest") as made:
+    with Testbed(paths.instance("selftest")) as made:
         made.up(SPECS)
         yield made
