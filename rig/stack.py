@@ -22,6 +22,7 @@ from .lock import Entry, Requirement, read_lock, read_sizes, select
 from .schema import Table
 
 DATA = Path(__file__).parent / "data"
+MODELS = ("Qwen2", "Qwen3")  # transformers' names of the families
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Stack:
     rebuild: tuple[str, ...]
     sdists: tuple[str, ...]
     import_gate: str
+    model: str
     env_mib: int
     cache_mib: int
     deviations: tuple[Deviation, ...]
@@ -153,7 +155,7 @@ class Stack:
             "stack": self.name, "standin": self.standin, "python": python, "gpu": gpu,
             "packages": {name: r.version for name, r in sorted(self.requirements(python).items())},
             "torch": {"release": torch.release, "cuda": torch.cuda, "archs": list(torch.archs)} if torch else None,
-            "import_gate": self.import_gate,
+            "import_gate": self.import_gate, "model": self.model,
         }
 
     @property
@@ -241,7 +243,7 @@ def _stack(table: Table, path: Path) -> Stack:
         standin=table.take("standin", bool), python=python, pythons=pythons,
         cuda=torch.cuda if torch else _version(table, "cuda"), torch=torch, pins=pins,
         unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=table.texts("rebuild"),
-        sdists=table.texts("sdists"), import_gate=gate, env_mib=env_mib, cache_mib=cache_mib,
+        sdists=table.texts("sdists"), import_gate=gate, model=_model(table), env_mib=env_mib, cache_mib=cache_mib,
         deviations=tuple(_row(row, Deviation, "guide", "ours", "why") for row in table.tables("deviations")),
         advisories=tuple(_row(row, Advisory, "text", "source") for row in table.tables("advisories")),
         flash_attn=flash.read(table), refused=refused, lock=lock, entries=entries)
@@ -256,6 +258,14 @@ def _torch(table: Table) -> Torch | None:
                   row.take("source", str))
     row.done()
     return torch
+
+
+def _model(table: Table) -> str:
+    """The family that the verification trains a tiny random model of."""
+    name = table.maybe("model", str) or MODELS[0]
+    if name not in MODELS:
+        raise table.error(f"model can't be {name!r}", f"it takes {', '.join(MODELS)}")
+    return name
 
 
 def _refused(table: Table) -> Refused | None:

@@ -175,25 +175,34 @@ def accepted(function, **options):
     return {name: value for name, value in options.items() if name in known}
 
 
+def qwen(expect):
+    """(name, config class, model class) of the model that the stack says it is for: Qwen3, else Qwen2, whose
+    attention and MLP are the same but for biases and norms."""
+    import transformers
+
+    name = expect.get("model") or "Qwen2"
+    return name, getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}ForCausalLM")
+
+
 def check_lora(expect):
-    """Five LoRA steps of a tiny random Qwen2 on one text again and again: the loss must be finite and fall."""
+    """Five LoRA steps of a tiny random Qwen on one text again and again: the loss must be finite and fall."""
     torch, found = gpus()
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import Qwen2Config, Qwen2ForCausalLM
     from trl import SFTConfig, SFTTrainer
 
     bf16 = not found or torch.cuda.get_device_capability(0)[0] >= 8
     heads = attention() if found and bf16 else "sdpa"
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    # head_dim 64, as Qwen2's own: 4 heads of 256.
-    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2,
+    family, config_class, model_class = qwen(expect)
+    # head_dim 64, as the small Qwen2's own: 4 heads of 256 (Qwen3's config has head_dim as a key of its own: 128).
+    config = config_class(vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, use_cache=False,
                          pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
                          attn_implementation=heads, torch_dtype=torch.bfloat16 if bf16 else torch.float32)
-    model = Qwen2ForCausalLM._from_config(config, torch_dtype=torch.bfloat16 if bf16 else torch.float32,
-                                          attn_implementation=heads)
+    model = model_class._from_config(config, torch_dtype=torch.bfloat16 if bf16 else torch.float32,
+                                     attn_implementation=heads)
     data = Dataset.from_dict({"text": ["the quick brown fox jumps over the lazy dog<eos>"] * 32})
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
@@ -208,7 +217,8 @@ def check_lora(expect):
     losses = [round(row["loss"], 4) for row in trainer.state.log_history if "loss" in row]
     device = str(next(model.parameters()).device)
     name = torch.cuda.get_device_name(0) if device.startswith("cuda") else "CPU"
-    measured = {"device": name, "losses": losses, "dtype": "bf16" if bf16 else "fp32", "attention": heads}
+    measured = {"device": name, "model": family, "losses": losses, "dtype": "bf16" if bf16 else "fp32",
+                "attention": heads}
     good = len(losses) == LORA_STEPS and all(map(math.isfinite, losses)) and losses[-1] < losses[0]
     return judged(good, measured, f"{LORA_STEPS} finite losses, the last below the first", "the loss doesn't fall")
 

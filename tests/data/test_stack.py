@@ -36,12 +36,12 @@ def said(name: str) -> str:
 
 
 def test_known_stacks_load() -> None:
-    assert known_stacks() == ["guide", "guide-literal", "standin"]
+    assert known_stacks() == ["guide", "guide-literal", "qwen3", "standin"]
     assert [load_stack(name).name for name in known_stacks()] == known_stacks()
 
 
 def test_unknown_stack_lists_the_known() -> None:
-    assert said("gide") == "there is no stack 'gide' · stack · take one of guide, guide-literal, standin"
+    assert said("gide") == "there is no stack 'gide' · stack · take one of guide, guide-literal, qwen3, standin"
 
 
 def test_own_stack_file_loads(own: Path) -> None:
@@ -99,7 +99,7 @@ def test_guide_literal_says_what_exists() -> None:
         "torch 2.7 · stack guide-literal · take stack=guide")
 
 
-@pytest.fixture(params=["guide", "standin"])
+@pytest.fixture(params=["guide", "qwen3", "standin"])
 def stack(request: pytest.FixtureRequest) -> Stack:
     return load_stack(request.param)
 
@@ -133,7 +133,7 @@ def test_lock_id_is_the_locks_own(stack: Stack) -> None:
 def test_guide_costs_what_was_measured() -> None:
     guide = load_stack("guide")
     wanted = guide.requirements("3.10")
-    assert len(wanted) == 128
+    assert len(wanted) == 118
     assert guide.bytes_for(wanted, "3.10") == pytest.approx(4.2e9, rel=0.02)
     assert guide.bytes_for(["torch", "no-such-package"], "3.10") == wanted["torch"].bytes
     assert guide.cuda_tag == "cu128"
