@@ -19,6 +19,7 @@ from pyinfra.context import ctx_state
 
 from rig import render
 from rig.causes import diagnose
+from rig.cli import exits
 from rig.plan import Plan, Step
 from rig.render import Card
 
@@ -76,7 +77,8 @@ class Reporter(BaseStateCallback):
             return
         what = str(error.args[0] if error.args else error)
         remedy = diagnose([what]) or "check address, port, user and key in lab.yml"
-        fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy)
+        fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy,
+             status=exits.UNREACHABLE)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
@@ -132,7 +134,7 @@ def _log(host: str, names: str, commands: list[str], lines: list[str]) -> str:
     return str(path)
 
 
-def _end() -> None:
+def end() -> None:
     """The last words, whichever way pyinfra left."""
     state = ctx_state.get() if ctx_state.isset() else None
     if state is None or not getattr(state, "initialised", False):
@@ -166,8 +168,13 @@ def _next(state: State) -> list[str]:
 
 
 def install() -> None:
-    """Hook into the run that is about to begin. pyinfra's state drops handlers when initialised: join after that."""
-    state = ctx_state.get()
+    """Hook into the run that pyinfra's own command line is about to begin, to its very end."""
+    hook(ctx_state.get())
+    atexit.register(end)
+
+
+def hook(state: State) -> None:
+    """Join a run. pyinfra's state drops handlers when initialised: so after that."""
     initialise = state.init
 
     def init(*args: Any, **kwargs: Any) -> None:
@@ -179,5 +186,4 @@ def install() -> None:
         if given is None or given.params.get("fail_percent") is None:
             state.config.FAIL_PERCENT = None
 
-    state.init = init
-    atexit.register(_end)
+    state.init = init  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from rig.cli import exits
 from rig.plan import Context, Step
 from rig.plan.env import record
 from rig.plan.train import fingerprint, summary
@@ -47,7 +48,8 @@ def _judge(state: State, host: Host) -> bool:
     failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
     if failed or not made:
         why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
-        _report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host")
+        _report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
+                     status=exits.VERIFICATION)
         return False
     skipped = [c["name"] for c in made["checks"] if c["status"] == "not_run"]
     if skipped:

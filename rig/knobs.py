@@ -77,7 +77,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
                        f"see {name} in group_data/all.py")
     if name == "python":
-        value = str(value)  # YAML and --data read 3.11 as a number
+        value = str(value)  # YAML and --data read 3.11 as a number, and 3.10 as 3.1
+        value = "3.10" if value == "3.1" else value
     if not isinstance(value, str) or not value:
         raise RigError(f"{name} must be a text, not {value!r}", where, f"see {name} in group_data/all.py")
     allowed = CHOICES.get(name)

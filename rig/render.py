@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rig.cli import exits
 from rig.plan.model import Action, Plan, Step
 from rig.stack import Stack
 
@@ -25,7 +26,10 @@ PAST = {Action.ADD: "added", Action.CHANGE: "changed", Action.REMOVE: "removed",
 
 @dataclass(frozen=True)
 class Card:
-    """One host's failure: what happened, what the host said, the likely cause, one next thing to do."""
+    """One host's failure: what happened, what the host said, the likely cause, one next thing to do.
+
+    `status` is what a run that ends so exits with (rig/cli/exits.py); pyinfra's own command line knows 1 alone.
+    """
 
     host: str
     what: str
@@ -33,6 +37,7 @@ class Card:
     command: str = ""
     tail: tuple[str, ...] = ()
     log: str = ""
+    status: int = exits.FAILED
 
 
 def console() -> Console:

@@ -1,0 +1,143 @@
+"""One run of deploy/5090.py on pyinfra's API, in this process: what `pyinfra INVENTORY deploy/5090.py` does, with
+exit statuses of its own, without pyinfra's prompts and its words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pyinfra_cli  # noqa: F401  it patches the standard library for gevent, so it stands before the rest of pyinfra
+
+import pyinfra  # isort: skip
+from pyinfra.api import Config, State
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra_cli.inventory import make_inventory
+from pyinfra_cli.util import load_deploy_file, parse_cli_arg
+
+from rig import knobs
+from rig.cli import exits
+from rig.errors import RigError
+
+from . import _report
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = ROOT / "deploy" / "5090.py"
+
+
+class Door:
+    """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def prepare(self, deploy: Path = MAIN) -> None:
+        """Load a deploy file for every connected host: each is probed and planned, the plans are shown."""
+        if not self.state.active_hosts:
+            return
+        self.state.set_stage(StateStage.Prepare)
+        try:
+            load_deploy_file(self.state, str(deploy))
+        except PyinfraError:  # no host is left; each has its card
+            if self.state.active_hosts:
+                raise
+
+    def execute(self) -> None:
+        """Run what prepare() declared, on the hosts that are left."""
+        if not self.state.active_hosts:
+            return
+        self.state.set_stage(StateStage.Execute)
+        try:
+            run_ops(self.state)
+        except PyinfraError:
+            if self.state.active_hosts:
+                raise
+
+    def status(self, pending: bool = False) -> int:
+        """The gravest of all hosts' outcomes (rig/cli/exits.py); `pending`: planned changes count as such."""
+        found = [card.status for card in _report.cards.values()]
+        if pending and any(p.changes for name, p in _report.plans.items() if name not in _report.cards):
+            found.append(exits.CHANGES)
+        return exits.worst(found)
+
+
+@contextmanager
+def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0) -> Iterator[Door]:
+    """A door to these hosts, connected. Raises RigError for bad input before any host is dialled."""
+    override = dict(map(_pair, data))
+    pyinfra.is_cli = True  # deploy/5090.py is written for pyinfra's command line: order by line, as there
+    logging.getLogger("pyinfra").addHandler(logging.NullHandler())  # its words; ours are in _report
+    logging.getLogger("pyinfra").propagate = False
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    state = State(check_for_changes=False)  # the plan tells what changes; pyinfra needs not run it all to find out
+    state.cwd, state.print_noop_info = str(ROOT), verbose > 0
+    ctx_state.set(state)
+    config = Config()
+    ctx_config.set(config)
+    _report.hook(state)
+    made = make_inventory(_file(inventory), cwd=str(ROOT), override_data=override)
+    ctx_inventory.set(made)
+    state.init(made, config, initial_limit=_limited(made, limit))
+    try:
+        state.set_stage(StateStage.Connect)
+        try:
+            connect_all(state)
+        except PyinfraError:  # nobody could be reached; each has its card
+            if state.active_hosts:
+                raise
+        yield Door(state)
+        _report.end()
+    finally:
+        disconnect_all(state)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """`KNOB=VALUE` checked, its value in its own type."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
+    if name not in knobs.NAMES:
+        raise RigError(f"there is no knob {name!r}", "--data", "see group_data/all.py for the knobs")
+    read = None if value.lower() == "none" else parse_cli_arg(value)
+    return name, knobs.check(name, read)
+
+
+def _file(inventory: str) -> str:
+    """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py."""
+    path = Path(inventory).expanduser()
+    if inventory.startswith("@"):  # a connector, as @local
+        return inventory
+    if not path.is_file():
+        raise RigError("no such inventory", inventory, "name inventories/lab.py, another .py, or a file like lab.yml")
+    if path.suffix in (".yml", ".yaml"):
+        os.environ["LAB_HOSTS"] = str(path)
+        return str(ROOT / "inventories" / "lab.py")
+    return str(path)
+
+
+def _limited(inventory: Inventory, limit: Sequence[str]) -> list[Any] | None:
+    """The hosts that --limit means; None without one."""
+    if not limit:
+        return None
+    chosen = []
+    for pattern in limit:
+        try:
+            hosts = list(inventory.get_group(pattern))
+        except NoGroupError:
+            hosts = [host for host in inventory if fnmatch(host.name, pattern)]
+        if not hosts:
+            names = ", ".join(host.name for host in inventory)
+            raise RigError(f"no host or group {pattern!r}", "--limit", f"there are: {names}")
+        chosen += [host for host in hosts if host not in chosen]
+    return chosen

@@ -1,0 +1,20 @@
+"""The options that every verb which speaks with hosts shares."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """-i, --limit and --data, as pyinfra has them."""
+    parser.add_argument("-i", "--inventory", metavar="FILE", default=str(ROOT / "inventories" / "lab.py"),
+                        help="inventory (.py), or a list of hosts in the form of lab.yml (default: inventories/lab.py)")
+    parser.add_argument("--limit", metavar="HOST", action="append", default=[],
+                        help="these hosts or groups only; may be given again")
+    parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
+                        help="a knob of group_data/all.py, above what the inventory says; may be given again")
+    parser.add_argument("-v", "--verbose", action="count", default=0,
+                        help="what is right already too, and the commands of each step")
