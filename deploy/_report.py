@@ -7,6 +7,7 @@ All of it goes to standard error, as pyinfra's own words do; standard output sta
 from __future__ import annotations
 
 import atexit
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -143,7 +144,7 @@ def end() -> None:
     if not state.is_executing and not cards:
         return
     rows = []
-    for host in state.inventory:
+    for host in filter(state.is_host_in_limit, state.inventory):
         name, done = host.name, applied[host.name]
         if name in cards:
             rows.append((name, "✗ failed", cards[name].what))
@@ -178,6 +179,10 @@ def hook(state: State) -> None:
     initialise = state.init
 
     def init(*args: Any, **kwargs: Any) -> None:
+        if kwargs.get("initial_limit") == []:  # pyinfra would go on, do nothing, and call that a success
+            print("qwen-rig: --limit and --exclude leave no host · give each name its own --limit, as the inventory "
+                  "spells it; * stands for any letters", file=sys.stderr)
+            sys.exit(1)
         initialise(*args, **kwargs)
         state.add_callback_handler(Reporter())
         # One host that is down or fails must not stop the others. Without -y pyinfra sets 0 per cent and asks,

@@ -60,7 +60,8 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     url = f"{base}/{folder}/x86_64/"
     # A lock is waited for here, before anything is written: what comes after needs it at once.
     wait = unlocked(ctx.knobs)
-    ok, armored = run(host, wait + _fetch(url + key.key), ctx.knobs.timeout_apt_lock + 120, sudo=sudo)
+    ok, armored = run(host, wait + _fetch(url + key.key, ctx.knobs.timeout_fetch),
+                      ctx.knobs.timeout_apt_lock + ctx.knobs.timeout_fetch + 60, sudo=sudo)
     if not ok:
         return False
     try:
@@ -79,7 +80,7 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     return ok
 
 
-def _fetch(url: str, seconds: int = 60) -> str:
+def _fetch(url: str, seconds: int) -> str:
     """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy.
 
     Its own time limit holds per try and per read; `timeout` ends a server that takes the request and says nothing.

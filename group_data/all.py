@@ -38,6 +38,7 @@ source_flash_attn = None  # folder URL that holds v<version>/<wheel>
 
 # -- Patience, in seconds ------------------------------------------------------------------------------
 timeout_probe = 60
+timeout_fetch = 60  # for one small file: a key, a page of an index
 timeout_apt = 1800  # the driver and its kernel modules
 timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes

@@ -52,6 +52,7 @@ class Knobs:
     source_nvidia_apt_key: str | None
     source_flash_attn: str | None
     timeout_probe: int
+    timeout_fetch: int
     timeout_apt: int
     timeout_apt_lock: int
     timeout_env: int

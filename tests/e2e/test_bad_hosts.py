@@ -37,7 +37,7 @@ CASES = {
     "small": Case("GiB free, and stack guide takes", {"root_mib": 2048}, {"stack": "guide"}),
     "locked": Case("unattended-upgr", {}, {"timeout_apt_lock": 4}),
     "gone": Case("404", {}, {"source_nvidia_apt": "broken"}),
-    "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang"}),
+    "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang", "timeout_fetch": 5}),
     "key": Case("could not connect", {}, {}),
     "down": Case("could not connect", {}, {}),
     "cable": Case("connection lost", {}, {}, untouched=False),

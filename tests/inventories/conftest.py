@@ -1,13 +1,11 @@
-"""Fixtures: pyinfra's real command line with stdin closed, a port that notices who dials it, a real sshd."""
+"""Fixtures: pyinfra's real command line with stdin closed, a port that notices who dials it, keys."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,30 +70,3 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, passphrase in (("plain", ""), ("locked", PASSPHRASE), ("host", "")):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(folder / name)], check=True)
     return folder
-
-
-@pytest.fixture(scope="session")
-def sshd(keys: Path) -> Iterator[int]:
-    """The port of a real OpenSSH server on the loopback; the current user may log in with either key."""
-    binary = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        pytest.skip("no sshd on this machine (apt-get install openssh-server)")
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    (keys / "authorized").write_text((keys / "plain.pub").read_text() + (keys / "locked.pub").read_text())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-    config = keys / "sshd_config"
-    config.write_text(f"Port {number}\nListenAddress 127.0.0.1\nHostKey {keys}/host\nPidFile none\nStrictModes no\n"
-                      f"AuthorizedKeysFile {keys}/authorized\nPermitRootLogin yes\nUsePAM no\n")
-    server = subprocess.Popen([binary, "-D", "-f", str(config), "-E", str(keys / "log")])
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", number)) == 0:
-                    break
-            time.sleep(0.05)
-        yield number
-    finally:
-        server.terminate()
-        server.wait(10)

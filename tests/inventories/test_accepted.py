@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 import threading
@@ -17,16 +16,6 @@ from rig.lab import load_hosts
 from rig.ssh import connect_kwargs, transport
 
 from .conftest import PASSPHRASE, ROOT, Ran
-
-SOCKET = """
-import socket
-import threading
-from pyinfra import host
-transport = host.connector.client.get_transport()
-print("SOCKET", {name: transport.sock.getsockopt(level, getattr(socket, name)) for level, name in [
-    (socket.IPPROTO_TCP, "TCP_NODELAY"), (socket.SOL_SOCKET, "SO_KEEPALIVE"),
-    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT")]})
-"""
 
 
 def lab(folder: Path, text: str) -> Path:
@@ -99,33 +88,6 @@ def test_nothing_typed(tmp_path: Path) -> None:
 
     with pytest.raises(RigError, match="no RIG_UNSET was given"):
         load_hosts(lab(tmp_path, "hosts: {a: {sudo_password_env: RIG_UNSET}}"), ask)
-
-
-def test_a_key_with_a_passphrase_over_ssh(tmp_path: Path, keys: Path, sshd: int, pyinfra: Callable[..., Ran]) -> None:
-    path = lab(tmp_path, f"""
-hosts:
-  a: {{address: 127.0.0.1, port: {sshd}, user: {getpass.getuser()}, key: {keys}/locked, known_hosts: known_hosts,
-      key_passphrase_env: RIG_PASSPHRASE, sudo_password_env: RIG_SUDO, password_env: RIG_LOGIN}}
-""")
-    secrets = {"RIG_PASSPHRASE": PASSPHRASE, "RIG_SUDO": "sudo-secret", "RIG_LOGIN": "login-secret"}
-    ran = pyinfra("inventories/lab.py", "fact", "server.Command", "command=echo $((6*7))", "--json",
-                  LAB_HOSTS=str(path), **secrets)
-    assert ran.code == 0, ran.err
-    assert '"42"' in ran.out or ": 42" in ran.out, ran.out
-    told = pyinfra("inventories/lab.py", "debug-inventory", "-vvv", "--debug", LAB_HOSTS=str(path), **secrets)
-    assert told.code == 0 and "ssh_hostname" in told.err
-    for secret in secrets.values():
-        assert secret not in ran.out + ran.err + told.out + told.err
-
-
-def test_the_socket_is_tuned(tmp_path: Path, keys: Path, sshd: int, pyinfra: Callable[..., Ran]) -> None:
-    path = lab(tmp_path, f"""
-hosts:
-  a: {{address: 127.0.0.1, port: {sshd}, user: {getpass.getuser()}, key: {keys}/plain, known_hosts: known_hosts}}
-""")
-    (tmp_path / "look.py").write_text(SOCKET)
-    ran = pyinfra("inventories/lab.py", f"{tmp_path}/look.py", "--dry", LAB_HOSTS=str(path))
-    assert "SOCKET {'TCP_NODELAY': 1, 'SO_KEEPALIVE': 1, 'TCP_USER_TIMEOUT': 20000}" in ran.out, ran.out + ran.err
 
 
 def test_a_dead_port_brings_no_traceback(tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:

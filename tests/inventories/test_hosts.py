@@ -15,7 +15,7 @@ from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import PASSWORD, HostSpec
 
-from .conftest import ROOT, Ran
+from .conftest import PASSPHRASE, ROOT, Ran
 
 pytestmark = pytest.mark.testbed
 
@@ -35,6 +35,38 @@ def lab(bed: Testbed, folder: Path, name: str, more: str = "", key: bool = True,
         f"hosts:\n  {name}:\n    address: {host.address}\n    port: {port}\n    user: {host.user}\n"
         f"    known_hosts: known_hosts\n{f'    key: {host.key}' if key else ''}\n{more}")
     return f"{folder}/lab.yml"
+
+
+SOCKET = """
+import socket
+from pyinfra import host
+transport = host.connector.client.get_transport()
+print("SOCKET", {name: transport.sock.getsockopt(level, getattr(socket, name)) for level, name in [
+    (socket.IPPROTO_TCP, "TCP_NODELAY"), (socket.SOL_SOCKET, "SO_KEEPALIVE"),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT")]})
+"""
+
+
+def test_a_key_with_a_passphrase(bed: Testbed, tmp_path: Path, keys: Path, pyinfra: Callable[..., Ran]) -> None:
+    bed.exec_("root-01", ["sh", "-c", "cat >>/root/.ssh/authorized_keys"], stdin=(keys / "locked.pub").read_text(),
+              check=True)
+    path = lab(bed, tmp_path, "root-01", f"    key: {keys}/locked\n    key_passphrase_env: RIG_PASSPHRASE\n"
+               "    sudo_password_env: RIG_SUDO\n    password_env: RIG_LOGIN\n", key=False)
+    secrets = {"RIG_PASSPHRASE": PASSPHRASE, "RIG_SUDO": "sudo-secret", "RIG_LOGIN": "login-secret"}
+    ran = pyinfra("inventories/lab.py", "fact", "server.Command", "command=echo $((6*7))", "--json", LAB_HOSTS=path,
+                  **secrets)
+    assert ran.code == 0, ran.err
+    assert '"42"' in ran.out or ": 42" in ran.out, ran.out
+    told = pyinfra("inventories/lab.py", "debug-inventory", "-vvv", "--debug", LAB_HOSTS=path, **secrets)
+    assert told.code == 0 and "ssh_hostname" in told.err
+    for secret in secrets.values():
+        assert secret not in ran.out + ran.err + told.out + told.err
+
+
+def test_the_socket_is_tuned(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    (tmp_path / "look.py").write_text(SOCKET)
+    ran = pyinfra("inventories/lab.py", f"{tmp_path}/look.py", "--dry", LAB_HOSTS=lab(bed, tmp_path, "root-01"))
+    assert "SOCKET {'TCP_NODELAY': 1, 'SO_KEEPALIVE': 1, 'TCP_USER_TIMEOUT': 20000}" in ran.out, ran.out + ran.err
 
 
 def test_sudo_with_a_password(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
