@@ -19,7 +19,7 @@ from rig.plan.train import fingerprint, summary
 
 from . import _report, _session
 from ._converge import converge
-from .flash_attn import on_host
+from ._programs import VERIFY, program
 
 
 @deploy("Verification")
@@ -31,8 +31,8 @@ def verification() -> None:
 def _verify(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     path = "$env/.rig/verify.json"
-    yield on_host(ctx, "verify.py", f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
-                                    f"--fingerprint {fingerprint(ctx)} >/dev/null", ctx.knobs.timeout_verify)
+    yield program(ctx, VERIFY, f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
+                               f"--fingerprint {fingerprint(ctx)} >/dev/null", ctx.knobs.timeout_verify)
     yield FunctionCommand(_judge, (), {})
 
 

@@ -12,21 +12,18 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-MARK = "rig-verify-result "  # what a child says on its own account, among whatever its libraries print
+import children
+import tiny_qwen
+from children import result
+
 FIRST_SECONDS = 300  # the first import of torch after an installation took 40 s on a cold, slow disk
-LORA_STEPS = 5
+LORA_STEPS, LENGTH = 5, 64
 BF16_ERROR = 1e-2  # bf16 keeps 8 bits: rounding alone costs some 2e-3 of the norm
-
-
-def result(status, measured=None, expected=None, why=None):
-    return {"status": status, "measured": measured, "expected": expected, "why": why}
 
 
 def judged(good, measured, expected, why=None):
@@ -154,68 +151,20 @@ def attention():
         return "sdpa"
 
 
-def tiny_tokenizer():
-    """A byte-pair tokenizer trained here on three lines: nothing is downloaded."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE(unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=["<unk>", "<pad>", "<eos>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    made.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 3, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>")
-
-
-def accepted(function, **options):
-    """Those options that a function takes: trl renames its own from release to release."""
-    import inspect
-
-    known = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in known}
-
-
-def qwen(expect):
-    """(name, config class, model class) of the model that the stack says it is for: Qwen3, else Qwen2, whose
-    attention and MLP are the same but for biases and norms."""
-    import transformers
-
-    name = expect.get("model") or "Qwen2"
-    return name, getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}ForCausalLM")
-
-
 def check_lora(expect):
     """Five LoRA steps of a tiny random Qwen on one text again and again: the loss must be finite and fall."""
     torch, found = gpus()
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
-
     bf16 = not found or torch.cuda.get_device_capability(0)[0] >= 8
     heads = attention() if found and bf16 else "sdpa"
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    family, config_class, model_class = qwen(expect)
-    # head_dim 64, as the small Qwen2's own: 4 heads of 256 (Qwen3's config has head_dim as a key of its own: 128).
-    config = config_class(vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, use_cache=False,
-                         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-                         attn_implementation=heads, torch_dtype=torch.bfloat16 if bf16 else torch.float32)
-    model = model_class._from_config(config, torch_dtype=torch.bfloat16 if bf16 else torch.float32,
-                                     attn_implementation=heads)
-    data = Dataset.from_dict({"text": ["the quick brown fox jumps over the lazy dog<eos>"] * 32})
+    words, family = tiny_qwen.tokenizer(), tiny_qwen.family(expect)
+    net = tiny_qwen.model(torch, words, family, "tiny", torch.bfloat16 if bf16 else torch.float32, heads, LENGTH)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = SFTConfig(
-            output_dir=folder, max_steps=LORA_STEPS, per_device_train_batch_size=4, learning_rate=1e-2,
-            logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, seed=0, bf16=bf16, use_cpu=not found,
-            **accepted(SFTConfig, dataset_text_field="text", max_seq_length=64, max_length=64))
-        trainer = SFTTrainer(
-            model=model, args=arguments, train_dataset=data,
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-            **accepted(SFTTrainer.__init__, tokenizer=tokenizer, processing_class=tokenizer))
+        trainer = tiny_qwen.sft(torch, folder, words, net, samples=32, length=LENGTH, options=dict(
+            max_steps=LORA_STEPS, per_device_train_batch_size=4, learning_rate=1e-2, save_strategy="no", bf16=bf16,
+            use_cpu=not found))
         trainer.train()
-    losses = [round(row["loss"], 4) for row in trainer.state.log_history if "loss" in row]
-    device = str(next(model.parameters()).device)
+    losses = [round(float(row["loss"]), 4) for row in trainer.state.log_history if "loss" in row]
+    device = str(next(net.parameters()).device)
     name = torch.cuda.get_device_name(0) if device.startswith("cuda") else "CPU"
     measured = {"device": name, "model": family, "losses": losses, "dtype": "bf16" if bf16 else "fp32",
                 "attention": heads}
@@ -239,67 +188,14 @@ CHECKS = {
 ALONE = ("import", "lora")  # these get a fresh process: what ran before must not help or hinder them
 
 
-def child(names, expect):
-    """In a child: run these checks in turn, each result a line as soon as it is known."""
-    for name in names:
-        try:
-            found = CHECKS[name][0](expect)
-        except ModuleNotFoundError as error:
-            found = result("fail", None, None, f"{error.name} is not installed")
-        except Exception as error:
-            found = result("fail", None, None, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
-        print(MARK + json.dumps([name, found], default=str), flush=True)
-
-
-def run_children(names, expect):
-    """name → result of all these checks, in as few processes as crashes and hangs allow."""
-    done, left = {}, list(names)
-    while left:
-        batch = left[:1] if left[0] in ALONE else [n for n in left if n not in ALONE]
-        done.update(run_child(batch, expect))
-        left = [name for name in left if name not in done]
-    return done
-
-
-def run_child(names, expect):
-    """Results of one child, up to and including the check it died in."""
-    env = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled",
-               TOKENIZERS_PARALLELISM="false", PYTHONDONTWRITEBYTECODE="1", PYTHONNOUSERSITE="1")
-    if names == ["lora"]:  # one GPU is enough, and more would turn the tiny model into a DataParallel
-        env["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    done, waiting, limit = {}, list(names), [False]
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+", errors="replace") as errors:
-        env["HF_HOME"] = home
-        process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--child", ",".join(names)], env=env,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                                   errors="replace", cwd=home)
-
-        def stop():
-            limit[0] = True
-            process.kill()
-
-        process.stdin.write(json.dumps(expect))
-        process.stdin.close()
-        timer = threading.Timer(CHECKS[waiting[0]][1], stop)
-        timer.start()
-        for line in process.stdout:
-            if not line.startswith(MARK):
-                continue
-            name, found = json.loads(line[len(MARK):])
-            done[name] = found
-            waiting.remove(name)
-            timer.cancel()
-            if waiting:
-                timer = threading.Timer(CHECKS[waiting[0]][1], stop)
-                timer.start()
-        timer.cancel()
-        code = process.wait()
-        if waiting:
-            errors.seek(0)
-            said = " ".join(errors.read().strip().splitlines()[-1:])[:400]
-            seconds = CHECKS[waiting[0]][1]
-            why = f"no end after {seconds} s" if limit[0] else f"its process ended with {code}: {said or 'no word'}"
-            done[waiting[0]] = result("fail", None, None, why)
+def run_checks(names, expect):
+    """name → result of all these checks; those that need it in a process of their own."""
+    seconds, done = {name: CHECKS[name][1] for name in CHECKS}, {}
+    shared = [name for name in names if name not in ALONE]
+    for batch in (shared, *([name] for name in names if name in ALONE)):
+        # One GPU is enough for the training, and more would turn the tiny model into a DataParallel.
+        one = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+        done.update(children.run(__file__, batch, expect, seconds, one if batch == ["lora"] else None))
     return done
 
 
@@ -308,7 +204,7 @@ def verify(expect, fingerprint):
     names = [name for name, (_, _, torch) in CHECKS.items() if expect["torch"] or not torch]
     done = {name: result("not_run", None, None, f"stack {expect['stack']} has no torch") for name in CHECKS
             if name not in names}
-    done.update(run_children(names, expect))
+    done.update(run_checks(names, expect))
     checks = [dict(name=name, **done[name]) for name in CHECKS]
     states = {check["status"] for check in checks}
     overall = "fail" if "fail" in states else "partial" if "not_run" in states else "pass"
@@ -321,10 +217,10 @@ def main():
     parser.add_argument("--expect", type=json.loads, help="what rig.stack.Stack.expect() gives, as JSON")
     parser.add_argument("--record", type=Path, help="where the record goes")
     parser.add_argument("--fingerprint", default="", help="what the record is about")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        return child(given.child.split(","), json.load(sys.stdin))
+        return children.serve({name: check for name, (check, _, _) in CHECKS.items()})
     if given.expect is None or given.record is None:
         parser.error("--expect and --record are needed")
     text = json.dumps(verify(given.expect, given.fingerprint), indent=1)

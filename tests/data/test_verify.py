@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -78,12 +78,10 @@ def test_a_crash_costs_one_check(env: Path, tmp_path: Path) -> None:
 
 
 def test_a_hang_costs_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location("verify_program", HOST / "verify.py")
-    assert spec is not None and spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
+    monkeypatch.syspath_prepend(str(HOST))
+    program = importlib.import_module("verify")
     monkeypatch.setitem(program.CHECKS, "import", (None, 1, False))
-    found = program.run_children(["import", "python"], {"python": PYTHON, "import_gate": "import time; time.sleep(60)"})
+    found = program.run_checks(["import", "python"], {"python": PYTHON, "import_gate": "import time; time.sleep(60)"})
     assert found["import"]["status"] == "fail" and found["import"]["why"] == "no end after 1 s"
     assert found["python"]["status"] == "pass"
 

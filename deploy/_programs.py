@@ -1,0 +1,40 @@
+"""rig/host/'s programs, sent to a host and run there under the env's own python."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib.resources import files
+
+from pyinfra.api import StringCommand
+
+from rig.plan import Context
+from rig.plan.env import envs_dir
+
+from ._converge import script
+
+VERIFY = ("verify.py", "children.py", "tiny_qwen.py")  # the program, and what travels with it
+
+# Run by the env's python, so that a host needs neither tar nor a copy of this project.
+_UNPACK = """import json, pathlib, sys
+for name, text in json.load(sys.stdin).items():
+    pathlib.Path(sys.argv[1], name).write_text(text, encoding="utf-8")
+"""
+
+
+def env_path(ctx: Context) -> str:
+    """The env's folder on that host: the link, or the folder itself where somebody else made it."""
+    env = ctx.state["env"]
+    if env and not env["target"]:
+        return str(env["path"])
+    return f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
+
+
+def program(ctx: Context, names: tuple[str, ...], arguments: str, seconds: int) -> StringCommand:
+    """A command that lays these files into the env's .rig/ and runs the first; `$env` in arguments is the env."""
+    texts = {name: (files("rig.host") / name).read_text(encoding="utf-8") for name in names}
+    return script(f"""env={shlex.quote(env_path(ctx))}
+mkdir -p "$env/.rig"
+"$env/bin/python" -c {shlex.quote(_UNPACK)} "$env/.rig"
+"$env/bin/python" "$env/.rig/{names[0]}" {arguments}
+""", seconds, stdin=json.dumps(texts))
