@@ -8,9 +8,11 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
+from pyinfra.context import ctx_state
 from pyinfra.context import host as current_host
 
 from rig.plan import Context, Step
+from rig.plan.files import redacted
 
 from . import _report, _session
 
@@ -29,15 +31,28 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
         current_host.noop(f"{step.title}: {step.why}")
         return
     _report.started(current_host.name, step)
-    yield from commands(_session.context(current_host), step)
-    _session.forget(current_host)
+    ctx = _session.context(current_host)
+    yield from commands(ctx, step)
+    _session.forget(current_host, known=ctx)
 
 
 def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
     """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
     sudo = root and _session.context(current_host).machine["sudo"] not in ("root", "none", "locked")
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
+    if ctx_state.get().print_noop_info and _session.plan(current_host).step_changes(component):  # -v
+        step = _session.step(current_host, component)
+        lines = [_shown(command) for command in commands(_session.context(current_host), step)]
+        _report.commands[current_host.name].append((component, title, lines))
     _apply(name=title, component=component, commands=commands, **arguments)
+
+
+def _shown(command: StringCommand | FunctionCommand) -> str:
+    """A command for people: the shell's as it would run, secrets masked; a function of ours by what it says it does."""
+    if isinstance(command, StringCommand):
+        return redacted(command.get_masked_value())
+    said = (command.function.__doc__ or "").strip().splitlines()
+    return f"(from here) {said[0] if said else command.function.__name__}"
 
 
 def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:

@@ -10,19 +10,26 @@ import atexit
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
+from paramiko import SSHException
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_state
 
-from rig import render
+from rig import ledger, render
 from rig.causes import diagnose
 from rig.cli import exits
 from rig.plan import Plan, Step
+from rig.plan.since import snapshot
 from rig.render import Card
+
+from . import _session
 
 LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
 TAIL = 15  # lines of a failing command that a card shows
@@ -31,7 +38,10 @@ plans: dict[str, Plan] = {}
 cards: dict[str, Card] = {}
 applied: dict[str, list[Step]] = defaultdict(list)
 caveats: dict[str, list[str]] = defaultdict(list)
+commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)  # component, title, lines: with -v
+_times: list[tuple[str, float]] = []  # what steps took, for the ledger
 _below: list[str] = []  # hosts whose cards wait for the plans to be shown
+_touched: set[str] = set()  # hosts that a step of this run has begun to change
 _running: dict[str, tuple[Step, float]] = {}
 _output: dict[str, list[str]] = defaultdict(list)
 _console = render.console()
@@ -59,8 +69,16 @@ def show(shown: list[Plan], notes: list[str], verbose: bool) -> None:
         _console.print(render.card(cards[host]))
 
 
+def show_commands(hosts: list[Host]) -> None:
+    """What each host's steps would run; once."""
+    for host in hosts:
+        if rows := commands.pop(host.name, None):
+            _console.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
+
+
 def started(host: str, step: Step) -> None:
     """A step begins to change a host."""
+    _touched.add(host)
     _running[host] = (step, time.monotonic())
 
 
@@ -91,13 +109,38 @@ class Reporter(BaseStateCallback):
         if host.name not in _running:
             return
         step, since = _running.pop(host.name)
+        took = time.monotonic() - since
         applied[host.name].append(step)
-        _console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.PAST[step.action]} {step.title}: "
-                       f"{step.now} → {step.wanted}  ({time.monotonic() - since:.0f} s)", markup=False)
+        _times.append((ledger.key(step, *_session.alike[host.name]), took))
+        _console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.past(step)}: "
+                       f"{step.now} → {step.wanted}  ({took:.0f} s)", markup=False)
 
     @staticmethod
     def operation_end(state: State, op_hash: str) -> None:
         _failures(state)
+        if op_hash == state.get_op_order()[-1]:
+            _look_again(state)
+
+
+def _look_again(state: State) -> None:
+    """The run is over: probe what it changed and did not probe since, so that the ledger holds what is true."""
+    for host in state.inventory.get_active_hosts():
+        if applied[host.name] and host.name in plans and _session.remembered(host) is None:
+            with suppress(_session.ProbeFailed, PyinfraError, OSError, SSHException):
+                _session.context(host)
+
+
+def _keep(state: State) -> None:
+    """Put on record how each host was left, and what its steps took."""
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for host in state.inventory:
+        ctx, where = _session.remembered(host), _session.address(host)
+        if host.name in cards and (applied[host.name] or host.name in _touched):
+            ledger.forget(host.name, where)
+        elif host.name in plans and host.name not in cards and ctx:
+            ledger.remember(host.name, where, when, snapshot(ctx))
+    if _times:
+        ledger.timed(_times)
 
 
 def _failures(state: State) -> None:
@@ -141,6 +184,10 @@ def end() -> None:
     if state is None or not getattr(state, "initialised", False):
         return
     _failures(state)
+    if state.is_executing:
+        _keep(state)
+    elif commands:
+        show_commands(list(state.inventory))
     if not state.is_executing and not cards:
         return
     rows = []
@@ -149,7 +196,7 @@ def end() -> None:
         if name in cards:
             rows.append((name, "✗ failed", cards[name].what))
         elif state.is_executing:
-            words = ", ".join(f"{render.PAST[s.action]} {s.title}" for s in done) or "nothing to do"
+            words = ", ".join(render.past(s) for s in done) or "nothing to do"
             rows.append((name, "✓ changed" if done else "✓ no change", words))
         elif name in plans:
             rows.append((name, "✓ planned", f"{len(plans[name].changes)} steps would change it"))

@@ -11,12 +11,14 @@ from pyinfra.api.host import Host
 
 from facts.probe import HostState
 from rig import knobs as knobs_of
+from rig import ledger
 from rig.knobs import Knobs
 from rig.managed import watched
 from rig.plan import Context, Plan, Step, make_context, make_plan
 from rig.rules import load_rules
 
 _contexts: dict[str, Context] = {}
+alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
 
 
@@ -40,7 +42,9 @@ def context(host: Host) -> Context:
             raise ProbeFailed(f"the probe brought nothing from {host.name}")
         if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
             state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
-        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules())
+        last = ledger.applied(host.name, address(host))
+        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last)
+        alike[host.name] = (state["host"]["kind"], wanted.stack)
     return _contexts[host.name]
 
 
@@ -54,6 +58,18 @@ def step(host: Host, component: str) -> Step:
     return plan(host).step(component)
 
 
-def forget(host: Host) -> None:
-    """Something on the host has changed: probe again before the next decision."""
-    _contexts.pop(host.name, None)
+def forget(host: Host, known: Context | None = None) -> None:
+    """Something on the host has changed: probe again before the next decision. `known`: but not where a step has
+    already probed again, so that this isn't what is remembered any more."""
+    if known is None or _contexts.get(host.name) is known:
+        _contexts.pop(host.name, None)
+
+
+def remembered(host: Host) -> Context | None:
+    """What is known of the host without asking it."""
+    return _contexts.get(host.name)
+
+
+def address(host: Host) -> str:
+    """Where the host is; with its name, what the ledger knows it by."""
+    return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"

@@ -13,7 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from rig import openpgp
-from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text
+from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text, repository_url
 from rig.plan import Context, Step
 
 from . import _report, _session
@@ -52,12 +52,11 @@ def _repository(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCo
 def _trust(state: State, host: Host, ctx: Context) -> bool:
     """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
     source = _session.rules().nvidia_apt
-    base = (ctx.knobs.source_nvidia_apt or source.url).rstrip("/")
     folder = repository_folder(ctx.machine["os"])
     key = source.key_for(folder)
     wanted = (ctx.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
     sudo = ctx.machine["sudo"] != "root"
-    url = f"{base}/{folder}/x86_64/"
+    url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or source.url)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
     wait = unlocked(ctx.knobs)
     ok, armored = run(host, wait + _fetch(url + key.key, ctx.knobs.timeout_fetch),

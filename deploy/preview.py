@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state, host
 
-from rig import render
+from rig import ledger, render
 from rig.errors import RigError
 
 from . import _report, _session
@@ -20,7 +20,7 @@ def accepted() -> bool:
     if not _expected:
         _expected.append(len(state.active_hosts))
     try:
-        plan = _session.plan(host)
+        plan = ledger.estimated(_session.plan(host), *_session.alike[host.name])
         _report.plans[host.name] = plan
         if plan.step_changes("env"):
             stack = _session.context(host).stack

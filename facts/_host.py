@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ printf 'kernel=%s\n' "$kernel"
 uname -nm | { read -r n m; printf 'hostname=%s\narch=%s\n' "$n" "$m"; }
 printf 'glibc=%s\n' "$(getconf GNU_LIBC_VERSION)"
 read -r v </proc/sys/kernel/random/boot_id && printf 'boot_id=%s\n' "$v"
+read -r v </etc/machine-id && printf 'machine_id=%s\n' "$v"
 read -r v rest </proc/uptime && printf 'uptime=%s\n' "$v"
 printf 'time=%s\n' "$(date +%s)"
 [ -e "/lib/modules/$kernel/build" ] && echo headers=1
@@ -53,7 +55,7 @@ for t in {" ".join(TOOLS)}; do have $t && echo $t; done
 EMPTY: dict[str, Any] = {
     "kind": "unknown", "virt": None, "kind_evidence": [], "init": "other",
     "os": {"id": "unknown", "version_id": "", "codename": None, "pretty": "unknown"},
-    "kernel": "", "arch": "", "glibc": None, "boot_id": None, "hostname": "", "uptime_s": 0, "time": 0,
+    "kernel": "", "arch": "", "glibc": None, "boot_id": None, "machine": None, "hostname": "", "uptime_s": 0, "time": 0,
     "headers": False, "secure_boot": "unknown", "disks": [], "memory_mib": 0, "cores": 1.0,
     "compilers": {"gcc": None, "g++": None},
     "user": {"name": "", "uid": -1, "home": ""}, "sudo": "none", "display_manager": None, "gpu_users": [],
@@ -84,8 +86,19 @@ def _system(text: str) -> dict[str, Any]:
     return {
         "kernel": found["kernel"], "arch": found["arch"], "hostname": found["hostname"],
         "glibc": glibc[1] if glibc else None, "boot_id": found.get("boot_id"),
+        "machine": _machine(found.get("machine_id", "")),
         "uptime_s": int(float(found.get("uptime", "0"))), "time": int(found["time"]), "headers": "headers" in found,
     }
+
+
+def _machine(machine_id: str) -> str | None:
+    """Which machine this is, across reinstalled names and changed addresses; None where it has no id.
+
+    machine-id(5) asks for its value to be kept, and a hash with a word of one's own to be shown instead.
+    """
+    if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
+        return None
+    return hashlib.sha256(f"qwen-rig {machine_id}".encode()).hexdigest()[:16]
 
 
 def _compilers(text: str) -> dict[str, str | None]:

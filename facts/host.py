@@ -23,7 +23,8 @@ class Host(ProbeFact[dict[str, Any]]):
 
         {"kind": "vm", "virt": "kvm", "kind_evidence": ["systemd-detect-virt says kvm"], "init": "systemd",
          "os": {"id": "debian", "version_id": "12", "codename": "bookworm", "pretty": "Debian GNU/Linux 12 (bookworm)"},
-         "kernel": "6.1.0-18-amd64", "arch": "x86_64", "glibc": "2.36", "boot_id": "0f3c…", "hostname": "lab-01",
+         "kernel": "6.1.0-18-amd64", "arch": "x86_64", "glibc": "2.36", "boot_id": "0f3c…",
+         "machine": "8d1f0c…", "hostname": "lab-01",
          "uptime_s": 8123, "time": 1764000000, "headers": True, "secure_boot": "disabled",
          "disks": [{"mount": "/", "fstype": "ext4", "size_mib": 953869, "free_mib": 712004}],
          "memory_mib": 64216, "cores": 16.0, "compilers": {"gcc": "12.2.0", "g++": None},

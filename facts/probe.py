@@ -14,8 +14,9 @@ from .gpu import listed
 
 EMPTY: dict[str, Any] = {
     "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
-    "generations": [], "dpkg": {}, "files": {}, "problems": {},
+    "generations": [], "dpkg": {}, "files": {}, "texts": {}, "problems": {},
 }
+TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we manage are far smaller
 
 
 def _files(paths: Iterable[str]) -> str:
@@ -28,6 +29,30 @@ def _files(paths: Iterable[str]) -> str:
         "}",
         *(f"digest {shlex.quote(path)}" for path in paths),
     ])
+
+
+def _texts(paths: Iterable[str]) -> str:
+    """Shell that prints each small file that can be read, its lines behind a bar."""
+    return "\n".join([
+        "text() {",
+        f'  [ -f "$1" ] && [ -r "$1" ] && [ "$(wc -c <"$1")" -le {TEXT_MAX} ] || return 0',
+        """  printf '##text %s\\n' "$1"; sed 's/^/|/' "$1"; echo""",
+        "}",
+        *(f"text {shlex.quote(path)}" for path in paths),
+    ])
+
+
+def _read_texts(text: str) -> dict[str, str]:
+    """path → what it holds."""
+    found: dict[str, str] = {}
+    path = ""
+    for line in text.splitlines():
+        if line.startswith("##text "):
+            path = line[len("##text "):].strip()
+            found[path] = ""
+        elif path and line.startswith("|"):
+            found[path] += line[1:] + "\n"
+    return found
 
 
 def _digests(text: str) -> dict[str, str | None]:
@@ -67,6 +92,7 @@ class HostState(ProbeFact[dict[str, Any]]):
                           "records": {"env": {…}, "flash_attn": None, "verify": None, "training": None}}],
          "dpkg": {"nvidia-open": "580.95.05-1"},
          "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"
+         "texts": {"/etc/modprobe.d/x.conf": "blacklist nouveau\n"},   # of those that can be read and are small
          "problems": {}}
     """
 
@@ -77,10 +103,10 @@ class HostState(ProbeFact[dict[str, Any]]):
 
     def command(self, env_name: str = "qwen-train", conda_prefix: str | None = None,
                 files: Iterable[str] | str = ()) -> str:
-        """`files`: paths whose sha256 is wanted (a string holds one, or several with commas between)."""
-        paths = files.split(",") if isinstance(files, str) else files
+        """`files`: paths whose sha256 and text are wanted (a string holds one, or several with commas between)."""
+        paths = files.split(",") if isinstance(files, str) else tuple(files)
         sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
-                    **_conda.env_sections(env_name), "files": _files(paths),
+                    **_conda.env_sections(env_name), "files": _files(paths), "texts": _texts(paths),
                     "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}"}
         return _sh.script(sections, SETUP + _conda.find(conda_prefix))
 
@@ -98,6 +124,7 @@ class HostState(ProbeFact[dict[str, Any]]):
             "generations": lambda: _conda.read_generations(text["generations"]),
             "dpkg": lambda: (_dpkg.read(text["dpkg"]), None),
             "files": lambda: (_digests(text["files"]), None),
+            "texts": lambda: (_read_texts(text.get("texts", "")), None),
         }
         for part, parse in parts.items():
             parsed, problem = _sh.attempt(parse)

@@ -38,6 +38,11 @@ def repository_files(os: Mapping[str, Any]) -> tuple[str, ...]:
     return (REPOSITORY, f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list")
 
 
+def repository_url(os: Mapping[str, Any], base: str) -> str:
+    """Where NVIDIA keeps that distribution's packages below a base URL."""
+    return f"{base.rstrip('/')}/{repository_folder(os)}/x86_64/"
+
+
 def repository_text(url: str) -> str:
     """The deb822 source of a flat repository, trusted by our copy of its key alone."""
     return f"{HEAD}Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {KEYRING}\n"

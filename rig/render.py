@@ -14,14 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rig.cli import exits
-from rig.plan.model import Action, Plan, Step
+from rig.plan.files import unified
+from rig.plan.model import Action, FileChange, Plan, Step
 from rig.stack import Stack
 
 SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.REBOOT: "⟳", Action.NONE: "·",
           Action.NA: "·"}
 STYLE = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REMOVE: "red", Action.REBOOT: "magenta",
          Action.NONE: "dim", Action.NA: "dim"}
+DRIFT_SHOWN = 12  # rows; a whole env that somebody upgraded has a hundred
 PAST = {Action.ADD: "added", Action.CHANGE: "changed", Action.REMOVE: "removed", Action.REBOOT: "rebooted"}
+
+
+def past(step: Step) -> str:
+    """`added NVIDIA driver`: a step that was done."""
+    return PAST[step.action] if step.action is Action.REBOOT else f"{PAST[step.action]} {step.title}"
 
 
 @dataclass(frozen=True)
@@ -58,20 +65,64 @@ def size(n: float) -> str:
 
 
 def plan_table(plans: Sequence[Plan], verbose: bool = False) -> RenderableType:
-    """One block a host: drift and changes line by line, what is right collapsed into one; then what it all costs."""
+    """One block a host: drift, then changes line by line, what is right collapsed into one; then what it all costs."""
     blocks: list[RenderableType] = []
     for plan in plans:
         blocks.append(Text.assemble((plan.host, "bold"), "  ", plan.headline))
+        blocks += [Padding(row, (0, 2)) for row in drift(plan, verbose)]
         if plan.refusals:
             blocks.append(Padding(Text("refused: see its card below; nothing on it is touched", style="red"), (0, 2)))
             continue
         shown = [step for step in plan.steps if step.action.changes or verbose]
         if shown:
             blocks.append(Padding(_steps(shown), (0, 2)))
+        for step in plan.changes:
+            blocks += [Padding(Text(f"✗ {problem}", style="red"), (0, 5)) for problem in step.problems]
+            # A file that is new is shown on request; one whose text goes is always shown.
+            blocks += [Padding(diff(change), (0, 5)) for change in step.files if verbose or change.before is not None]
         blocks.append(Padding(Text(_collapsed(plan), style="dim"), (0, 2)))
         blocks += [Padding(Text(f"! {caveat}", style="yellow"), (0, 2)) for caveat in plan.caveats]
     blocks.append(Text(cost(plans), style="bold"))
     return Group(*blocks)
+
+
+def drift(plan: Plan, verbose: bool = False) -> list[RenderableType]:
+    """What has changed since the last apply, not by us; [] where nothing has, or there was none."""
+    if not plan.drift:
+        return []
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    shown = plan.drift if verbose else plan.drift[:DRIFT_SHOWN]
+    for row in shown:
+        table.add_row(Text("≠", style="magenta"), Text(row.what), Text(f"{row.was} → {row.now}"))
+    blocks: list[RenderableType] = [
+        Text(f"Changed since the last apply from here ({moment(plan.since)}), not by it:", style="magenta"), table]
+    if len(shown) < len(plan.drift):
+        blocks.append(Text(f"  and {len(plan.drift) - len(shown)} more: -v shows them", style="dim"))
+    return blocks + [Padding(diff(row.file), (0, 3)) for row in shown if row.file]
+
+
+def moment(when: str | None) -> str:
+    """`2026-11-24 10:02 UTC` of an ISO 8601 time in UTC."""
+    return f"{when[:10]} {when[11:16]} UTC" if when else "never"
+
+
+def diff(change: FileChange) -> Text:
+    """A file's change as `diff -u` prints it; never told by colour alone."""
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    text = Text()
+    for line in unified(change).splitlines(keepends=True):
+        text.append(line, style=styles.get(line[0], "dim"))
+    text.rstrip()
+    return text
+
+
+def commands(host: str, shown: Sequence[tuple[str, Sequence[str]]]) -> Text:
+    """What each step would run, as `(title, commands)`; to be printed unwrapped, so that it can be copied."""
+    text = Text(f"Commands on {host}\n", style="bold")
+    for title, lines in shown:
+        text.append(f"# {title}\n", style="not bold")
+        text.append("".join(f"{line}\n" for line in lines), style="not bold dim")
+    return text
 
 
 def deviations(stack: Stack) -> list[str]:
@@ -89,7 +140,9 @@ def _steps(steps: Iterable[Step]) -> Table:
     for step in steps:
         same = step.now == step.wanted
         change = escape(step.now) if same else f"{escape(step.now)} → {escape(step.wanted)}"
-        why = step.why + (" (decided after the env)" if step.later else "")
+        change += f" (known after {'reboot' if step.known_after == 'reboot' else 'the ' + step.known_after})" \
+            if step.known_after else ""
+        why = step.why
         table.add_row(f"[{STYLE[step.action]}]{SYMBOL[step.action]}[/]", step.title, change, escape(why))
     return table
 
@@ -97,8 +150,8 @@ def _steps(steps: Iterable[Step]) -> Table:
 def _collapsed(plan: Plan) -> str:
     right = [step for step in plan.steps if step.action is Action.NONE]
     other = [f"{step.title}: n/a — {step.why}" for step in plan.steps if step.action is Action.NA]
-    said = [f"· {len(right)} of {len(plan.steps)} steps already right"
-            + (": " + ", ".join(step.title for step in right) if right else "")]
+    said = [f"· {len(right)} of {len(plan.steps)} steps already right: {', '.join(step.title for step in right)}"
+            if right else f"· none of {len(plan.steps)} steps is right already"]
     return "\n".join(said + [f"· {line}" for line in other])
 
 
@@ -121,7 +174,24 @@ def cost(plans: Sequence[Plan]) -> str:
     hosts = sum(bool(plan.changes) for plan in live)
     fetch = sum(step.bytes for step in steps)
     return (f"Plan: {', '.join(said)} · {hosts} host{'s' * (hosts > 1)}"
-            + (f" · ↓ {size(fetch)}" if fetch else "") + tail)
+            + (f" · ↓ {size(fetch)}" if fetch else "") + _time(live) + tail)
+
+
+def _time(plans: Sequence[Plan]) -> str:
+    """` · ~6 min` by recorded runs; '' where no step was ever timed. Hosts go side by side, step by step."""
+    slowest: dict[str, float] = {}
+    untimed = set()
+    for step in (step for plan in plans for step in plan.changes):
+        if step.seconds is None:
+            untimed.add(step.component)
+        else:
+            slowest[step.component] = max(slowest.get(step.component, 0.0), step.seconds)
+    if not slowest:
+        return ""
+    minutes = sum(slowest.values()) / 60
+    said = f" · ~{minutes:.0f} min" if minutes >= 1 else " · < 1 min"
+    never = len(untimed - slowest.keys())
+    return said + (f" and {never} step{'s' * (never > 1)} never timed" if never else "")
 
 
 def card(found: Card) -> RenderableType:

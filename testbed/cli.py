@@ -87,8 +87,9 @@ def _up(bed: Testbed, count: int, bare: bool, console: Console) -> int:
     path = inventory(bed)
     _status(bed, console)
     first = bed.hosts()[0]
+    own = f"XDG_STATE_HOME={bed.folder / 'state'}"  # what emulated packages take is no foretaste of real ones
     console.print(f"\nInventory  {path}\n"
-                  f"Use it     LAB_HOSTS={path} pyinfra inventories/lab.py deploy/5090.py --dry\n"
+                  f"Use it     LAB_HOSTS={path} {own} pyinfra inventories/lab.py deploy/5090.py --dry\n"
                   f"Log in     ssh -i {first.key} {first.user}@{first.address}", highlight=False, soft_wrap=True)
     return 0
 

@@ -88,7 +88,8 @@ def _acts(console: Console, bed: Testbed, stack: Stack) -> int:
         console.rule(title)
         console.print(f"$ pyinfra {' '.join(arguments)}", style="bold")
         command = [sys.executable, "-m", "pyinfra", *arguments]
-        environment = {**os.environ, "LAB_HOSTS": str(inventory), "COLUMNS": os.environ.get("COLUMNS", "110")}
+        environment = {**os.environ, "LAB_HOSTS": str(inventory), "XDG_STATE_HOME": str(bed.folder / "state"),
+                       "COLUMNS": os.environ.get("COLUMNS", "110")}
         with subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                               text=True) as process:
             assert process.stderr is not None

@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
 
-from . import driver, env, tools, train
+from . import driver, env, since, tools, train
 from .context import Context
-from .model import Action, Plan, Refusal, Step
+from .model import Action, Applied, Plan, Refusal, Step
 
-__all__ = ["Action", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
+__all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
 
 
-def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules) -> Context:
-    """All that one host's plan is made from."""
-    return Context(host, state, stack, knobs, rules)
+def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules,
+                 applied: Applied | None = None) -> Context:
+    """All that one host's plan is made from; `applied`: how the last apply left it, where that is on record."""
+    return Context(host, state, stack, knobs, rules, applied)
 
 
 def make_plan(ctx: Context) -> Plan:
     """The plan for one host: its steps in the guide's order, or why it is refused. Never raises for odd facts."""
     refused = _stack_refusals(ctx) + (driver.refusals(ctx) if ctx.gpus else [])
     if not ctx.gpus:
-        return Plan(ctx.host, _headline(ctx), (), tuple(refused))
+        return Plan(ctx.host, _headline(ctx), (), tuple(refused), **_about(ctx))
     software = env.steps(ctx)
     env_step = software[-1]
     refused += env.refusals(ctx, env_step)
     changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env)]
-    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx)))
+    if any(step.action is Action.REBOOT for step in steps):
+        steps = [_after_reboot(ctx, step) for step in steps]
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx)), **_about(ctx))
+
+
+def _about(ctx: Context) -> dict[str, Any]:
+    """What a plan tells beside its steps."""
+    return {"drift": since.drift(ctx), "since": ctx.applied.when if ctx.applied else None,
+            "gpu_users": _users(ctx), "fingerprint": since.fingerprint(ctx)}
+
+
+def _users(ctx: Context) -> tuple[str, ...]:
+    return tuple(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in ctx.machine["gpu_users"])
+
+
+def _after_reboot(ctx: Context, step: Step) -> Step:
+    """The same step, marked where only the rebooted host can tell what will be."""
+    unknown = {
+        "reboot": True, "verify": step.action.changes,
+        "training": step.action.changes and any(gpu.memory_mib is None for gpu in ctx.gpus),
+        "flash_attn": step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus),
+    }
+    return replace(step, known_after="reboot") if unknown.get(step.component) else step
 
 
 def _stack_refusals(ctx: Context) -> list[Refusal]:
@@ -59,6 +83,8 @@ def _caveats(ctx: Context) -> list[str]:
     said = []
     if ctx.machine["display_manager"] and any(s.action.changes for s in driver.steps(ctx)):
         said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
+    if ctx.machine["gpu_users"]:
+        said.append(f"the GPU is in use by {', '.join(_users(ctx))}")
     if holder := ctx.machine["apt_lock"]:
         said.append(f"apt is locked by {holder['name']} (pid {holder['pid']}): it is waited for")
     torch = ctx.stack.torch

@@ -13,6 +13,8 @@ from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
 
+from .model import Applied
+
 
 def version(text: str | None) -> Version | None:
     """A version that can be compared, or None where there is none or it can't be read."""
@@ -41,6 +43,7 @@ class Context:
     stack: Stack
     knobs: Knobs
     rules: Rules
+    applied: Applied | None = None  # how this controller's last apply left the host
 
     @property
     def machine(self) -> Mapping[str, Any]:

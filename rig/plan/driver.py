@@ -6,9 +6,10 @@ from typing import Any
 
 from packaging.version import Version
 
-from rig.managed import guard_digests, repository_files
+from rig.managed import GUARD, REPOSITORY, guard_digests, repository_files, repository_text, repository_url
 
 from .context import Context, version
+from .files import managed
 from .model import Action, Refusal, Step
 
 # Errors that no package cures: somebody has to look at the machine (KB: Xid 79, driver handle errors).
@@ -161,15 +162,15 @@ def _repository(ctx: Context, driver: Action) -> Step:
                     "nothing has to come from it")
     if configured:
         return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
+    url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
     return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
-                "the driver or the toolkit comes from it")
+                "the driver or the toolkit comes from it", files=managed(ctx, {REPOSITORY: repository_text(url)}))
 
 
 def _guard(ctx: Context, driver: Action) -> Step:
     """What keeps the driver from harm: nouveau stays out, unattended upgrades leave NVIDIA's packages alone."""
     title, wanted = "Driver guard", "no nouveau, no unattended upgrade"
-    managed = driver.changes or any("nvidia" in name for name in ctx.state["dpkg"])
-    if not managed:
+    if not (driver.changes or any("nvidia" in name for name in ctx.state["dpkg"])):
         return Step("guard", title, "-", "-", Action.NA, "the driver isn't apt's")
     wrong = [path for path, digest in guard_digests().items() if ctx.state["files"].get(path) != digest]
     if not wrong:
@@ -179,7 +180,7 @@ def _guard(ctx: Context, driver: Action) -> Step:
     absent = all(ctx.state["files"].get(path) is None for path in wrong)
     return Step("guard", title, "not set" if absent else "altered", wanted,
                 Action.ADD if absent else Action.CHANGE,
-                "an unattended upgrade is the commonest cause of a driver/library mismatch")
+                "an unattended upgrade is the commonest cause of a driver/library mismatch", files=managed(ctx, GUARD))
 
 
 def _reboot(ctx: Context, driver_action: Action) -> Step:

@@ -1,9 +1,12 @@
-"""The plan's nouns. Plain data: the dry run, the live run, the JSON and the report are all drawn from it."""
+"""The plan's nouns. Plain data: the dry run, the live run, the JSON and the report are all drawn from it.
+
+docs/plan.schema.json documents the JSON.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -24,11 +27,39 @@ class Action(str, Enum):
 
 
 @dataclass(frozen=True)
+class FileChange:
+    """A file that a step writes: what it holds now (None: it isn't there; "" too where it can't be read) and then."""
+
+    path: str
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How the last apply left a host: when (ISO 8601, UTC), and the snapshot (rig/plan/since.py)."""
+
+    when: str
+    snapshot: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Something that isn't as the last apply left it, and that no run of ours has changed since."""
+
+    what: str
+    was: str
+    now: str
+    file: FileChange | None = None
+
+
+@dataclass(frozen=True)
 class Step:
     """One component of one host: what is there, what is wanted, what will be done about it and why.
 
-    `bytes` is what the step fetches (0 where nothing or not known); `later` marks a decision that an earlier
-    step of the same run may still alter; `data` is what the step's commands need.
+    `bytes` is what the step fetches (0 where nothing or not known); `known_after` names the step ("env", "reboot")
+    that must be done before `wanted` is certain, "" where it is certain now; `problems` names each thing that is wrong;
+    `seconds` is what the step took in recorded runs, None where there are none; `data` is what its commands need.
     """
 
     component: str
@@ -38,7 +69,10 @@ class Step:
     action: Action
     why: str
     bytes: int = 0
-    later: bool = False
+    known_after: str = ""
+    problems: tuple[str, ...] = ()
+    files: tuple[FileChange, ...] = ()
+    seconds: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,17 +86,30 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps for one host in the guide's order, or the reasons for which it is refused."""
+    """All steps for one host in the guide's order, or the reasons for which it is refused.
+
+    `since` is when this controller last applied to the host (ISO 8601), None where it never did; `drift` is what has
+    changed since then; `fingerprint` is of all that the plan was made from, so that a saved plan can tell.
+    """
 
     host: str
     headline: str
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...] = ()
     caveats: tuple[str, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    since: str | None = None
+    gpu_users: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     @property
     def changes(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.action.changes)
+
+    @property
+    def reboots(self) -> bool:
+        """Whether the plan restarts the host."""
+        return any(step.action is Action.REBOOT for step in self.steps)
 
     def step(self, component: str) -> Step:
         """The step of that component; KeyError where there is none."""
@@ -74,11 +121,3 @@ class Plan:
     def step_changes(self, component: str) -> bool:
         """Whether that step is in the plan and changes the host."""
         return any(step.component == component for step in self.changes)
-
-    def to_json(self) -> dict[str, Any]:
-        """The same object as plain data (the steps' private `data` left out: it may hold scripts)."""
-        plain = asdict(self)
-        for step in plain["steps"]:
-            step.pop("data")
-            step["action"] = step["action"].value
-        return plain

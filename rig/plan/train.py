@@ -10,6 +10,7 @@ from rig.training import training_settings
 
 from .context import Context
 from .env import current, envs_dir, record
+from .files import as_json
 from .model import Action, Step
 
 
@@ -64,8 +65,9 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
     wanted = f"wheel {spec['wheels'][0]['name']}, else SDPA" if spec["wheels"] else "SDPA"
     why = "an attempt: kept only if it imports and works" if spec["wheels"] else "; ".join(spec["rejected"])
     if env_changes or not made:
-        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why, later=env_changes,
-                    data=spec, bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
+        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
+                    known_after="env" if env_changes else "", data=spec,
+                    bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
     now = f"{made.get('attention')}"
     if made.get("fingerprint") == spec["fingerprint"]:
         return Step("flash_attn", "flash-attn", now, now, Action.NONE,
@@ -76,17 +78,19 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
 
 def _training(ctx: Context, env_changes: bool) -> Step:
     want, have = settings(ctx), record(ctx, "training")
+    path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
     data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}"}
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"the guide's settings for {want['for']}", later=env_changes, data=data)
+                    f"the guide's settings for {want['for']}", known_after="env" if env_changes else "", data=data,
+                    files=as_json(path, None, want))
     if have == want:
         return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}",
                     data=data)
     changed = ", ".join(sorted(key for key in want if want.get(key) != have.get(key)))
     return Step("training", "training.json", "other", said, Action.CHANGE, f"differs in: {changed}",
-                data=data)
+                data=data, files=as_json(path, have, want))
 
 
 def _verify(ctx: Context, env_changes: bool) -> Step:
@@ -94,8 +98,8 @@ def _verify(ctx: Context, env_changes: bool) -> Step:
     if ctx.knobs.verify == "never":
         return Step("verify", title, "-", "-", Action.NA, "verify=never")
     if env_changes or not made:
-        return Step("verify", title, "none", "on record", Action.ADD, "nothing has proved this env yet",
-                    later=env_changes)
+        return Step("verify", title, "none", "result", Action.ADD, "nothing has proved this env yet",
+                    known_after="env" if env_changes else "")
     said = summary(made)
     if ctx.knobs.verify == "always":
         return Step("verify", title, said, "on record", Action.CHANGE, "verify=always")

@@ -57,7 +57,8 @@ class Lab:
 
     def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = 600, inventory: str = "lab",
                 **environment: str) -> Run:
-        env = {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160", **environment}
+        env = {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160",
+               "XDG_STATE_HOME": str(self.folder / "state"), **environment}
         # gevent's subprocess, once something imported it, takes `input` or `stdin` but never both.
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         done = subprocess.run([sys.executable, "-m", "pyinfra", f"inventories/{inventory}.py", *arguments], cwd=REPO,

@@ -17,7 +17,7 @@ from facts.cuda import CudaToolkits
 from facts.driver import NvidiaDriver
 from facts.env import EnvPackages
 from facts.gpu import Gpus, PciGpus
-from facts.probe import EMPTY, HostState
+from facts.probe import EMPTY, TEXT_MAX, HostState
 
 SHELLS = [shell for shell in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
 each_shell = pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
@@ -68,6 +68,8 @@ def test_the_composite_on_this_machine(shell: list[str]) -> None:
     assert state["host"]["cores"] > 0 and state["host"]["memory_mib"] > 100
     assert len(state["files"]["/etc/passwd"]) == 64
     assert (state["files"]["/nope"], state["files"]["/etc"]) == (None, "unreadable")
+    small = Path("/etc/passwd").stat().st_size <= TEXT_MAX
+    assert state["texts"] == ({"/etc/passwd": Path("/etc/passwd").read_text()} if small else {})
     json.dumps(state)
 
 
