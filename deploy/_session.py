@@ -37,7 +37,7 @@ def context(host: Host) -> Context:
         wanted = knobs(host)
         # No sudo, whatever the operation around it uses: the facts need none.
         state = host.get_fact(HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
-                              files=watched(), _sudo=False, _timeout=wanted.timeout_probe)
+                              data_dir=wanted.data_dir, files=watched(), _sudo=False, _timeout=wanted.timeout_probe)
         if not state or not state.get("host"):
             raise ProbeFailed(f"the probe brought nothing from {host.name}")
         if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):

@@ -11,6 +11,7 @@ from rig.plan import Context, Step
 
 from . import _session
 from ._converge import converge, script
+from ._place import exports
 
 
 @deploy("Conda")
@@ -26,12 +27,13 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
     base = (ctx.knobs.source_miniforge or release.url).rstrip("/")
     digest = ctx.knobs.source_miniforge_sha256 or release.sha256
     # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
-    yield script(f"""prefix={shlex.quote(step.data["prefix"])}
+    yield script(f"""{exports(ctx)}prefix={shlex.quote(step.data["prefix"])}
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 {download(f"{base}/{name}", '"$dir/installer.sh"')}
 echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet - || {{
   echo "qwen-rig: {name} from {base} isn't the file that is expected: check source_miniforge"
   exit 1; }}
+mkdir -p "$(dirname "$prefix")"
 [ ! -e "$prefix" ] || mv "$prefix" "$prefix.unfinished.$$"
 bash "$dir/installer.sh" -b -p "$prefix"
 rm -rf "$prefix".unfinished.*

@@ -13,6 +13,7 @@ from rig.plan import Context, Step
 from rig.plan.env import envs_dir
 
 from ._converge import converge, script
+from ._place import exports
 
 
 @deploy("flash-attn")
@@ -26,7 +27,7 @@ def on_host(ctx: Context, program: str, arguments: str, seconds: int) -> StringC
     env = f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
     if ctx.state["env"] and not ctx.state["env"]["target"]:
         env = ctx.state["env"]["path"]
-    return script(f"""env={shlex.quote(env)}
+    return script(f"""{exports(ctx)}env={shlex.quote(env)}
 mkdir -p "$env/.rig"
 cat > "$env/.rig/{program}"
 "$env/bin/python" "$env/.rig/{program}" {arguments}

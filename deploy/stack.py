@@ -16,6 +16,7 @@ from rig.plan.env import envs_dir, prefix
 
 from . import _session
 from ._converge import converge, script
+from ._place import exports
 
 
 @deploy("Env")
@@ -51,7 +52,7 @@ def _installers(ctx: Context) -> str:
     version = lock.split("==", 1)[1].split()[0]
     index = _index(knobs)
     uv_index = index.replace("--trusted-host", "--allow-insecure-host")
-    return f"""
+    return f"""{exports(ctx)}
 cache=${{XDG_CACHE_HOME:-$HOME/.cache}}/qwen-rig
 uv=$cache/uv-{version}/bin/uv
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120

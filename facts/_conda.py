@@ -7,15 +7,26 @@ import re
 import shlex
 from typing import Any
 
-from . import _dist, _sh
+from . import _disk, _dist, _sh
 
 RECORDS = ("env", "flash_attn", "verify", "training")
 
 
-def find(conda_prefix: str | None) -> str:
-    """Shell that leaves in $condas one prefix a line, each real folder once, the asked-for one first."""
+PLACE = "qwen-rig"  # our folder on a data disk: envs/, miniforge3/, caches
+
+
+def find(conda_prefix: str | None, data_dir: str | None = None) -> str:
+    """Shell that leaves in $condas one prefix a line, each real folder once, the asked-for one first; and in $places
+    our folders on data disks, that of `data_dir` first.
+    """
     first = shlex.quote((conda_prefix or "").rstrip("/"))
+    asked = shlex.quote(f"{data_dir.rstrip('/')}/{PLACE}" if data_dir else "")
     return rf"""
+places=$([ -d {asked} ] && echo {asked}
+  while read -r device m type rest; do
+    case $type in {_disk.NETWORK}) continue ;; esac
+    [ "$m/{PLACE}" != {asked} ] && [ -d "$m/{PLACE}" ] && printf '%s\n' "$m/{PLACE}"
+  done </proc/self/mounts)
 condas= seen=:
 conda=$(command -v conda); conda=$(readlink -f "${{conda:-/}}")
 nl='
@@ -24,6 +35,7 @@ IFS=$nl; set -f
 for p in {first} "${{CONDA_EXE%/bin/conda}}" \
   $(case $conda in (*/bin/conda|*/condabin/conda) echo "${{conda%/*/conda}}" ;; esac) \
   "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" \
+  $(for p in $places; do echo "$p/miniforge3"; done) \
   "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
   /opt/miniconda3 /opt/anaconda3 /root/miniforge3 /root/miniconda3 \
   $(while read -r e || [ -n "$e" ]; do
@@ -76,7 +88,7 @@ def env_sections(env_name: str) -> dict[str, str]:
     records = " ".join(RECORDS)
     each = r"""IFS='
 '
-for d in $(for p in $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"; do"""
+for d in $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"; do"""
     return {
         "env": f"""{_dist.SHELL}
 {each}
@@ -133,17 +145,25 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
     return found, problem
 
 
-def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]],
-            conda_prefix: str | None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]], conda_prefix: str | None,
+            data_dir: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The conda that holds the env first, and that env.
 
     Whoever looks for "the" conda takes the first sound one, and so meets the env that is there. Where a prefix is
-    asked for, only its env counts, or the one in ~/.conda/envs (conda's own place beside a read-only prefix).
+    asked for, only its env counts, or the one in ~/.conda/envs (conda's own place beside a read-only prefix). One on
+    a data disk was put there by us, for want of room elsewhere: it comes first; where such a disk is asked for, only
+    what lies there counts.
     """
+    placed = next((e for e in envs if f"/{PLACE}/envs/" in e["path"]), None)
     home = {conda["prefix"]: next((e for e in envs if e["path"].startswith(conda["prefix"] + "/envs/")), None)
             for conda in condas}
     ordered = sorted(condas, key=lambda c: (c["prefix"] != (conda_prefix or "").rstrip("/"),
                                             not (c["sound"] and home[c["prefix"]])))
+    if data_dir:
+        root = f"{data_dir.rstrip('/')}/{PLACE}/envs/"
+        return ordered, next((e for e in envs if e["path"].startswith(root)), None)
+    if placed and not conda_prefix:
+        return ordered, placed
     for conda in ordered:
         if conda["sound"] and conda["writable"] and (env := home[conda["prefix"]]):
             return ordered, env

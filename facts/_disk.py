@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
+# File systems that another machine serves: one that is gone hangs whoever touches it, and locks on them are no sure
+# thing. The last four are how clouds and hypervisors hand such volumes in.
+NETWORK = "nfs*|cifs|smb*|ceph|glusterfs|lustre|beegfs|fuse.*|9p|virtiofs|afs"
 # A dead network mount makes df wait for ever: then only the local ones. The second df names places whose mount a
 # df without arguments may leave out as a duplicate.
 SECTIONS = {
@@ -13,6 +15,12 @@ lim df -P -k; [ $? -ge 124 ] && lim df -P -k -l
 lim df -P -k "$HOME" /tmp /var/cache/apt
 """,
     "host.mounts": "cat /proc/self/mounts || cat /proc/mounts",
+    "host.writable": f"""
+while read -r device m type rest; do
+  case $type in {NETWORK}) continue ;; esac
+  [ -d "$m" ] && [ -w "$m" ] && printf '%s\\n' "$m"
+done </proc/self/mounts
+""",
 }
 
 # Not disks, though df shows them; and tmpfs that is the kernel's or a service's own.
@@ -28,8 +36,12 @@ def _unescape(path: str) -> str:
     return path
 
 
-def read(df: str, mounts: str) -> list[dict[str, Any]]:
-    """`{mount, fstype, size_mib, free_mib}` of each real file system, by mount. Raises ValueError without `/`."""
+def read(df: str, mounts: str, writable: str = "") -> list[dict[str, Any]]:
+    """`{mount, fstype, size_mib, free_mib, writable}` of each real file system, by mount. ValueError without `/`.
+
+    `writable`: whether we may make a folder there; False also on another machine's file systems: those aren't asked.
+    """
+    ours = set(writable.splitlines())
     types: dict[str, str] = {}
     for line in mounts.splitlines():
         words = line.split(" ")
@@ -47,13 +59,7 @@ def read(df: str, mounts: str) -> list[dict[str, Any]]:
         if fstype in _PSEUDO or system or int(words[at - 3]) < 1024:
             continue
         found[mount] = {"mount": mount, "fstype": fstype, "size_mib": int(words[at - 3]) // 1024,
-                        "free_mib": max(0, int(words[at - 1])) // 1024}
+                        "free_mib": max(0, int(words[at - 1])) // 1024, "writable": mount in ours}
     if "/" not in found:
         raise ValueError("df shows no file system at /")
     return [found[mount] for mount in sorted(found)]
-
-
-def free_mib_at(disks: Iterable[Mapping[str, Any]], path: str) -> int | None:
-    """Free MiB on the file system that holds a path (which need not exist yet); None where none is known."""
-    holding = [d for d in disks if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
-    return max(holding, key=lambda d: len(d["mount"]))["free_mib"] if holding else None

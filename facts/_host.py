@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _cgroup, _disk, _dpkg, _kind, _sh, _users
-from ._disk import free_mib_at
 
-__all__ = ["EMPTY", "SECTIONS", "free_mib_at", "read"]
+__all__ = ["EMPTY", "SECTIONS", "read"]
 
 TOOLS = ("curl", "wget", "gpg", "apt-get", "flock", "timeout", "bzip2", "update-initramfs", "dkms", "python3",
          "nvidia-smi")
@@ -125,7 +124,7 @@ def read(text: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         "os": lambda: {"os": os_release(text["host.os"])},
         "system": lambda: _system(text["host.system"]),
         "secure_boot": lambda: {"secure_boot": secure_boot(text["host.secure_boot"])},
-        "disks": lambda: {"disks": _disk.read(text["host.df"], text["host.mounts"])},
+        "disks": lambda: {"disks": _disk.read(text["host.df"], text["host.mounts"], text.get("host.writable", ""))},
         "limits": lambda: _limits(text["host.limits"]),
         "compilers": lambda: {"compilers": _compilers(text["host.compilers"])},
         "user": lambda: _user(text["host.user"]),

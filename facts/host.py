@@ -26,7 +26,7 @@ class Host(ProbeFact[dict[str, Any]]):
          "kernel": "6.1.0-18-amd64", "arch": "x86_64", "glibc": "2.36", "boot_id": "0f3c…",
          "machine": "8d1f0c…", "hostname": "lab-01",
          "uptime_s": 8123, "time": 1764000000, "headers": True, "secure_boot": "disabled",
-         "disks": [{"mount": "/", "fstype": "ext4", "size_mib": 953869, "free_mib": 712004}],
+         "disks": [{"mount": "/", "fstype": "ext4", "size_mib": 953869, "free_mib": 712004, "writable": True}],
          "memory_mib": 64216, "cores": 16.0, "compilers": {"gcc": "12.2.0", "g++": None},
          "user": {"name": "rig", "uid": 1000, "home": "/home/rig"}, "sudo": "passwordless", "display_manager": None,
          "gpu_users": [{"pid": 4711, "user": "ann", "name": "python3"}],

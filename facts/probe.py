@@ -102,13 +102,14 @@ class HostState(ProbeFact[dict[str, Any]]):
         return {**copy.deepcopy(EMPTY), "problems": {"probe": "the host printed nothing"}}
 
     def command(self, env_name: str = "qwen-train", conda_prefix: str | None = None,
-                files: Iterable[str] | str = ()) -> str:
+                data_dir: str | None = None, files: Iterable[str] | str = ()) -> str:
         """`files`: paths whose sha256 and text are wanted (a string holds one, or several with commas between)."""
         paths = files.split(",") if isinstance(files, str) else tuple(files)
         sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
                     **_conda.env_sections(env_name), "files": _files(paths), "texts": _texts(paths),
-                    "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}"}
-        return _sh.script(sections, SETUP + _conda.find(conda_prefix))
+                    "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}",
+                    "asked_data": f"printf '%s\\n' {shlex.quote(data_dir or '')}"}
+        return _sh.script(sections, SETUP + _conda.find(conda_prefix, data_dir))
 
     def read(self, text: Mapping[str, str]) -> dict[str, Any]:
         """The state. Never raises for what a host says."""
@@ -132,7 +133,8 @@ class HostState(ProbeFact[dict[str, Any]]):
                 state[part], problem = parsed
             if problem:
                 problems[part] = problem
-        state["conda"], state["env"] = _conda.arrange(state["conda"], state["env"] or [], text.get("asked"))
+        state["conda"], state["env"] = _conda.arrange(state["conda"], state["env"] or [], text.get("asked"),
+                                                       text.get("asked_data", "").strip())
         if _sh.END not in text:
             problems["probe"] = "the probe's output breaks off"
         state["problems"] = problems

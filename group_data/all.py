@@ -12,6 +12,8 @@ stack = "guide"  # a name in rig/data/stacks/, or the path of your own file
 python = "3.10"  # of the env: 3.10, 3.11 or 3.12 (the lock holds for all three)
 env_name = "qwen-train"  # the conda env
 conda_prefix = None  # None: adopt the first sound conda that is there, else ~/miniforge3
+data_dir = None  # env, caches and HF_HOME go to its folder qwen-rig; None: below conda or home, and to the roomiest
+#                  local disk that you may write to where there is too little room for the stack
 installer = "auto"  # auto: uv, and pip where uv can't be had · uv · pip
 
 # -- The machine -------------------------------------------------------------------------------------

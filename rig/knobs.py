@@ -34,6 +34,7 @@ class Knobs:
     python: str
     env_name: str
     conda_prefix: str | None
+    data_dir: str | None
     installer: str
     nvidia_driver: str
     nvidia_driver_branch: int

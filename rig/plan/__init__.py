@@ -10,7 +10,7 @@ from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
 
-from . import driver, env, since, tools, train
+from . import driver, env, place, since, tools, train
 from .context import Context
 from .model import Action, Applied, Plan, Refusal, Step
 
@@ -35,7 +35,7 @@ def make_plan(ctx: Context) -> Plan:
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env)]
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
-    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx)), **_about(ctx))
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx, changes_env)), **_about(ctx))
 
 
 def _about(ctx: Context) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
     return []
 
 
-def _caveats(ctx: Context) -> list[str]:
+def _caveats(ctx: Context, changes_env: bool) -> list[str]:
     """What is no step and no refusal, and still must be said."""
-    said = []
+    said = place.caveats(ctx, env.envs_dir(ctx)) if changes_env else []
     if ctx.machine["display_manager"] and any(s.action.changes for s in driver.steps(ctx)):
         said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
     if ctx.machine["gpu_users"]:

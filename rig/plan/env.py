@@ -10,6 +10,7 @@ from packaging.version import Version
 
 from .context import Context, gib, version
 from .model import Action, Refusal, Step
+from .place import data_folder, disk_at, usable
 
 
 def conda(ctx: Context) -> Mapping[str, Any] | None:
@@ -23,11 +24,16 @@ def conda(ctx: Context) -> Mapping[str, Any] | None:
 def prefix(ctx: Context) -> str:
     """Where that conda is, or will be."""
     found = conda(ctx)
-    return str(found["prefix"]) if found else ctx.knobs.conda_prefix or f"{ctx.machine['user']['home']}/miniforge3"
+    home = data_folder(ctx) or ctx.machine["user"]["home"]
+    return str(found["prefix"]) if found else ctx.knobs.conda_prefix or f"{home}/miniforge3"
 
 
 def envs_dir(ctx: Context) -> str:
-    """Where the env goes: beside the others, or under the user's own ~/.conda where conda isn't ours to write."""
+    """Where the env goes: to the data disk where one is used; else beside the others, or under the user's own
+    ~/.conda where conda isn't ours to write.
+    """
+    if folder := data_folder(ctx):
+        return f"{folder}/envs"
     found = conda(ctx)
     if found and not found["writable"]:
         return f"{ctx.machine['user']['home']}/.conda/envs"
@@ -170,17 +176,11 @@ def refusals(ctx: Context, env: Step) -> list[Refusal]:
     if env.data.get("mode") != "build":
         return []
     place = envs_dir(ctx)
-    mount, free = _free_at(ctx.state["host"]["disks"], place)
-    need = ctx.stack.disk_mib
-    if free is None or free >= need:
+    disk, need = disk_at(ctx, place), ctx.stack.disk_mib
+    if disk is None or disk["free_mib"] >= need:
         return []
-    roomy = [d["mount"] for d in ctx.state["host"]["disks"] if d["free_mib"] >= need]
-    remedy = f"set conda_prefix to a folder on {roomy[0]}" if roomy else f"free {gib(need - free)} there"
-    return [Refusal(f"{mount} has {gib(free)} free, and stack {ctx.stack.name} takes {gib(need)} at {place}", remedy)]
-
-
-def _free_at(disks: list[Mapping[str, Any]], path: str) -> tuple[str, int | None]:
-    """The mount that holds a path, and its free MiB (None where no mount is known)."""
-    holding = [d for d in disks if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
-    best = max(holding, key=lambda d: len(d["mount"]), default=None)
-    return (best["mount"], best["free_mib"]) if best else ("/", None)
+    free = disk["free_mib"]
+    roomy = [d["mount"] for d in ctx.machine["disks"] if d["free_mib"] >= need and usable(d)]
+    remedy = f"set data_dir to a folder on {roomy[0]}" if roomy else f"free {gib(need - free)} there"
+    return [Refusal(f"{disk['mount']} has {gib(free)} free, and stack {ctx.stack.name} takes {gib(need)} at {place}",
+                    remedy)]

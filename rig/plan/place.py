@@ -1,0 +1,77 @@
+"""Where env, caches and HF_HOME lie: below conda or the home, or on a data disk where the root is small. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .context import Context
+
+PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that name (facts/_conda.py)
+
+
+def data_folder(ctx: Context) -> str | None:
+    """Our folder on the data disk that is used, or None where none is wanted.
+
+    In this order: the disk that `data_dir` names; the one that an env of ours lies on already; none where
+    `conda_prefix` says where things go, where an env is elsewhere, or where the home's disk has room for the stack;
+    else the roomiest disk that has room and that we may write to.
+    """
+    if ctx.knobs.data_dir:
+        return f"{ctx.knobs.data_dir.rstrip('/')}/{PLACE}"
+    if ctx.knobs.conda_prefix:
+        return None
+    places = [g["path"] for g in ctx.state["generations"]] + ([ctx.state["env"]["path"]] if ctx.state["env"] else [])
+    if placed := next((path for path in places if f"/{PLACE}/envs/" in path), None):
+        return placed.rpartition("/envs/")[0]
+    if ctx.state["env"]:
+        return None
+    home = disk_at(ctx, ctx.machine["user"]["home"])
+    need = ctx.stack.disk_mib
+    if home is None or home["free_mib"] >= need:
+        return None
+    roomy = [d for d in ctx.machine["disks"] if d.get("writable") and d["free_mib"] >= need and usable(d)]
+    best = max(roomy, key=lambda d: d["free_mib"], default=None)
+    return f"{best['mount'].rstrip('/')}/{PLACE}" if best else None
+
+
+def usable(disk: Mapping[str, Any]) -> bool:
+    """Whether what is written there is still there tomorrow: memory isn't a disk, and / is where the trouble began."""
+    return disk["fstype"] != "tmpfs" and disk["mount"] not in ("/", "/tmp", "/var/tmp", "/boot")
+
+
+def disk_at(ctx: Context, path: str) -> Mapping[str, Any] | None:
+    """The file system that holds a path (which need not be there yet); None where none is known."""
+    holding = [d for d in ctx.machine["disks"]
+               if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
+    return max(holding, key=lambda d: len(d["mount"]), default=None)
+
+
+def hf_home(ctx: Context) -> str | None:
+    """HF_HOME where models should go to the data disk; None: the library's own default."""
+    folder = data_folder(ctx)
+    return f"{folder}/huggingface" if folder else None
+
+
+def environment(ctx: Context) -> dict[str, str]:
+    """Variables that send caches and temporary files to the data disk; empty where none is used.
+
+    Caches and env on one file system let uv link files instead of copying them.
+    """
+    folder = data_folder(ctx)
+    if folder is None:
+        return {}
+    return {"XDG_CACHE_HOME": f"{folder}/cache", "PIP_CACHE_DIR": f"{folder}/cache/pip",
+            "UV_CACHE_DIR": f"{folder}/cache/uv", "CONDA_PKGS_DIRS": f"{folder}/pkgs", "TMPDIR": f"{folder}/tmp",
+            "HF_HOME": f"{folder}/huggingface"}
+
+
+def caveats(ctx: Context, envs: str) -> list[str]:
+    """What a stop of a rented container would lose. Said while an env is still to be made."""
+    if ctx.machine["kind"] != "container":
+        return []
+    disk = disk_at(ctx, envs)
+    if disk is None or disk["mount"] == "/":
+        return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
+                "along; data_dir=FOLDER puts them on a disk that stays"]
+    return [f"env, caches and HF_HOME lie on {disk['mount']}; all else on this container's / may go when it is stopped"]
