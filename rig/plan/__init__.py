@@ -35,7 +35,8 @@ def make_plan(ctx: Context) -> Plan:
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env)]
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
-    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx, changes_env)), **_about(ctx))
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx, changes_env)),
+                **_about(ctx))
 
 
 def _about(ctx: Context) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def data_folder(ctx: Context) -> str | None:
         return None
     places = [g["path"] for g in ctx.state["generations"]] + ([ctx.state["env"]["path"]] if ctx.state["env"] else [])
     if placed := next((path for path in places if f"/{PLACE}/envs/" in path), None):
-        return placed.rpartition("/envs/")[0]
+        return str(placed).rpartition("/envs/")[0]
     if ctx.state["env"]:
         return None
     home = disk_at(ctx, ctx.machine["user"]["home"])
