@@ -28,8 +28,10 @@ from pyinfra_cli.util import load_deploy_file, parse_cli_arg
 from rig import knobs
 from rig.cli import exits
 from rig.errors import RigError
+from rig.plan import Plan
+from rig.plan.document import of_all
 
-from . import _report
+from . import _board, _report, preview
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = ROOT / "deploy" / "5090.py"
@@ -38,8 +40,8 @@ MAIN = ROOT / "deploy" / "5090.py"
 class Door:
     """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, asked: dict[str, Any]) -> None:
+        self.state, self.asked = state, asked
 
     def prepare(self, deploy: Path = MAIN) -> None:
         """Load a deploy file for every connected host: each is probed and planned, the plans are shown."""
@@ -52,16 +54,32 @@ class Door:
             if self.state.active_hosts:
                 raise
 
+        _report.show_commands(list(self.state.inventory))
+
+    def plans(self) -> list[Plan]:
+        """The plans of the hosts that are left, in the inventory's order."""
+        return [_report.plans[host.name] for host in self.state.inventory
+                if host.name in _report.plans and host.name not in _report.cards]
+
+    def document(self) -> dict[str, Any]:
+        """All plans, and the failures of hosts that have none or are refused, as docs/plan.schema.json has them."""
+        names = [host.name for host in self.state.inventory]
+        failures = [{"host": name, "what": card.what, "remedy": card.remedy, "status": card.status}
+                    for name, card in _report.cards.items()]
+        return of_all([_report.plans[name] for name in names if name in _report.plans], failures, _report.now(),
+                      self.asked, _report.states, _report.commands)
+
     def execute(self) -> None:
         """Run what prepare() declared, on the hosts that are left."""
         if not self.state.active_hosts:
             return
         self.state.set_stage(StateStage.Execute)
-        try:
-            run_ops(self.state)
-        except PyinfraError:
-            if self.state.active_hosts:
-                raise
+        with _board.shown(_report.console, {plan.host: len(plan.changes) for plan in self.plans() if plan.changes}):
+            try:
+                run_ops(self.state)
+            except PyinfraError:
+                if self.state.active_hosts:
+                    raise
 
     def status(self, pending: bool = False) -> int:
         """The gravest of all hosts' outcomes (rig/cli/exits.py); `pending`: planned changes count as such."""
@@ -72,8 +90,12 @@ class Door:
 
 
 @contextmanager
-def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0) -> Iterator[Door]:
-    """A door to these hosts, connected. Raises RigError for bad input before any host is dialled."""
+def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
+           saved: dict[str, Any] | None = None) -> Iterator[Door]:
+    """A door to these hosts, connected. Raises RigError for bad input before any host is dialled.
+
+    `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
+    """
     override = dict(map(_pair, data))
     pyinfra.is_cli = True  # deploy/5090.py is written for pyinfra's command line: order by line, as there
     logging.getLogger("pyinfra").addHandler(logging.NullHandler())  # its words; ours are in _report
@@ -86,6 +108,8 @@ def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: i
     config = Config()
     ctx_config.set(config)
     _report.hook(state)
+    _report.tables = table
+    preview.saved = saved
     made = make_inventory(_file(inventory), cwd=str(ROOT), override_data=override)
     ctx_inventory.set(made)
     state.init(made, config, initial_limit=_limited(made, limit))
@@ -96,7 +120,7 @@ def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: i
         except PyinfraError:  # nobody could be reached; each has its card
             if state.active_hosts:
                 raise
-        yield Door(state)
+        yield Door(state, {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)})
         _report.end()
     finally:
         disconnect_all(state)

@@ -29,22 +29,25 @@ from rig.plan import Plan, Step
 from rig.plan.since import snapshot
 from rig.render import Card
 
-from . import _session
+from . import _board, _session
 
 LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
 TAIL = 15  # lines of a failing command that a card shows
 
 plans: dict[str, Plan] = {}
+states: dict[str, dict[str, Any]] = {}  # what each plan was made from (rig/plan/since.py)
 cards: dict[str, Card] = {}
 applied: dict[str, list[Step]] = defaultdict(list)
 caveats: dict[str, list[str]] = defaultdict(list)
 commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)  # component, title, lines: with -v
 _times: list[tuple[str, float]] = []  # what steps took, for the ledger
 _below: list[str] = []  # hosts whose cards wait for the plans to be shown
+_told: set[str] = set()  # hosts whose commands were shown
 _touched: set[str] = set()  # hosts that a step of this run has begun to change
 _running: dict[str, tuple[Step, float]] = {}
 _output: dict[str, list[str]] = defaultdict(list)
-_console = render.console()
+console = render.console()
+tables = True  # False: plans are told otherwise, as JSON
 
 
 def fail(host: str, what: str, remedy: str = "", later: bool = False, **more: Any) -> None:
@@ -54,32 +57,34 @@ def fail(host: str, what: str, remedy: str = "", later: bool = False, **more: An
         if later:
             _below.append(host)
         else:
-            _console.print(render.card(cards[host]))
+            console.print(render.card(cards[host]))
 
 
 def show(shown: list[Plan], notes: list[str], verbose: bool) -> None:
     """The plans of all hosts as one table, its last line the cost; below it the cards of those left out."""
-    if shown:
-        _console.print()
+    if shown and tables:
+        console.print()
         for note in notes:
-            _console.print(note, markup=False, style="yellow")
-        _console.print(render.plan_table(shown, verbose))
-        _console.print()
+            console.print(note, markup=False, style="yellow")
+        console.print(render.plan_table(shown, verbose))
+        console.print()
     for host in _below:
-        _console.print(render.card(cards[host]))
+        console.print(render.card(cards[host]))
 
 
 def show_commands(hosts: list[Host]) -> None:
     """What each host's steps would run; once."""
     for host in hosts:
-        if rows := commands.pop(host.name, None):
-            _console.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
+        if (rows := commands.get(host.name)) and host.name not in _told:
+            _told.add(host.name)
+            console.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
 
 
 def started(host: str, step: Step) -> None:
     """A step begins to change a host."""
     _touched.add(host)
     _running[host] = (step, time.monotonic())
+    _board.at(host, step.title)
 
 
 def said(host: str, lines: list[str]) -> None:
@@ -111,8 +116,9 @@ class Reporter(BaseStateCallback):
         step, since = _running.pop(host.name)
         took = time.monotonic() - since
         applied[host.name].append(step)
+        _board.done(host.name)
         _times.append((ledger.key(step, *_session.alike[host.name]), took))
-        _console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.past(step)}: "
+        console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.past(step)}: "
                        f"{step.now} → {step.wanted}  ({took:.0f} s)", markup=False)
 
     @staticmethod
@@ -132,7 +138,7 @@ def _look_again(state: State) -> None:
 
 def _keep(state: State) -> None:
     """Put on record how each host was left, and what its steps took."""
-    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    when = now()
     for host in state.inventory:
         ctx, where = _session.remembered(host), _session.address(host)
         if host.name in cards and (applied[host.name] or host.name in _touched):
@@ -141,6 +147,18 @@ def _keep(state: State) -> None:
             ledger.remember(host.name, where, when, snapshot(ctx))
     if _times:
         ledger.timed(_times)
+
+
+def now() -> str:
+    """The time, in UTC, as ISO 8601 has it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def progress(host: str, what: str) -> None:
+    """How far a long step is: on the board of a terminal, else a plain line."""
+    step, _ = _running.get(host, (None, 0.0))
+    if not _board.at(host, f"{step.title}: {what}" if step else what):
+        console.print(f"    {host}  {what}", markup=False)
 
 
 def _failures(state: State) -> None:
@@ -200,8 +218,8 @@ def end() -> None:
             rows.append((name, "✓ changed" if done else "✓ no change", words))
         elif name in plans:
             rows.append((name, "✓ planned", f"{len(plans[name].changes)} steps would change it"))
-    _console.print()
-    _console.print(render.report(rows, [f"{n}: {c}" for n, cs in caveats.items() for c in cs], _next(state)))
+    console.print()
+    console.print(render.report(rows, [f"{n}: {c}" for n, cs in caveats.items() for c in cs], _next(state)))
 
 
 def _next(state: State) -> list[str]:

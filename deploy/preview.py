@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state, host
 
 from rig import ledger, render
 from rig.errors import RigError
+from rig.plan import Plan
+from rig.plan.since import differences, snapshot
 
 from . import _report, _session
 
 _stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
+saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
 _expected: list[int] = []  # how many hosts there were when the first was prepared
+
+
+def _hold(plan: Plan) -> None:
+    """Refuse the current host unless its plan is the saved one."""
+    assert saved is not None
+    meant = next((row for row in saved["hosts"] if row["host"] == plan.host), None)
+    again = "look at it anew: rig plan --save FILE"
+    if meant is None:
+        _report.fail(plan.host, "the saved plan has nothing for it", again, later=True)
+    elif meant["fingerprint"] != plan.fingerprint:
+        rows = differences(meant["state"], _report.states[plan.host])
+        what = "; ".join(f"{row.what}: {row.was} → {row.now}" for row in rows[:4]) \
+            + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+        _report.fail(plan.host, f"it has changed since the plan was saved ({render.moment(saved['made'])}): {what}"
+                     if rows else "what is wanted of it (knobs, stack or rules) has changed since the plan was saved",
+                     again, later=True)
 
 
 def accepted() -> bool:
@@ -22,6 +43,9 @@ def accepted() -> bool:
     try:
         plan = ledger.estimated(_session.plan(host), *_session.alike[host.name])
         _report.plans[host.name] = plan
+        _report.states[host.name] = snapshot(_session.context(host))
+        if saved:
+            _hold(plan)
         if plan.step_changes("env"):
             stack = _session.context(host).stack
             _stacks[stack.name] = render.deviations(stack)

@@ -98,7 +98,7 @@ def drift(plan: Plan, verbose: bool = False) -> list[RenderableType]:
         Text(f"Changed since the last apply from here ({moment(plan.since)}), not by it:", style="magenta"), table]
     if len(shown) < len(plan.drift):
         blocks.append(Text(f"  and {len(plan.drift) - len(shown)} more: -v shows them", style="dim"))
-    return blocks + [Padding(diff(row.file), (0, 3)) for row in shown if row.file]
+    return blocks + [Padding(diff(row.file), (0, 3)) for row in shown if row.file and verbose]
 
 
 def moment(when: str | None) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = str(Path(__file__).resolve().parents[2] / "inventories" / "lab.py")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """-i, --limit and --data, as pyinfra has them."""
-    parser.add_argument("-i", "--inventory", metavar="FILE", default=str(ROOT / "inventories" / "lab.py"),
+    parser.add_argument("-i", "--inventory", metavar="FILE", default=DEFAULT,
                         help="inventory (.py), or a list of hosts in the form of lab.yml (default: inventories/lab.py)")
     parser.add_argument("--limit", metavar="HOST", action="append", default=[],
                         help="these hosts or groups only; may be given again")

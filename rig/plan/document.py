@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .files import redacted, unified
@@ -11,15 +11,18 @@ from .model import Drift, FileChange, Plan, Step
 FORM = 1  # of the document; a saved plan of another form is refused
 
 
-def of_plan(plan: Plan, commands: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """One host's plan as plain data; `commands` as `{component, lines}` where they were asked for."""
-    lines = {row["component"]: row["lines"] for row in commands}
+Commands = Sequence[tuple[str, str, list[str]]]  # component, title, what it would run
+
+
+def of_plan(plan: Plan, state: Mapping[str, Any] | None = None, commands: Commands = ()) -> dict[str, Any]:
+    """One host's plan as plain data, with the snapshot it was made from; `commands` where they were asked for."""
+    lines = {component: shown for component, _, shown in commands}
     return {
         "host": plan.host, "headline": plan.headline, "fingerprint": plan.fingerprint, "since": plan.since,
         "drift": [_drift(row) for row in plan.drift], "gpu_users": list(plan.gpu_users),
         "refusals": [{"what": row.what, "remedy": row.remedy} for row in plan.refusals],
         "steps": [_step(step, lines.get(step.component)) for step in plan.steps], "caveats": list(plan.caveats),
-        "reboots": plan.reboots, "seconds": seconds(plan),
+        "reboots": plan.reboots, "seconds": seconds(plan), "state": dict(state or {}),
     }
 
 
@@ -47,11 +50,11 @@ def _file(change: FileChange) -> dict[str, Any]:
     return {"path": change.path, "diff": unified(change)}
 
 
-def of_all(plans: Sequence[Plan], failures: Sequence[dict[str, Any]], made: str, asked: dict[str, Any],
-           commands: dict[str, list[dict[str, Any]]] | None = None) -> dict[str, Any]:
-    """The whole document: plans of all hosts, and what became of those that have none."""
+def of_all(plans: Sequence[Plan], failures: Sequence[dict[str, Any]], made: str, asked: Mapping[str, Any],
+           states: Mapping[str, Mapping[str, Any]], commands: Mapping[str, Commands]) -> dict[str, Any]:
+    """The whole document: plans of all hosts, and what became of those that have none or are refused."""
     return {
         "form": FORM, "made": made, **asked,
-        "hosts": [of_plan(plan, (commands or {}).get(plan.host, ())) for plan in plans],
+        "hosts": [of_plan(plan, states.get(plan.host), commands.get(plan.host, ())) for plan in plans],
         "failures": [{**row, "what": redacted(row["what"])} for row in failures],
     }

@@ -11,6 +11,7 @@ from typing import Any
 from rig.managed import GUARD, REPOSITORY
 
 from .context import Context
+from .files import dumped, redacted
 from .model import Drift, FileChange
 
 FORM = 1  # of the snapshot; a record of another form is passed over
@@ -31,11 +32,17 @@ def snapshot(ctx: Context) -> dict[str, Any]:
         "conda": {row["prefix"]: row["version"] for row in state["conda"] if row["sound"]},
         "env": {"path": env["path"], "target": env["target"], "python": env["python"], "torch": env["torch"],
                 "packages": dict(env["packages"])} if env else None,
-        "files": {path: state.get("texts", {}).get(path, digest) for path, digest in state["files"].items()
+        "files": {path: _text(state, path, digest) for path, digest in state["files"].items()
                   if path in (*GUARD, REPOSITORY)},
         "training": _record(ctx, "training"),
         "attention": _record(ctx, "flash_attn").get("attention"),
     }
+
+
+def _text(state: Mapping[str, Any], path: str, digest: str | None) -> str | None:
+    """A file's text without logins, its digest where the text isn't there."""
+    text = state.get("texts", {}).get(path)
+    return digest if text is None else redacted(text)
 
 
 def _record(ctx: Context, kind: str) -> Mapping[str, Any]:
@@ -55,9 +62,14 @@ def drift(ctx: Context) -> tuple[Drift, ...]:
 
     A machine of another id under the same name is not compared: it is another machine.
     """
-    now, before = snapshot(ctx), ctx.applied.snapshot if ctx.applied else None
+    before = ctx.applied.snapshot if ctx.applied else None
     if not before or before.get("form") != FORM:
         return ()
+    return differences(before, snapshot(ctx))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Drift, ...]:
+    """What differs between two snapshots, one Drift each."""
     if before["machine"] != now["machine"]:
         return (Drift("machine", before["machine"] or "no id", f"{now['machine'] or 'no id'}: another machine, or a "
                       "new installation"),)
@@ -78,14 +90,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     for path in sorted({*before["files"], *now["files"]}):
         was, there = before["files"].get(path), now["files"].get(path)
         if was != there:
-            yield Drift(path, "as we wrote it" if was else "absent", "altered" if there else "gone",
-                        FileChange(path, was, there or ""))
+            yield Drift(path, *_file_words(was, there), FileChange(path, was, there or ""))
     if before["training"] != now["training"]:
-        from .files import dumped
-
-        yield Drift("training.json", "as we wrote it" if before["training"] else "absent",
-                    "altered" if now["training"] else "gone",
+        yield Drift("training.json", *_file_words(before["training"], now["training"]),
                     FileChange("training.json", dumped(before["training"]), dumped(now["training"])))
+
+
+def _file_words(was: Any, there: Any) -> tuple[str, str]:
+    return ("there" if was else "absent"), ("altered" if was else "there") if there else "gone"
 
 
 def _uuids(snap: Mapping[str, Any]) -> bool:
