@@ -5,6 +5,7 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 from pyinfra.api.host import Host
@@ -42,6 +43,8 @@ def context(host: Host) -> Context:
             raise ProbeFailed(f"the probe brought nothing from {host.name}")
         if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
             state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
+        if state["host"]["time"]:
+            state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
         last = ledger.applied(host.name, address(host))
         _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last)
         alike[host.name] = (state["host"]["kind"], wanted.stack)

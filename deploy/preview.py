@@ -12,7 +12,7 @@ from rig.errors import RigError
 from rig.plan import Plan
 from rig.plan.since import differences, snapshot
 
-from . import _report, _session
+from . import _network, _report, _session
 
 _stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
 saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
@@ -41,7 +41,7 @@ def accepted() -> bool:
     if not _expected:
         _expected.append(len(state.active_hosts))
     try:
-        plan = ledger.estimated(_session.plan(host), *_session.alike[host.name])
+        plan = ledger.estimated(_network.checked(host, _session.plan(host)), *_session.alike[host.name])
         _report.plans[host.name] = plan
         _report.states[host.name] = snapshot(_session.context(host))
         if saved:

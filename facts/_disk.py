@@ -12,7 +12,7 @@ NETWORK = "nfs*|cifs|smb*|ceph|glusterfs|lustre|beegfs|fuse.*|9p|virtiofs|afs"
 SECTIONS = {
     "host.df": r"""
 lim df -P -k; [ $? -ge 124 ] && lim df -P -k -l
-lim df -P -k "$HOME" /tmp /var/cache/apt
+lim df -P -k "$HOME" /tmp "${TMPDIR:-/tmp}" /var/cache/apt
 """,
     "host.mounts": "cat /proc/self/mounts || cat /proc/mounts",
     "host.writable": f"""

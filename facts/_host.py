@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _cgroup, _disk, _dpkg, _kind, _sh, _users
+from . import _cgroup, _disk, _dpkg, _kind, _network, _sh, _users
 
 __all__ = ["EMPTY", "SECTIONS", "read"]
 
@@ -49,6 +49,7 @@ for t in {" ".join(TOOLS)}; do have $t && echo $t; done
     **_disk.SECTIONS,
     **_cgroup.SECTIONS,
     **_users.SECTIONS,
+    **_network.SECTIONS,
 }
 
 EMPTY: dict[str, Any] = {
@@ -58,7 +59,7 @@ EMPTY: dict[str, Any] = {
     "headers": False, "secure_boot": "unknown", "disks": [], "memory_mib": 0, "cores": 1.0,
     "compilers": {"gcc": None, "g++": None},
     "user": {"name": "", "uid": -1, "home": ""}, "sudo": "none", "display_manager": None, "gpu_users": [],
-    "apt_lock": None, "tools": dict.fromkeys(TOOLS, False),
+    "apt_lock": None, "tools": dict.fromkeys(TOOLS, False), "network": _network.EMPTY,
 }
 
 
@@ -132,6 +133,7 @@ def read(text: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         "gpu_users": lambda: {"gpu_users": _users.gpu_users(text["host.gpu_users"], text.get("smi.table", ""))},
         "apt_lock": lambda: {"apt_lock": _users.apt_lock(text["host.locks"])},
         "tools": lambda: {"tools": {name: name in text["host.tools"].split() for name in TOOLS}},
+        "network": lambda: {"network": _network.read(text.get("host.network", ""))},
     }
     found: dict[str, Any] = dict(EMPTY)
     problems: dict[str, str] = {}

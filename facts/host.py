@@ -31,7 +31,9 @@ class Host(ProbeFact[dict[str, Any]]):
          "user": {"name": "rig", "uid": 1000, "home": "/home/rig"}, "sudo": "passwordless", "display_manager": None,
          "gpu_users": [{"pid": 4711, "user": "ann", "name": "python3"}],
          "apt_lock": {"path": "/var/lib/dpkg/lock-frontend", "pid": 2180, "name": "unattended-upgr"},
-         "tools": {"curl": True, "wget": False, …}}
+         "tools": {"curl": True, "wget": False, …},
+         "network": {"proxies": {"http_proxy": "http://***@proxy:3128"}, "tmpdir": "/tmp", "pip_index": None,
+                     "nameservers": 1, "proxy_script": None}}
     """
 
     default = _host.EMPTY.copy

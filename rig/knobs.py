@@ -21,8 +21,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "flash_attn": ("auto", "wheel", "off"),
     "verify": ("auto", "always", "never"),
 }
-
-
 URLS = ("source_pip_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt", "source_flash_attn")
 
 
@@ -88,14 +86,24 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
     if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
-    if name in URLS and "://" not in value:
-        raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
+    if name in URLS:
+        _url(name, value, where)
     if name == "stack":
         try:
             stack_of(value).check()
         except RigError as error:
             raise RigError(error.what, where, error.remedy) from None
     return value
+
+
+def _url(name: str, value: str, where: str) -> None:
+    """Refuse what is no address, and one that would carry a password into command lines and logs."""
+    if "://" not in value:
+        raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
+    if "@" in value.split("://", 1)[1].split("/", 1)[0]:
+        raise RigError(f"{name} must hold no user or password", where, "put them into ~/.netrc on the host")
+    if set(value) & set(" \t\n'\"\\"):
+        raise RigError(f"{name} must be a URL, not {value!r}", where, "write spaces and quotes as %20, %27, %22")
 
 
 def read(data: Mapping[str, Any], where: str) -> Knobs:

@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
+
+from rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,9 +28,6 @@ else:
 
 DATA = Path(__file__).resolve().parent.parent / "rig" / "data"
 PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
-# manylinux tags as pip orders them: the newest glibc first (PEP 600); Ubuntu 22.04's 2.35 is the oldest we serve.
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)] + [
-    "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
 
 
 def main(stack: str) -> None:
@@ -89,20 +87,13 @@ def sizes(lock: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def wheel_size(package: Mapping[str, Any], python: str) -> int | None:
     """Bytes of the wheel that pip prefers on that Python, or None where none fits."""
-    ranks = {tag: rank for rank, tag in enumerate(tags(python))}
     best: tuple[int, int] | None = None
     for wheel in package.get("wheels", []):
         name = re.sub(r".*/", "", wheel["url"]).replace("%2B", "+")
         for tag in parse_wheel_filename(name)[3]:
-            if tag in ranks and (best is None or ranks[tag] < best[0]):
-                best = (ranks[tag], wheel["size"])
+            if (rank := ranks(python).get(tag)) is not None and (best is None or rank < best[0]):
+                best = (rank, wheel["size"])
     return best[1] if best else None
-
-
-def tags(python: str) -> Iterator[Tag]:
-    version = tuple(int(part) for part in python.split("."))
-    yield from cpython_tags(version, platforms=PLATFORMS)
-    yield from compatible_tags(version, interpreter=f"cp{''.join(python.split('.'))}", platforms=PLATFORMS)
 
 
 if __name__ == "__main__":

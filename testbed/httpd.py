@@ -9,6 +9,7 @@ import re
 import select
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from datetime import datetime, timezone
 from email.utils import formatdate, parsedate_to_datetime
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from .mirror import Distribution
@@ -26,6 +27,10 @@ from .wheels import Wheelhouse
 
 HANG_S = 900  # a hanging mirror lets go after this, so that nothing outlives a forgotten client
 PAYLOAD = re.compile(r"\.(deb|whl|sh|zst|gz|conda|bz2)$")  # what the -files faults break, indexes left sound
+# broken: 404. hang: no answer. lacking-NAME: 404 for what begins with that name. lying: payloads of the right length
+# with other bytes. slow: payloads that trickle. broken-files and hang-files: those payloads only.
+FAULTS = ("broken", "hang", "lacking", "lying", "slow")
+TRICKLE = 4096  # bytes every tenth of a second
 INSTALLER = re.compile(r"(?:[^/]+/)?(Miniforge3-[^/]+-Linux-x86_64\.sh)(\.sha256)?")
 
 
@@ -61,17 +66,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    fault = ""
 
     def do_GET(self) -> None:
         path = unquote(self.path.split("?", 1)[0].split("#", 1)[0]).lstrip("/")
         with self.server.lock:
             self.server.counts[(self.client_address[0], f"/{path}")] += 1
         first, _, rest = path.partition("/")
-        fault, _, payload_only = first.partition("-")
+        fault, _, only = first.partition("-")
+        self.fault = fault if PAYLOAD.search(rest) else ""
         if fault in ("broken", "hang"):
-            if payload_only != "files" or PAYLOAD.search(rest):
+            if only != "files" or PAYLOAD.search(rest):
                 self._fail(fault)
                 return
+        elif fault == "lacking" and f"/{only}" in f"/{rest}":
+            self._fail("broken")
+            return
+        if fault in FAULTS:
             first, _, rest = rest.partition("/")
         self._route(first, rest)
 
@@ -157,7 +168,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             if self.command == "GET" and end > start:
                 self.wfile.flush()
-                self.connection.sendfile(file, start, end - start)
+                if self.fault in ("lying", "slow"):
+                    self._faulty(file, start, end)
+                else:
+                    self.connection.sendfile(file, start, end - start)
+
+    def _faulty(self, file: BinaryIO, start: int, end: int) -> None:
+        file.seek(start)
+        for begin in range(start, end, TRICKLE):
+            piece = file.read(min(TRICKLE, end - begin))
+            if self.fault == "lying":
+                piece = bytes(255 - byte for byte in piece)
+            else:
+                time.sleep(0.1)
+            try:
+                self.wfile.write(piece)
+            except OSError:  # the client had enough
+                self.close_connection = True
+                return
 
     def _range(self, size: int) -> tuple[int, int]:
         """The one range that was asked for, half-open; all of it where none or a strange one was."""

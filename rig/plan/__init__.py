@@ -10,7 +10,7 @@ from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
 
-from . import driver, env, place, since, tools, train
+from . import driver, env, network, place, since, tools, train
 from .context import Context
 from .model import Action, Applied, Plan, Refusal, Step
 
@@ -33,10 +33,11 @@ def make_plan(ctx: Context) -> Plan:
     refused += env.refusals(ctx, env_step)
     changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env)]
+    refused += network.refusals(ctx, steps)
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
-    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), tuple(_caveats(ctx, changes_env)),
-                **_about(ctx))
+    said = (*_caveats(ctx, changes_env), *network.caveats(ctx))
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx))
 
 
 def _about(ctx: Context) -> dict[str, Any]:

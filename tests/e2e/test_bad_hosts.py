@@ -38,6 +38,7 @@ CASES = {
     "locked": Case("unattended-upgr", {}, {"timeout_apt_lock": 4}),
     "gone": Case("404", {}, {"source_nvidia_apt": "broken"}),
     "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang", "timeout_fetch": 5}),
+    "lacking": Case("1 of 6 locked files can't be had from", {}, {"source_pip_index": "lacking-six"}),
     "key": Case("could not connect", {}, {}),
     "down": Case("could not connect", {}, {}),
     "cable": Case("connection lost", {}, {}, untouched=False),
@@ -64,6 +65,8 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     for name, case in CASES.items():
         urls = {"source_nvidia_apt": getattr(served, case.data["source_nvidia_apt"]) + "/nvidia"} \
             if "source_nvidia_apt" in case.data else {}
+        if "source_pip_index" in case.data:
+            urls = {"source_pip_index": f"{served.base}/{case.data['source_pip_index']}/pypi/simple/"}
         lab.data["hosts"][name].update({**case.data, **urls})
     stranger = folder / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)

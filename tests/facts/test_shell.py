@@ -17,6 +17,7 @@ from facts.cuda import CudaToolkits
 from facts.driver import NvidiaDriver
 from facts.env import EnvPackages
 from facts.gpu import Gpus, PciGpus
+from facts.host import Host
 from facts.probe import EMPTY, TEXT_MAX, HostState
 
 SHELLS = [shell for shell in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
@@ -239,3 +240,15 @@ def test_pyinfra_hands_arguments_to_the_composite() -> None:
                           timeout=60, check=False)
     (_, hosts), = json.loads(done.stdout).items()
     assert hosts["@local"]["files"] == {"/nope": None}
+
+
+@each_shell
+def test_the_network_is_read_without_its_passwords(shell: list[str], tmp_path: Path) -> None:
+    _script(tmp_path / ".config/pip/pip.conf", "[global]\nindex-url = https://bob:secret@mirror.test/simple\n")
+    lines = _run(Host().command(), shell, HOME=str(tmp_path), XDG_CONFIG_HOME="", PIP_INDEX_URL="",
+                 TMPDIR=str(tmp_path), http_proxy="http://bob:secret@proxy.test:3128", no_proxy="127.0.0.1,.lan")
+    assert "secret" not in "\n".join(lines)
+    network = Host().process(lines)["network"]
+    assert network["proxies"]["http_proxy"] == "http://***@proxy.test:3128"
+    assert network["proxies"]["no_proxy"] == "127.0.0.1,.lan"
+    assert (network["pip_index"], network["tmpdir"]) == ("https://***@mirror.test/simple", str(tmp_path))

@@ -25,6 +25,7 @@ BARE: dict[str, Any] = {
         "memory_mib": 64_000, "cores": 16.0, "compilers": {"gcc": None, "g++": None},
         "user": {"name": "root", "uid": 0, "home": "/root"}, "sudo": "root", "display_manager": None,
         "gpu_users": [], "apt_lock": None, "tools": {"apt-get": True},
+        "network": {"proxies": {}, "tmpdir": "/tmp", "pip_index": None, "nameservers": 1, "proxy_script": None},
     },
     "pci_gpus": [], "gpus": [],
     "driver": {"loaded_version": None, "installed_version": None, "flavour": None, "cuda_version": None,

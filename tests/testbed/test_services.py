@@ -71,6 +71,16 @@ def test_faults(url: str) -> None:
         urllib.request.urlopen(f"{url}/hang/pypi/simple/", timeout=0.3)
 
 
+def test_a_mirror_that_lies_and_one_that_lacks(url: str) -> None:
+    page = get(f"{url}/lying/pypi/simple/some-thing/")[1]
+    assert DIGEST.encode() in page, "the page promises the right bytes"
+    status, body = get(f"{url}/lying/pypi/files/{WHEEL}")
+    assert status == 200 and len(body) == 4 and body != b"1234"
+    assert get(f"{url}/slow/pypi/files/{WHEEL}") == (200, b"1234")
+    assert get(f"{url}/lacking-some/pypi/simple/some-thing/")[0] == 404
+    assert get(f"{url}/lacking-other/pypi/simple/some-thing/")[0] == 200
+
+
 def test_counter(url: str) -> None:
     for _ in range(2):
         get(f"{url}/files/{WHEEL}")

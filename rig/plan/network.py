@@ -1,0 +1,63 @@
+"""What can be told of the network before anything is fetched: the clock, the disks that downloads land on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rig.network.limits import load_limits
+
+from .context import Context, gib
+from .env import envs_dir
+from .model import Refusal, Step
+from .place import disk_at, environment
+
+
+def fetches(steps: Sequence[Step]) -> bool:
+    """Whether these steps bring anything in from outside."""
+    return any(step.action.changes and (step.bytes or step.component in FETCHING) for step in steps)
+
+
+FETCHING = ("repository", "driver", "compilers", "toolkit", "conda", "env", "flash_attn")
+
+
+def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
+    """A clock so wrong that no certificate would hold; a cache's or temporary folder's disk too small."""
+    if not fetches(steps):
+        return []
+    found, offset = [], ctx.machine.get("clock_offset_s") or 0
+    if abs(offset) >= load_limits().clock_refuse_s:
+        remedy = ("it is its host's clock: tell the provider, or rent another" if ctx.foreign_kernel
+                  else "set it: `timedatectl set-ntp true`, or `date -s` as root")
+        found.append(Refusal(f"its clock is {_lag(offset)}: certificates and signatures would be refused", remedy))
+    env = next((step for step in steps if step.component == "env"), None)
+    return found + (_room(ctx) if env is not None and env.data.get("mode") == "build" else [])
+
+
+def caveats(ctx: Context) -> list[str]:
+    """A clock that is off, but not so far that anything fails by it."""
+    limits, offset = load_limits(), ctx.machine.get("clock_offset_s") or 0
+    if limits.clock_say_s <= abs(offset) < limits.clock_refuse_s:
+        return [f"its clock is {_lag(offset)}"]
+    return []
+
+
+def _lag(offset: int) -> str:
+    size = abs(offset)
+    unit, name = next((u, n) for u, n in ((86400 * 365, "year"), (86400, "day"), (3600, "hour"), (60, "minute"),
+                                          (1, "second")) if size >= u or u == 1)
+    count = size // unit
+    return f"{count} {name}{'s' * (count != 1)} {'behind' if offset < 0 else 'ahead of'} the controller's"
+
+
+def _room(ctx: Context) -> list[Refusal]:
+    """The downloads stay in a cache, and pip unpacks in its temporary folder: where these are on another disk than the
+    env, that disk needs room of its own."""
+    sent = environment(ctx)
+    places = [sent.get("XDG_CACHE_HOME", f"{ctx.machine['user']['home']}/.cache")]
+    if ctx.knobs.installer == "pip":  # uv unpacks in its cache
+        places.append(sent.get("TMPDIR") or (ctx.machine.get("network") or {}).get("tmpdir") or "/tmp")
+    need, env_disk = ctx.stack.cache_mib, disk_at(ctx, envs_dir(ctx))
+    return [Refusal(f"{disk['mount']} has {gib(disk['free_mib'])} free, and the downloads of stack {ctx.stack.name} "
+                    f"take {gib(need)} at {place}", "set data_dir to a folder on a bigger disk")
+            for place in places
+            if (disk := disk_at(ctx, place)) and disk != env_disk and disk["free_mib"] < need]

@@ -1,0 +1,126 @@
+"""The controller's look-up at an index, against real HTTP on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rig.lock import Requirement
+from rig.network import index, preflight
+from rig.network.index import File
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def locked(version: str, *files: str) -> Requirement:
+    return Requirement(version, tuple(f"sha256:{sha(file)}" for file in files), None)
+
+
+@dataclass
+class Site:
+    """Pages by path, as (media type, text), and what was asked for."""
+
+    pages: dict[str, tuple[str, str]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    made = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            kind, text = made.pages.get(self.path, ("", ""))
+            self.send_response(200 if kind else 404)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    made.url = f"http://127.0.0.1:{server.server_address[1]}/simple"
+    monkeypatch.setattr(preflight, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(preflight, "private_to_host", lambda url: False)  # this index is on loopback for the test only
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+def page(*files: str, fragment: bool = True) -> tuple[str, str]:
+    links = "".join(f'<a href="../../f/{file}{"#sha256=" + sha(file) if fragment else ""}">{file}</a>\n'
+                    for file in files)
+    return "text/html", f"<html>{links}</html>"
+
+
+def test_what_is_there_what_is_missing_and_what_has_other_bytes(site: Site) -> None:
+    site.pages = {
+        "/simple/six/": page("six-1.17.0-py2.py3-none-any.whl"),
+        "/simple/idna/": page("idna-3.9-py3-none-any.whl"),
+        "/simple/click/": page("click-8.1.8-py3-none-any.whl"),
+    }
+    wanted = {"six": locked("1.17.0", "six-1.17.0-py2.py3-none-any.whl"), "idna": locked("3.10", "x"),
+              "click": locked("8.1.8", "the true bytes"), "attrs": locked("25.3.0", "y")}
+    found = preflight.look(site.url, wanted, "3.10")
+    assert found.found["six"].url == f"{site.url.removesuffix('/simple')}/f/six-1.17.0-py2.py3-none-any.whl"
+    assert found.missing == {"idna": "no 3.10", "click": "other bytes than the lock's", "attrs": "404"}
+    assert found.unchecked is None
+
+
+def test_only_a_complete_answer_is_kept_and_only_for_its_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"six": locked("1.17.0", "six-1.17.0-py2.py3-none-any.whl")}
+    assert preflight.look(site.url, wanted, "3.10").missing
+    site.pages = {"/simple/six/": page("six-1.17.0-py2.py3-none-any.whl")}
+    first = preflight.look(site.url, wanted, "3.10")
+    assert not first.missing and preflight.look(site.url, wanted, "3.10") == first
+    assert len(site.asked) == 2, "the incomplete answer was asked again, the complete one kept"
+    now = preflight.time.time()
+    monkeypatch.setattr(preflight.time, "time", lambda: now + 7 * 3600)
+    preflight.look(site.url, wanted, "3.10")
+    assert len(site.asked) == 3
+
+
+def test_an_index_that_does_not_answer_is_not_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {name: locked("1.0", name) for name in ("a", "b", "c")}
+    silent = preflight.look("http://127.0.0.1:9/simple", wanted, "3.10")  # the discard port: nothing listens there
+    assert not silent.missing and "127.0.0.1:9" in (silent.unchecked or "")
+    monkeypatch.undo()
+    assert "host itself" in (preflight.look("http://localhost:3141/root/pypi", wanted, "3.10").unchecked or "")
+
+
+def test_the_json_form_with_sizes(site: Site) -> None:
+    file = "six-1.17.0-py2.py3-none-any.whl"
+    site.pages = {"/simple/six/": ("application/vnd.pypi.simple.v1+json", json.dumps(
+        {"files": [{"filename": file, "url": f"/f/{file}", "hashes": {"sha256": sha(file)}, "size": 11050}]}))}
+    found = preflight.look(site.url, {"six": locked("1.17.0", file)}, "3.12").found["six"]
+    assert (found.bytes, found.url) == (11050, f"{site.url.removesuffix('/simple')}/f/{file}")
+
+
+def test_the_file_that_pip_would_take() -> None:
+    names = ("aiohttp-3.14.5-cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+             "aiohttp-3.14.5-cp310-cp310-musllinux_1_2_x86_64.whl", "aiohttp-3.14.5-cp311-cp311-win_amd64.whl",
+             "aiohttp-3.14.5.tar.gz", "aiohttp-3.14.50-py3-none-any.whl", "aiohttp-weird.whl")
+    files = [File(name, f"u/{name}", sha(name), None) for name in names]
+    wanted = locked("3.14.5", *names)
+    assert index.best(files, "aiohttp", wanted, "3.10") == files[0]
+    assert index.best(files, "aiohttp", wanted, "3.11") == files[3], "no wheel for it: the source"
+    assert index.best(files[1:3], "aiohttp", wanted, "3.10") is None
+
+
+def test_pips_own_words_tell_its_default() -> None:
+    """Read from pip's help, so that no registry's address stands in our files."""
+    found = preflight.default_index()
+    assert found and found.startswith("https://")

@@ -1,0 +1,47 @@
+"""Clocks, caches' disks, addresses with passwords: refused before anything is touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import knobs
+from rig.errors import RigError
+from rig.plan import make_plan
+
+from .states import RTX5090, bare, context, with_driver
+
+
+@pytest.mark.parametrize(("offset", "refused", "said"), [
+    (-3 * 365 * 86400, "its clock is 3 years behind the controller's", ""),
+    (2 * 86400, "its clock is 2 days ahead of the controller's", ""),
+    (-400, "", "its clock is 6 minutes behind the controller's"),
+    (20, "", ""),
+])
+def test_a_clock_is_refused_said_or_left_alone(offset: int, refused: str, said: str) -> None:
+    plan = make_plan(context(bare(RTX5090, clock_offset_s=offset)))
+    assert [r.what for r in plan.refusals if "clock" in r.what] == (
+        [f"{refused}: certificates and signatures would be refused"] if refused else [])
+    assert [c for c in plan.caveats if "clock" in c] == ([said] if said else [])
+
+
+def test_in_a_container_the_clock_is_not_ours() -> None:
+    state = with_driver(bare(RTX5090, kind="container", clock_offset_s=-9 * 86400), "580.95.05", "open")
+    assert "rent another" in make_plan(context(state)).refusals[0].remedy
+
+
+@pytest.mark.parametrize(("free", "refused"), [(1000, True), (9000, False)])
+def test_downloads_need_room_in_home_where_the_env_is_elsewhere(free: int, refused: bool) -> None:
+    disks = [{"mount": "/", "fstype": "ext4", "size_mib": 20_000, "free_mib": free},
+             {"mount": "/data", "fstype": "ext4", "size_mib": 900_000, "free_mib": 800_000}]
+    plan = make_plan(context(bare(RTX5090, disks=disks), conda_prefix="/data/miniforge3"))
+    assert any("/root/.cache" in r.what for r in plan.refusals) is refused
+
+
+@pytest.mark.parametrize(("url", "said"), [
+    ("https://bob:secret@mirror.test/simple", "must hold no user or password"),
+    ("https://mirror.test/a b", "write spaces and quotes as"),
+])
+def test_an_address_carries_no_secret_and_no_quotes(url: str, said: str) -> None:
+    with pytest.raises(RigError, match=said) as caught:
+        knobs.check("source_pip_index", url)
+    assert "secret" not in str(caught.value)
