@@ -6,7 +6,9 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from pyinfra.api.host import Host
 
@@ -19,6 +21,7 @@ from rig.plan import Context, Plan, Step, make_context, make_plan
 from rig.rules import load_rules
 
 _contexts: dict[str, Context] = {}
+_last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
 
@@ -46,6 +49,7 @@ def context(host: Host) -> Context:
         if state["host"]["time"]:
             state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
         last = ledger.applied(host.name, address(host))
+        _last[host.name] = state
         _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last)
         alike[host.name] = (state["host"]["kind"], wanted.stack)
     return _contexts[host.name]
@@ -76,3 +80,8 @@ def remembered(host: Host) -> Context | None:
 def address(host: Host) -> str:
     """Where the host is; with its name, what the ledger knows it by."""
     return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"
+
+
+def last_state(name: str) -> Mapping[str, Any] | None:
+    """A host's state as last probed, whatever has changed since; None where it never was."""
+    return _last.get(name)

@@ -7,14 +7,15 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import _conda, _dist, _dpkg, _driver, _host, _nvcc, _pci, _sh
+from . import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _pci, _sh
 from ._fact import ProbeFact
 from .driver import SETUP
 from .gpu import listed
 
 EMPTY: dict[str, Any] = {
     "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
-    "generations": [], "dpkg": {}, "files": {}, "texts": {}, "problems": {},
+    "generations": [], "dpkg": {}, "files": {}, "texts": {}, "kernel_log": _klog.EMPTY, "driver_upgrade": None,
+    "problems": {},
 }
 TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we manage are far smaller
 
@@ -93,6 +94,8 @@ class HostState(ProbeFact[dict[str, Any]]):
          "dpkg": {"nvidia-open": "580.95.05-1"},
          "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"
          "texts": {"/etc/modprobe.d/x.conf": "blacklist nouveau\n"},   # of those that can be read and are small
+         "kernel_log": {…},      # facts.log.KernelLog
+         "driver_upgrade": None,  # facts.log.UnattendedDriverUpgrade
          "problems": {}}
     """
 
@@ -106,7 +109,7 @@ class HostState(ProbeFact[dict[str, Any]]):
         """`files`: paths whose sha256 and text are wanted (a string holds one, or several with commas between)."""
         paths = files.split(",") if isinstance(files, str) else tuple(files)
         sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
-                    **_conda.env_sections(env_name), "files": _files(paths), "texts": _texts(paths),
+                    **_klog.SECTIONS, **_conda.env_sections(env_name), "files": _files(paths), "texts": _texts(paths),
                     "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}",
                     "asked_data": f"printf '%s\\n' {shlex.quote(data_dir or '')}"}
         return _sh.script(sections, SETUP + _conda.find(conda_prefix, data_dir))
@@ -126,6 +129,8 @@ class HostState(ProbeFact[dict[str, Any]]):
             "dpkg": lambda: (_dpkg.read(text["dpkg"]), None),
             "files": lambda: (_digests(text["files"]), None),
             "texts": lambda: (_read_texts(text.get("texts", "")), None),
+            "kernel_log": lambda: (_klog.kernel(text.get("log.kernel", "")), None),
+            "driver_upgrade": lambda: (_klog.upgrade(text.get("log.apt", "")), None),
         }
         for part, parse in parts.items():
             parsed, problem = _sh.attempt(parse)

@@ -1,4 +1,4 @@
-"""Pure pieces: the key's fingerprint, the knobs' types, the causes' signatures, the files we manage."""
+"""Pure pieces: the key's fingerprint, the knobs' types, the files we manage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import causes, knobs, managed, openpgp
+from rig import knobs, managed, openpgp
 from rig.errors import RigError
 
 
@@ -48,20 +48,6 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     with pytest.raises(RigError, match=said) as caught:
         knobs.check(name, value, "lab.yml")
     assert name in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("line", "said"), [
-    ("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 2180 (unattended-upgr)",
-     "unattended-upgr (pid 2180)"),
-    ("OSError: [Errno 28] No space left on device", "disk is full"),
-    ("THESE PACKAGES DO NOT MATCH THE HASHES\nhash mismatch", "isn't the one that the lock names"),
-    ("qwen-rig: take another mirror", "take another mirror"),
-    ("curl: (6) Could not resolve host: github.com", "can't reach github.com"),
-    ("all is well", ""),
-])
-def test_causes(line: str, said: str) -> None:
-    found = causes.diagnose([line])
-    assert said in found and bool(found) == bool(said)
 
 
 def test_managed_files_are_watched() -> None:

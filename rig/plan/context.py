@@ -61,22 +61,8 @@ class Context:
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:
-        """Each GPU once: by PCI id where the kernel shows them, else as nvidia-smi lists them."""
-        by_slot = {_slot(row["pci_bus_id"]): row for row in self.state["gpus"]}
-        found = []
-        for pci in self.state["pci_gpus"]:
-            row = self.rules.gpu(pci["device_id"])
-            smi = by_slot.pop(_slot(pci["slot"]), {})
-            found.append(Gpu(
-                name=smi.get("name") or (row.name if row else f"NVIDIA GPU {pci['device_id']}"),
-                device_id=pci["device_id"],
-                compute_capability=version(smi.get("compute_capability")
-                                           or (row.compute_capability if row else None)),
-                memory_mib=smi.get("memory_mib") or (row.memory_mib if row else None),
-            ))
-        found += [Gpu(smi["name"], None, version(smi["compute_capability"]), smi["memory_mib"])
-                  for smi in by_slot.values()]
-        return tuple(found)
+        """Each GPU once."""
+        return gpus_of(self.state, self.rules)
 
     @cached_property
     def driver_floor(self) -> str:
@@ -90,6 +76,24 @@ class Context:
         driver = self.state["driver"]
         loaded = version(driver["loaded_version"])
         return driver["error"] is None and loaded is not None and loaded >= Version(self.driver_floor)
+
+
+def gpus_of(state: Mapping[str, Any], rules: Rules) -> tuple[Gpu, ...]:
+    """Each GPU of a host once: by PCI id where the kernel shows them, else as nvidia-smi lists them."""
+    by_slot = {_slot(row["pci_bus_id"]): row for row in state["gpus"]}
+    found = []
+    for pci in state["pci_gpus"]:
+        row = rules.gpu(pci["device_id"])
+        smi = by_slot.pop(_slot(pci["slot"]), {})
+        found.append(Gpu(
+            name=smi.get("name") or (row.name if row else f"NVIDIA GPU {pci['device_id']}"),
+            device_id=pci["device_id"],
+            compute_capability=version(smi.get("compute_capability") or (row.compute_capability if row else None)),
+            memory_mib=smi.get("memory_mib") or (row.memory_mib if row else None),
+        ))
+    found += [Gpu(smi["name"], None, version(smi["compute_capability"]), smi["memory_mib"])
+              for smi in by_slot.values()]
+    return tuple(found)
 
 
 def _slot(bus_id: str | None) -> str:

@@ -30,7 +30,8 @@ BARE: dict[str, Any] = {
     "pci_gpus": [], "gpus": [],
     "driver": {"loaded_version": None, "installed_version": None, "flavour": None, "cuda_version": None,
                "nouveau_loaded": False, "error": "not_installed", "excerpt": None, "installed_flavour": None},
-    "cuda": [], "conda": [], "env": None, "generations": [], "dpkg": {}, "files": {}, "problems": {},
+    "cuda": [], "conda": [], "env": None, "generations": [], "dpkg": {}, "files": {},
+    "kernel_log": {"source": "dmesg", "why_not": None, "lines": []}, "driver_upgrade": None, "problems": {},
 }
 
 
