@@ -10,6 +10,7 @@ import atexit
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,8 +23,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_state
 
-from rig import ledger, render
-from rig.causes import diagnose
+from rig import doctor, ledger, render
 from rig.cli import exits
 from rig.plan import Plan, Step
 from rig.plan.since import snapshot
@@ -50,9 +50,17 @@ console = render.console()
 tables = True  # False: plans are told otherwise, as JSON
 
 
-def fail(host: str, what: str, remedy: str = "", later: bool = False, **more: Any) -> None:
-    """Put a card on record for a host and show it, now or below the plans; a host gets one card, its first."""
+def fail(host: str, what: str, remedy: str = "", later: bool = False, said: Iterable[str] | None = None,
+         alone: bool = False, **more: Any) -> None:
+    """Put a card on record for a host and show it, now or below the plans; a host gets one card, its first.
+
+    What the host `said` goes to the doctor: his next step is then the card's, and `remedy` what there is without him.
+    `alone`: the host was probed just now, so that its state may tell the cause where its words don't.
+    """
     if host not in cards:
+        found = doctor.diagnose(said, _session.last_state(host), alone) if said is not None else None
+        if found:
+            remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
         cards[host] = Card(host, what, remedy, **more)
         if later:
             _below.append(host)
@@ -100,9 +108,9 @@ class Reporter(BaseStateCallback):
         if host.name in _running:  # on its way up after a reboot: waited for elsewhere
             return
         what = str(error.args[0] if error.args else error)
-        remedy = diagnose([what]) or "check address, port, user and key in lab.yml"
+        remedy = "check address, port, user and key in lab.yml"
         fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy,
-             status=exits.UNREACHABLE)
+             said=[what], status=exits.UNREACHABLE)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
@@ -172,10 +180,10 @@ def _failures(state: State) -> None:
                 names = ", ".join(state.get_op_meta(op_hash).names)
                 lines = meta.stdout_lines + meta.stderr_lines + _output[host.name]
                 commands = [str(command) for command in meta._commands or []]
-                what, remedy = f"{names} failed", diagnose(lines)
+                what = f"{names} failed"
                 if not lines:
                     what += ": the host said nothing (connection lost, or out of time)"
-                fail(host.name, what, remedy or "read the log, mend the cause, run the same command again",
+                fail(host.name, what, "read the log, mend the cause, run the same command again", said=lines,
                      command=_short(commands[-1]) if commands else "", tail=tuple(lines[-TAIL:]),
                      log=_log(host.name, names, commands, lines))
 

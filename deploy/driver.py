@@ -145,6 +145,6 @@ def _sound(host: Host) -> bool:
     if plan.refusals or plan.step("driver").action.changes or plan.step("reboot").action.changes or driver["error"]:
         said = driver["excerpt"] or driver["error"] or plan.step("driver").why
         _report.fail(host.name, f"after the reboot the driver still isn't right: {said}",
-                     "see `dmesg | grep -i nvrm` on the host")
+                     "see `dmesg | grep -i nvrm` on the host", said=[said], alone=True)
         return False
     return True

@@ -49,7 +49,7 @@ def _judge(state: State, host: Host) -> bool:
     if failed or not made:
         why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
         _report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
-                     status=exits.VERIFICATION)
+                     said=[why], alone=True, status=exits.VERIFICATION)
         return False
     skipped = [c["name"] for c in made["checks"] if c["status"] == "not_run"]
     if skipped:

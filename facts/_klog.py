@@ -45,7 +45,7 @@ def kernel(text: str) -> dict[str, Any]:
 
 
 def upgrade(text: str) -> dict[str, Any] | None:
-    """The newest unattended upgrade of the driver as `{when, packages: {name: [from, to]}}`; None where none is told."""
+    """The newest unattended upgrade of the driver as `{when, packages: {name: [from, to]}}`; None: none is told of."""
     when = re.search(r"^Start-Date:\s*(\S+)\s+(\S+)", text, re.MULTILINE)
     moved = re.findall(r"([\w.+-]*nvidia[\w.+-]*)(?::\w+)? \(([^,()]+), ([^,()]+)(?:, automatic)?\)", text)
     return {"when": f"{when[1]} {when[2]}", "packages": {name: [old, new] for name, old, new in moved}} \

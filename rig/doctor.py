@@ -5,7 +5,7 @@ A signature is a row of rig/data/doctor/*.yml:
   when      alternatives, any of which is enough: {says: regular expression over the text}, {facts: {sign: value or
             list of values}}, or both together. The signs are those of `signs()`.
   over      more general rows that are not told where this one is
-  cause, next   for people; {name} is a named group of the expression or a sign, ? where there is none
+  cause, next   for people; {name} is a named group of the expression or a sign, nothing where there is none
   source    where the text and its meaning are from
   captures  texts (or signs) on which the row fires, and no other; `made: true` where nobody captured the words
 """
@@ -154,7 +154,7 @@ def _fires(row: Signature, text: str, known: Mapping[str, Any], need_text: bool)
             continue
         groups = {key: value or "" for key, value in match.groupdict().items()} if match else {}
         fill = _Words({**{key: value for key, value in known.items() if value is not None}, **groups})
-        return Finding(row.name, row.cause.format_map(fill), row.next.format_map(fill), row.source,
+        return Finding(row.name, _filled(row.cause, fill), _filled(row.next, fill), row.source,
                        _line(text, match) if match else "")
     return None
 
@@ -166,4 +166,8 @@ def _line(text: str, match: re.Match[str]) -> str:
 
 class _Words(dict[str, Any]):
     def __missing__(self, key: str) -> str:
-        return "?"
+        return ""
+
+
+def _filled(text: str, fill: _Words) -> str:
+    return re.sub(r" +(?=[ ,.;:)]|$)|\(\)", "", text.format_map(fill)).strip()

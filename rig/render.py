@@ -45,6 +45,7 @@ class Card:
     tail: tuple[str, ...] = ()
     log: str = ""
     status: int = exits.FAILED
+    cause: str = ""
 
 
 def console() -> Console:
@@ -200,6 +201,8 @@ def card(found: Card) -> RenderableType:
     if found.command:
         lines.append(Text(f"$ {found.command}", style="dim"))
     lines += [Text(f"  {line}") for line in found.tail]
+    if found.cause:
+        lines.append(Text(f"cause: {found.cause}"))
     if found.remedy:
         lines.append(Text(f"→ {found.remedy}"))
     if found.log:

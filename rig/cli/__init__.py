@@ -17,7 +17,7 @@ from rig.errors import RigError
 from . import exits
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
-VERBS = ("plan", "apply", "host-keys")
+VERBS = ("plan", "apply", "doctor", "host-keys")
 
 
 class Verb(Protocol):
