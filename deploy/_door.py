@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from pyinfra_cli.util import load_deploy_file, parse_cli_arg
 from rig import knobs
 from rig.cli import exits
 from rig.errors import RigError
-from rig.plan import Plan
+from rig.plan import Plan, make_plan
 from rig.plan.document import of_all
 
-from . import _board, _report, preview
+from . import _board, _report, _session, preview
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = ROOT / "deploy" / "5090.py"
+UNDO = ROOT / "deploy" / "undo.py"
 
 
 class Door:
@@ -80,6 +82,13 @@ class Door:
             except PyinfraError:
                 if self.state.active_hosts:
                     raise
+
+    def now(self) -> list[Plan]:
+        """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""
+        contexts = [_session.remembered(host) for host in self.state.inventory.get_active_hosts()]
+        plans = [make_plan(replace(ctx, applied=None)) for ctx in contexts if ctx]
+        _report.show(plans, [], verbose=False)
+        return plans
 
     def status(self, pending: bool = False) -> int:
         """The gravest of all hosts' outcomes (rig/cli/exits.py); `pending`: planned changes count as such."""

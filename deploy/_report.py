@@ -234,11 +234,15 @@ def _next(state: State) -> list[str]:
     """Commands worth copying after this run, for the first host that came through."""
     for host in state.inventory:
         plan = plans.get(host.name)
-        if state.is_executing and plan and host.name not in cards:
+        if state.is_executing and plan and host.name not in cards and _has(plan, "training"):
             env = plan.step("training").data["env"]
             login = f"ssh {host.data.get('ssh_user') or 'USER'}@{host.data.get('ssh_hostname') or host.name}"
             return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help"]
     return []
+
+
+def _has(plan: Plan, component: str) -> bool:
+    return any(step.component == component for step in plan.steps)
 
 
 def install() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state, host
@@ -14,6 +15,7 @@ from rig.plan.since import differences, snapshot
 
 from . import _network, _report, _session
 
+T = TypeVar("T")
 _stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
 saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
 _expected: list[int] = []  # how many hosts there were when the first was prepared
@@ -40,26 +42,7 @@ def accepted() -> bool:
     state = ctx_state.get()
     if not _expected:
         _expected.append(len(state.active_hosts))
-    try:
-        plan = ledger.estimated(_network.checked(host, _session.plan(host)), *_session.alike[host.name])
-        _report.plans[host.name] = plan
-        _report.states[host.name] = snapshot(_session.context(host))
-        if saved:
-            _hold(plan)
-        if plan.step_changes("env"):
-            stack = _session.context(host).stack
-            _stacks[stack.name] = render.deviations(stack)
-        if plan.refusals:
-            what = "; ".join(refusal.what for refusal in plan.refusals)
-            remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))
-            _report.fail(host.name, f"refused: {what}", remedy, later=True)
-        _report.caveats[host.name] += plan.caveats
-    except _session.ProbeFailed as error:
-        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=True)
-    except RigError as error:
-        _report.fail(host.name, error.what, error.remedy, later=True)
-    except PyinfraError as error:  # the connection broke, or the fact's command failed
-        _report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=True)
+    probed(_plan)
     _expected[0] -= 1
     if _expected[0] == 0:
         inventory = [h.name for h in state.inventory if h.name in _report.plans]
@@ -69,3 +52,33 @@ def accepted() -> bool:
         state.fail_hosts({state.inventory.get_host(host.name)})
         return False
     return True
+
+
+def _plan() -> None:
+    """The current host's plan, on record; a card where it is refused."""
+    plan = ledger.estimated(_network.checked(host, _session.plan(host)), *_session.alike[host.name])
+    _report.plans[host.name] = plan
+    _report.states[host.name] = snapshot(_session.context(host))
+    if saved:
+        _hold(plan)
+    if plan.step_changes("env"):
+        stack = _session.context(host).stack
+        _stacks[stack.name] = render.deviations(stack)
+    if plan.refusals:
+        what = "; ".join(refusal.what for refusal in plan.refusals)
+        remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))
+        _report.fail(host.name, f"refused: {what}", remedy, later=True)
+    _report.caveats[host.name] += plan.caveats
+
+
+def probed(see: Callable[[], T]) -> T | None:
+    """What `see` makes of the current host; None, and a card, where the host can't be read or its knobs are wrong."""
+    try:
+        return see()
+    except _session.ProbeFailed as error:
+        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=True)
+    except RigError as error:
+        _report.fail(host.name, error.what, error.remedy, later=True)
+    except PyinfraError as error:  # the connection broke, or the fact's command failed
+        _report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=True)
+    return None

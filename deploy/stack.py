@@ -101,23 +101,27 @@ def _build(ctx: Context, step: Step) -> StringCommand:
     return script(f"""{_locked(root, name)}{_installers(ctx)}
 new=$root/{generation}
 mkdir -p "$cache"
-if [ ! -e "$new/.rig/env.json" ]; then
-  if [ ! -e "$new/.rig/python" ]; then
-    rm -rf "$new"
-    {shlex.quote(prefix(ctx))}/bin/conda create -y -q -p "$new" --override-channels -c {shlex.quote(channel)} \\
-      python={knobs.python} pip
-    mkdir -p "$new/.rig" && : > "$new/.rig/python"
-  fi
-  cat > "$new/.rig/lock.txt"
-  packages "$new/bin/python" "$new/.rig/lock.txt"
-  timeout -k 10 600 "$new/bin/python" -c {shlex.quote(stack.import_gate)} || {{
-    echo "qwen-rig: the new env can't do «{stack.import_gate}»; the old env is untouched"; exit 1; }}
-  printf '%s' {shlex.quote(json.dumps(made)[:-1])}", \\"installer\\": \\"$installer\\"}}" > "$new/.rig/env.json.new"
-  mv "$new/.rig/env.json.new" "$new/.rig/env.json"
+if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
+  rm -rf "$new"
+  {shlex.quote(prefix(ctx))}/bin/conda create -y -q -p "$new" --override-channels -c {shlex.quote(channel)} \\
+    python={knobs.python} pip
+  mkdir -p "$new/.rig" && : > "$new/.rig/python"
 fi
+cat > "$new/.rig/lock.txt"
+packages "$new/bin/python" "$new/.rig/lock.txt" # in an env that was left aside whole: nothing, or what it lost
+timeout -k 10 600 "$new/bin/python" -c {shlex.quote(stack.import_gate)} || {{
+  [ ! -e "$new/.rig/env.json" ] || rm -rf "$new" # left aside, and no good any more: the next run builds it anew
+  echo "qwen-rig: the new env can't do «{stack.import_gate}»; the old env is untouched"; exit 1; }}
 link=$root/{name}
-if [ -e "$link" ] && [ ! -L "$link" ]; then mv "$link" "$link.before-qwen-rig"; fi # not ours: kept, under another name
 old=$(readlink "$link" 2>/dev/null || true)
+if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: kept, under another name
+  old={name}.before-qwen-rig n=1
+  while [ -e "$root/$old" ]; do n=$((n + 1)) old={name}.before-qwen-rig-$n; done
+fi
+printf '%s' {shlex.quote(json.dumps(made)[:-1])}", \\"installer\\": \\"$installer\\", \\"previous\\": \\"$old\\"}}" \\
+  > "$new/.rig/env.json.new"
+mv "$new/.rig/env.json.new" "$new/.rig/env.json"
+[ -L "$link" ] || [ ! -e "$link" ] || mv "$link" "$root/$old"
 ln -sfn {generation} "$link.new"
 mv -T "$link.new" "$link"
 for other in "$root"/.{name}-*-[0-9]*; do # what neither runs nor would be gone back to

@@ -68,7 +68,8 @@ def _write(path: Path, text: str) -> None:
 
 def key(step: Step, kind: str, stack: str) -> str:
     """What makes two runs of a step alike: what is done, on what kind of host, for which stack."""
-    return " ".join((step.component, step.action.value, str(step.data.get("mode", "-")), kind, stack))
+    mode = "kept" if step.data.get("kept") else str(step.data.get("mode", "-"))
+    return " ".join((step.component, step.action.value, mode, kind, stack))
 
 
 def timed(rows: Iterable[tuple[str, float]]) -> None:

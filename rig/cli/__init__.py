@@ -17,7 +17,13 @@ from rig.errors import RigError
 from . import exits
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
-VERBS = ("plan", "apply", "doctor", "host-keys")
+VERBS = (
+    "plan",
+    "apply",
+    "undo",
+    "doctor",
+    "host-keys",
+)
 
 
 class Verb(Protocol):

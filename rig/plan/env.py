@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatch
 from typing import Any
 
-from packaging.version import Version
-
-from .context import Context, gib, version
+from . import diagnosis
+from .context import Context, gib
 from .model import Action, Refusal, Step
 from .place import data_folder, disk_at, usable
+
+NAMED = 3  # wrong packages that the step itself names; more stand below it, a line each
 
 
 def conda(ctx: Context) -> Mapping[str, Any] | None:
@@ -56,44 +56,33 @@ def record(ctx: Context, kind: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def drift(ctx: Context) -> dict[str, tuple[str | None, str]]:
-    """What the env lacks or has in another version than the lock: name → (now, wanted)."""
-    env = ctx.state["env"]
-    wanted = ctx.stack.requirements(ctx.knobs.python)
-    have = env["packages"] if env else {}
-    twice = set(env["duplicates"]) if env else set()
-    return {name: (have.get(name), requirement.version) for name, requirement in wanted.items()
-            if name in twice or version(have.get(name)) is None
-            or _public(have[name]) != _public(requirement.version)}
+def _number(ctx: Context, name: str) -> int | None:
+    """Which build of the wanted lock a generation is, None where it is of another lock."""
+    stem, digits = f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-", name.rpartition("-")[2]
+    return int(digits) if name.startswith(stem) and digits.isdigit() else None
 
 
-def _public(text: str) -> str:
-    """A version without its local part: PyTorch's index says 2.8.0+cu128, PyPI's own build just 2.8.0."""
-    return Version(text).public
+def kept(ctx: Context) -> str | None:
+    """A finished build of the wanted lock to go forward to: one that an undo, or another stack, has left aside.
 
-
-def _torch_wrong(ctx: Context) -> str | None:
-    """Why the torch that is there is the wrong build, or None. torch/version.py tells, not the label."""
-    torch, env = ctx.stack.torch, ctx.state["env"]
-    if torch is None or not env or "torch" not in env["packages"]:
-        return None
-    there = env["torch"]
-    if not there or not there.get("cuda"):
-        return "torch is a CPU build" if there else "torch/version.py can't be read"
-    if there["cuda"] != torch.cuda:
-        return f"torch is built for CUDA {there['cuda']}, wanted {torch.cuda}"
-    return None
+    Never one that is older than what runs: that was left because it was wrong.
+    """
+    now = current(ctx)
+    running = _number(ctx, now["name"]) if now else None
+    found = {number: g["name"] for g in ctx.state["generations"]
+             if g["complete"] and (number := _number(ctx, g["name"])) is not None and number > (running or 0)}
+    return str(found[max(found)]) if found else None
 
 
 def next_generation(ctx: Context) -> str:
-    """The directory to build in: an unfinished one of the same lock is resumed, else the next number."""
-    stem = f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-"
-    same = [g for g in ctx.state["generations"] if g["name"].startswith(stem)]
-    unfinished = [g for g in same if not g["complete"]]
+    """The directory to build in: a finished one that was left aside, an unfinished one, else the next number."""
+    if aside := kept(ctx):
+        return aside
+    same = {number: g for g in ctx.state["generations"] if (number := _number(ctx, g["name"])) is not None}
+    unfinished = [g["name"] for _, g in sorted(same.items()) if not g["complete"]]
     if unfinished:
-        return str(unfinished[-1]["name"])
-    return stem + str(1 + max((int(g["name"][len(stem):]) for g in same if g["name"][len(stem):].isdigit()),
-                              default=0))
+        return str(unfinished[-1])
+    return f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-{1 + max(same, default=0)}"
 
 
 def steps(ctx: Context) -> list[Step]:
@@ -127,53 +116,54 @@ def _env(ctx: Context) -> Step:
     wanted = f"{ctx.stack.name}: {wanted_count} packages"
     if env is None:
         return _build(ctx, title, "none", wanted, Action.ADD, f"lock {ctx.stack.lock_id}, Python {ctx.knobs.python}")
-    wrong, torch_wrong = drift(ctx), _torch_wrong(ctx)
+    wrong, torch_wrong = diagnosis.packages(ctx), diagnosis.torch_build(ctx)
     generation = current(ctx)
     now = f"{len(env['packages'])} packages"
     if env["python"] and not env["python"].startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env['python']}", f"Python {ctx.knobs.python}", Action.CHANGE,
                       "another Python needs another env; the old one is kept")
-    if generation and not generation["name"].startswith(f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-"):
+    if generation and _number(ctx, generation["name"]) is None:
         return _build(ctx, title, f"lock {generation['name'].split('-')[-2]}", f"lock {ctx.stack.lock_id}",
                       Action.CHANGE, f"the lock of stack {ctx.stack.name} is another; the old env is kept")
-    if torch_wrong:
-        return _build(ctx, title, torch_wrong, wanted, Action.CHANGE, "built beside; the old env is kept")
-    if broken := _broken_import(ctx):
-        return _build(ctx, title, "import fails", wanted, Action.CHANGE, broken)
+    failed = _failed(ctx)
+    if torch_wrong or failed:
+        problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
+        return _build(ctx, title, now, wanted, Action.CHANGE, "built beside; the old env is kept", problems)
     if not wrong:
         adopted = "" if generation else " (adopted as it is)"
         return Step("env", title, f"{wanted_count} packages", wanted, Action.NONE,
                     f"all as in lock {ctx.stack.lock_id}{adopted}")
-    named = ", ".join(f"{name} {old or 'absent'} → {new}" for name, (old, new) in sorted(wrong.items())[:3])
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    if generation is None or any(fnmatch(name, pattern) for name in wrong for pattern in ctx.stack.rebuild):
-        return _build(ctx, title, now, wanted, Action.CHANGE, f"{named}{more}: built beside, the old env is kept")
-    return Step("env", title, now, wanted, Action.CHANGE, f"{named}{more}",
+    few = len(wrong) <= NAMED and not env["duplicates"]
+    why = ", ".join(f"{name} {old or 'absent'} → {new}" for name, (old, new) in sorted(wrong.items())) if few \
+        else f"{len(wrong)} packages aren't the lock's"
+    problems = () if few else diagnosis.named(ctx, wrong)
+    if generation is None or diagnosis.rebuilds(ctx, wrong):
+        return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, the old env is kept", problems)
+    return Step("env", title, now, wanted, Action.CHANGE, why, problems=problems,
                 bytes=ctx.stack.bytes_for(wrong, ctx.knobs.python),
                 data={"mode": "mend", "names": sorted(wrong), "path": env["path"]})
 
 
-def _broken_import(ctx: Context) -> str | None:
-    """What the last verification said of the import gate, while that verification still stands."""
+def _failed(ctx: Context) -> list[str]:
+    """What the last verification said can't be done in the env, while that verification still stands."""
     from .train import fingerprint  # it fingerprints what this module reads
 
     verified = record(ctx, "verify")
-    if verified.get("fingerprint") != fingerprint(ctx):
-        return None
-    failed = next((c for c in verified.get("checks", [])
-                   if c.get("name") == "import" and c.get("status") == "fail"), None)
-    return f"{ctx.stack.import_gate!r} failed when last verified" if failed else None
+    return diagnosis.proofs(ctx, verified) if verified.get("fingerprint") == fingerprint(ctx) else []
 
 
-def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str) -> Step:
-    return Step("env", title, now, wanted, action, why,
-                bytes=ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python),
-                data={"mode": "build", "generation": next_generation(ctx)})
+def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
+           problems: tuple[str, ...] = ()) -> Step:
+    aside = kept(ctx)
+    fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
+    return Step("env", title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
+                else why, bytes=fetched, problems=problems,
+                data={"mode": "build", "generation": next_generation(ctx), "kept": bool(aside)})
 
 
 def refusals(ctx: Context, env: Step) -> list[Refusal]:
     """Too little disk for an env that must be built."""
-    if env.data.get("mode") != "build":
+    if env.data.get("mode") != "build" or env.data["kept"]:
         return []
     place = envs_dir(ctx)
     disk, need = disk_at(ctx, place), ctx.stack.disk_mib
