@@ -42,7 +42,7 @@ def index_of(ctx: Context) -> str | None:
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     """The locked packages that this plan would fetch."""
     step = plan.step("env")
-    if not step.action.changes:
+    if not step.action.changes or step.data.get("kept"):  # an env that was left aside whole: nothing is fetched
         return {}
     locked = ctx.stack.requirements(ctx.knobs.python)
     names = step.data["names"] if step.data.get("mode") == "mend" else locked
