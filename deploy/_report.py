@@ -25,6 +25,7 @@ from pyinfra.context import ctx_state
 
 from rig import doctor, ledger, render
 from rig.cli import exits
+from rig.errors import RigError
 from rig.plan import Plan, Step
 from rig.plan.since import snapshot
 from rig.render import Card
@@ -251,6 +252,18 @@ def install() -> None:
     atexit.register(end)
 
 
+def _refuse_bad_knobs(state: State) -> None:
+    """One line and the end, before any host is dialled; but not where no deploy is run (`fact`, `exec`)."""
+    given = click.get_current_context(silent=True)
+    if given is not None and not any(str(name).endswith(".py") for name in given.params.get("operations") or ()):
+        return
+    try:
+        _session.refuse_bad_knobs(state)
+    except RigError as error:
+        print(f"qwen-rig: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 def hook(state: State) -> None:
     """Join a run. pyinfra's state drops handlers when initialised: so after that."""
     initialise = state.init
@@ -262,6 +275,7 @@ def hook(state: State) -> None:
             sys.exit(1)
         initialise(*args, **kwargs)
         state.add_callback_handler(Reporter())
+        _refuse_bad_knobs(state)
         # One host that is down or fails must not stop the others. Without -y pyinfra sets 0 per cent and asks,
         # which with no terminal to ask on drops every host.
         given = click.get_current_context(silent=True)

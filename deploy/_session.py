@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from pyinfra.api.host import Host
+from pyinfra.api.state import State
 
 from facts.probe import HostState
 from rig import knobs as knobs_of
@@ -33,6 +34,12 @@ class ProbeFailed(Exception):
 def knobs(host: Host) -> Knobs:
     """The host's knobs. Raises RigError."""
     return knobs_of.read({name: host.data.get(name) for name in knobs_of.NAMES}, f"host {host.name}")
+
+
+def refuse_bad_knobs(state: State) -> None:
+    """Look at the knobs of every host that takes part, before any is dialled. Raises RigError."""
+    for host in filter(state.is_host_in_limit, state.inventory):
+        knobs(host)
 
 
 def context(host: Host) -> Context:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pyinfra.api import StringCommand, deploy
 
-from rig.knobs import Knobs
 from rig.plan import Context, Step
 from rig.plan.env import envs_dir, prefix
+from rig.torch_index import Apart
 
 from . import _session
 from ._converge import converge, script
@@ -32,12 +32,12 @@ def _env(ctx: Context, step: Step) -> Iterator[StringCommand]:
         yield _build(ctx, step)
 
 
-def _index(knobs: Knobs) -> str:
+def _index(address: str | None) -> str:
     """Options that name the package index; a plain-http one is the user's own choice, and hashes guard the bytes."""
-    if not knobs.source_pip_index:
+    if not address:
         return ""
-    url = urlsplit(knobs.source_pip_index)
-    quoted = f"--index-url {shlex.quote(knobs.source_pip_index)}"
+    url = urlsplit(address)
+    quoted = f"--index-url {shlex.quote(address)}"
     return quoted + (f" --trusted-host {shlex.quote(url.hostname or '')}" if url.scheme == "http" else "")
 
 
@@ -50,7 +50,7 @@ def _installers(ctx: Context) -> str:
     """Shell functions; `packages PYTHON LOCK …` installs by uv where it can be had, else by pip, to the same end."""
     knobs, lock = ctx.knobs, uv_lock()
     version = lock.split("==", 1)[1].split()[0]
-    index = _index(knobs)
+    index = _index(knobs.source_pip_index)
     uv_index = index.replace("--trusted-host", "--allow-insecure-host")
     return f"""{exports(ctx)}
 cache=${{XDG_CACHE_HOME:-$HOME/.cache}}/qwen-rig
@@ -80,6 +80,24 @@ packages() {{ # python lock [options]
 """
 
 
+def _torch_apart(apart: Apart | None) -> str:
+    """The torch packages from an index of their own, by the installer that the rest came by; nothing where they're
+    in the lock."""
+    if apart is None:
+        return ""
+    options = _index(apart.index) + (" --require-hashes" if apart.hashed else "") + ("" if apart.deps else " --no-deps")
+    by_pip, by_uv = options, options.replace("--trusted-host", "--allow-insecure-host")
+    if apart.pre:
+        by_pip, by_uv = f"{by_pip} --pre", f"{by_uv} --prerelease allow"
+    return f"""
+printf '%s' {shlex.quote(apart.requirements)} > "$new/.rig/torch.txt"
+if [ "$installer" = pip ]; then
+  "$new/bin/python" -m pip install -q --timeout 60 {by_pip} -r "$new/.rig/torch.txt"
+else
+  "$uv" pip install -q --python "$new/bin/python" {by_uv} -r "$new/.rig/torch.txt"
+fi"""
+
+
 def _locked(root: str, name: str) -> str:
     """One builder at a time: a run whose connection broke may still be at work on the host."""
     return f"""root={shlex.quote(root)}
@@ -97,7 +115,10 @@ def _build(ctx: Context, step: Step) -> StringCommand:
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, step.data["generation"]
     channel = knobs.source_conda_channel or _session.rules().sources.conda_channel
-    made = {"stack": stack.name, "standin": stack.standin, "lock_sha256": stack.lock_sha256, "python": knobs.python}
+    apart = stack.apart(knobs.source_torch_index, knobs.python)
+    unlocked = list(apart.names) if apart and not apart.hashed else []
+    made = {"stack": stack.name, "unlocked": unlocked, "standin": stack.standin,
+            "lock_sha256": stack.lock_sha256, "python": knobs.python}
     return script(f"""{_locked(root, name)}{_installers(ctx)}
 new=$root/{generation}
 mkdir -p "$cache"
@@ -108,7 +129,8 @@ if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
   mkdir -p "$new/.rig" && : > "$new/.rig/python"
 fi
 cat > "$new/.rig/lock.txt"
-packages "$new/bin/python" "$new/.rig/lock.txt" # in an env that was left aside whole: nothing, or what it lost
+# In an env that was left aside whole: nothing, or what it lost.
+packages "$new/bin/python" "$new/.rig/lock.txt"{" --no-deps" if apart else ""}{_torch_apart(apart)}
 timeout -k 10 600 "$new/bin/python" -c {shlex.quote(stack.import_gate)} || {{
   [ ! -e "$new/.rig/env.json" ] || rm -rf "$new" # left aside, and no good any more: the next run builds it anew
   echo "qwen-rig: the new env can't do «{stack.import_gate}»; the old env is untouched"; exit 1; }}
@@ -127,7 +149,7 @@ mv -T "$link.new" "$link"
 for other in "$root"/.{name}-*-[0-9]*; do # what neither runs nor would be gone back to
   case ${{other##*/}} in {generation}|"$old") ;; *) rm -rf "$other" ;; esac
 done
-""", knobs.timeout_env, stdin=stack.lock_text)
+""", knobs.timeout_env, stdin=stack.lock_beside(apart, knobs.python))
 
 
 # What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.

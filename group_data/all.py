@@ -30,6 +30,8 @@ verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GP
 
 # -- Where things come from (None: the default of rig/data/sources.yml, or of the tool itself) ---------
 source_pip_index = None  # PEP 503 index for torch and everything else
+source_torch_index = None  # None: torch from source_pip_index too · pytorch: PyTorch's own index · the URL of one
+accept_unlocked_torch = False  # True: take torch from there although no lock holds hashes for its bytes
 source_conda_channel = None
 source_miniforge = None  # folder URL that holds Miniforge3-<version>-Linux-x86_64.sh
 source_miniforge_version = None

@@ -116,7 +116,7 @@ def _misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilit
         return found
     if torch is None:
         return [*found, "the stack has no torch"]
-    if Version(torch.release).release[:2] != Version(flash.torch).release[:2]:
+    if torch.release and Version(torch.release).release[:2] != Version(flash.torch).release[:2]:
         found.append(f"torch {torch.release}: the wheel is for torch {flash.torch}")
     if flash.cuda and torch.cuda.split(".")[0] != flash.cuda:
         found.append(f"CUDA {torch.cuda}: the wheel is for CUDA {flash.cuda}")

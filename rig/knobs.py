@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
+from . import torch_index
 from .errors import RigError
 from .stack import load_stack
 
@@ -21,7 +22,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "flash_attn": ("auto", "wheel", "off"),
     "verify": ("auto", "always", "never"),
 }
-URLS = ("source_pip_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt", "source_flash_attn")
+URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
+        "source_flash_attn")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Knobs:
     verify: str
     verify_gpu: bool
     source_pip_index: str | None
+    source_torch_index: str | None
+    accept_unlocked_torch: bool
     source_conda_channel: str | None
     source_miniforge: str | None
     source_miniforge_version: str | None
@@ -86,7 +90,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
     if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
-    if name in URLS:
+    if name in URLS and not (name == "source_torch_index" and value == torch_index.PYTORCH):
         _url(name, value, where)
     if name == "stack":
         try:
@@ -107,5 +111,9 @@ def _url(name: str, value: str, where: str) -> None:
 
 
 def read(data: Mapping[str, Any], where: str) -> Knobs:
-    """The knobs of one host out of its data (all.py's defaults included). Raises RigError."""
-    return Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
+    """The knobs of one host out of its data (all.py's defaults included). Raises RigError, also where they clash."""
+    found = Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
+    stack = stack_of(found.stack)
+    stack.check(found.python)
+    torch_index.check(stack, found.source_torch_index, found.accept_unlocked_torch, where)
+    return found

@@ -51,6 +51,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class TorchIndex:
+    """PyTorch's own index and that of its nightly builds, each with one folder per CUDA (cu128)."""
+
+    url: str
+    nightly: str
+
+
+@dataclass(frozen=True)
 class Sources:
     """The defaults of the source_* knobs. pip_index None: the client's own."""
 
@@ -59,6 +67,7 @@ class Sources:
     miniforge: Miniforge
     nvidia_apt: NvidiaApt
     flash_attn: Place
+    torch_index: TorchIndex
 
 
 @cache
@@ -67,6 +76,7 @@ def load_sources() -> Sources:
     table = schema.read(DATA / "sources.yml")
     pip, channel = table.table("source_pip_index"), table.table("source_conda_channel")
     forge = table.table("source_miniforge")
+    torch = table.table("source_torch_index")
     apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
     keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
             for folder, row in apt.named_tables("keys").items()}
@@ -75,8 +85,10 @@ def load_sources() -> Sources:
         miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
                             forge.take("bytes", int)),
         nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
-        flash_attn=Place(flash.take("url", str)))
-    for block in (pip, channel, forge, apt, flash):
+        flash_attn=Place(flash.take("url", str)),
+        torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)))
+    torch.maybe("url", str)
+    for block in (pip, channel, forge, apt, flash, torch):
         block.take("source", str)
         block.done()
     table.done()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from . import flash, schema
+from . import flash, schema, torch_index
 from .errors import RigError
 from .flash import FlashAttn
 from .lock import Entry, Requirement, read_lock, read_sizes, select
 from .schema import Table
+from .torch_index import Apart, TorchIndex
 
 DATA = Path(__file__).parent / "data"
 MODELS = ("Qwen2", "Qwen3")  # transformers' names of the families
@@ -35,13 +36,19 @@ class Pin:
 
 @dataclass(frozen=True)
 class Torch:
-    """The torch build: its release, its CUDA, and the GPU architectures that it holds code for."""
+    """The torch build: its release (None: whichever its index has), its CUDA, and the GPU architectures it has code
+    for."""
 
-    release: str
+    release: str | None
     cuda: str
     archs: tuple[str, ...]
     cxx11abi: bool
     source: str
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return self.release or "nightly"
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class Stack:
     deviations: tuple[Deviation, ...]
     advisories: tuple[Advisory, ...]
     flash_attn: FlashAttn | None
+    torch_index: TorchIndex | None
     refused: Refused | None
     lock: Path | None
     entries: tuple[Entry, ...]
@@ -148,6 +156,17 @@ class Stack:
                  for name in sorted(names) if name in wanted]
         return "".join(f"{line}\n" for line in lines)
 
+    def apart(self, source: str | None, python: str) -> Apart | None:
+        """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""
+        return torch_index.apart(self, source, python)
+
+    def lock_beside(self, apart: Apart | None, python: str) -> str:
+        """The lock to install first where something comes apart from it: all but that. The whole lock where nothing
+        does."""
+        if apart is None:
+            return self.lock_text
+        return self.lock_for((name for name in self.requirements(python) if name not in apart.names), python)
+
     def expect(self, python: str, gpu: bool = True) -> dict[str, Any]:
         """What rig/host/verify.py is told to look for (its --expect). `gpu` False: none is expected to answer."""
         torch = self.torch
@@ -182,7 +201,7 @@ def refusal(stack: Stack) -> RigError:
 
     assert stack.refused is not None
     what = stack.refused.reason
-    if stack.torch:
+    if stack.torch and stack.torch.release:
         builds = load_rules().torch_builds(stack.torch.release)
         first = load_rules().first_torch(stack.cuda_tag)
         if builds:
@@ -218,7 +237,8 @@ def load_stack(name_or_path: str) -> Stack:
 
 def _stack(table: Table, path: Path) -> Stack:
     refused = _refused(table)
-    torch = _torch(table)
+    torch, own_index = _torch(table), _torch_index(table, path)
+    rebuild = dict.fromkeys((*table.texts("rebuild"), *(own_index.packages if own_index else ())))
     pins: dict[str, Pin] = {}
     for name, row in table.named_tables("pins").items():
         pins[canonicalize_name(name)] = Pin(_version(row, "version"), row.take("source", str))
@@ -242,11 +262,12 @@ def _stack(table: Table, path: Path) -> Stack:
         name=table.take("name", str), path=path, summary=table.take("summary", str),
         standin=table.take("standin", bool), python=python, pythons=pythons,
         cuda=torch.cuda if torch else _version(table, "cuda"), torch=torch, pins=pins,
-        unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=table.texts("rebuild"),
+        unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=tuple(rebuild),
         sdists=table.texts("sdists"), import_gate=gate, model=_model(table), env_mib=env_mib, cache_mib=cache_mib,
         deviations=tuple(_row(row, Deviation, "guide", "ours", "why") for row in table.tables("deviations")),
         advisories=tuple(_row(row, Advisory, "text", "source") for row in table.tables("advisories")),
-        flash_attn=flash.read(table), refused=refused, lock=lock, entries=entries)
+        flash_attn=flash.read(table), torch_index=own_index, refused=refused, lock=lock,
+        entries=entries)
 
 
 def _torch(table: Table) -> Torch | None:
@@ -254,7 +275,8 @@ def _torch(table: Table) -> Torch | None:
         table.raw.pop("torch")
         return None
     row = table.table("torch")
-    torch = Torch(_version(row, "release"), _version(row, "cuda"), row.texts("archs"), row.take("cxx11abi", bool),
+    release = _version(row, "release") if row.raw.get("release") is not None else row.maybe("release", str)
+    torch = Torch(release, _version(row, "cuda"), row.texts("archs"), row.take("cxx11abi", bool),
                   row.take("source", str))
     row.done()
     return torch
@@ -266,6 +288,14 @@ def _model(table: Table) -> str:
     if name not in MODELS:
         raise table.error(f"model can't be {name!r}", f"it takes {', '.join(MODELS)}")
     return name
+
+
+def _torch_index(table: Table, path: Path) -> TorchIndex | None:
+    """The torch_index block, with the hash lines of that index where there are some."""
+    found = torch_index.read(table)
+    if found is None or found.lock is None:
+        return found
+    return replace(found, entries=read_lock(_beside(path, found.lock), {}))
 
 
 def _refused(table: Table) -> Refused | None:

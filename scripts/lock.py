@@ -55,7 +55,8 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
     (folder / "pyproject.toml").write_text(
         f'[project]\nname = "rig-lock"\nversion = "0"\n'
         f'requires-python = ">={least},<{newest[0]}.{int(newest[1]) + 1}"\n'
-        f"dependencies = {names!r}\n[tool.uv]\npackage = false\nenvironments = [\"{PLATFORM}\"]\n")
+        f"dependencies = {names!r}\n[tool.uv]\npackage = false\nenvironments = [\"{PLATFORM}\"]\n"
+        f"override-dependencies = {left_out(wanted)!r}\n")
     subprocess.run([uv, "lock", "--no-config", "--quiet", "--exclude-newer", wanted["exclude_newer"]],
                    cwd=folder, check=True)
     text = subprocess.run(
@@ -66,10 +67,27 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
     return text, tomllib.loads((folder / "uv.lock").read_text())
 
 
+def left_out(wanted: Mapping[str, Any]) -> list[str]:
+    """Packages that the lock leaves out although others ask for them: only an index of their own has them."""
+    apart = wanted.get("torch_index") or {}
+    return [f"{name}; sys_platform == 'never'" for name in apart["packages"]] if apart.get("only") else []
+
+
 def header(wanted: Mapping[str, Any]) -> str:
     return (f"# Lock of stack {wanted['name']} for CPython {wanted['pythons'][0]} to {wanted['pythons'][-1]} "
             f"on linux x86_64; nothing published after {wanted['exclude_newer']}.\n"
-            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n")
+            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n{apart(wanted)}")
+
+
+def apart(wanted: Mapping[str, Any]) -> str:
+    """What the lock says of torch from an index of its own."""
+    own = wanted.get("torch_index")
+    if not own:
+        return ""
+    names = ", ".join(own["packages"])
+    held = f"hash lines are in {own['lock']}" if own["lock"] else f"{own['why']}: asks for accept_unlocked_torch"
+    what = f"{names} aren't in here" if own["only"] else f"The hashes of {names} are the package index's"
+    return f"# {what}. With source_torch_index: {held}.\n"
 
 
 def sizes(lock: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def make_plan(ctx: Context) -> Plan:
     refused += network.refusals(ctx, steps)
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
-    said = (*_caveats(ctx, changes_env), *network.caveats(ctx))
+    said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx))
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx))
 
 
@@ -75,7 +75,7 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
     if known and len(unfit) == len(known):
         names = ", ".join(sorted({f"{gpu.name} (sm_{gpu.compute_capability.major}{gpu.compute_capability.minor})"
                                   for gpu in unfit if gpu.compute_capability}))
-        return [Refusal(f"{names}: torch {torch.release} has code for {', '.join(torch.archs)} only",
+        return [Refusal(f"{names}: torch {torch.name} has code for {', '.join(torch.archs)} only",
                         ctx.rules.unfit_remedy)]
     return []
 
@@ -94,10 +94,18 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
         if gpu.compute_capability is None:
             said.append(f"{gpu.name} isn't in the rules: what it can do is known only after its driver runs")
         elif torch and not ctx.rules.covered(torch.archs, gpu.compute_capability):
-            said.append(f"{gpu.name}: torch {torch.release} has no code for it; the other cards are used")
+            said.append(f"{gpu.name}: torch {torch.name} has no code for it; the other cards are used")
     for part, problem in ctx.state["problems"].items():
         said.append(f"{part} could not be read: {problem}")
     return said
+
+
+def _unlocked(ctx: Context) -> list[str]:
+    """What a new env will take although nobody vouches for its bytes, by the user's consent."""
+    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
+    if apart is None or apart.hashed:
+        return []
+    return [f"{', '.join(apart.names)} come unchecked from {apart.index}: accept_unlocked_torch is set"]
 
 
 def _headline(ctx: Context) -> str:

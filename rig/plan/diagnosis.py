@@ -49,11 +49,15 @@ def _lacking(ctx: Context, cuda: str) -> str:
 
 
 def packages(ctx: Context) -> dict[str, tuple[str | None, str]]:
-    """What the env lacks or has in another version than the lock: name → (now, wanted)."""
+    """What the env lacks or has in another version than the lock: name → (now, wanted); wanted is "" where no lock
+    holds the package."""
     env = ctx.state["env"]
     have = env["packages"] if env else {}
     twice = set(env["duplicates"]) if env else set()
-    return {name: (have.get(name), requirement.version)
+    own = ctx.stack.torch_index
+    absent = {name: (None, "") for name in own.packages if name not in have} if own and own.only else {}
+    return absent | {
+            name: (have.get(name), requirement.version)
             for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
             if name in twice or version(have.get(name)) is None
             or _public(have[name]) != _public(requirement.version)}
@@ -90,7 +94,7 @@ def _line(name: str, now: str | None, wanted: str, twice: bool) -> str:
     if twice:
         return f"{name} is there twice, as a broken upgrade leaves it; the lock has {wanted}"
     if now is None:
-        return f"{name} is missing; the lock has {wanted}"
+        return f"{name} is missing" + (f"; the lock has {wanted}" if wanted else "")
     if version(now) is None:
         return f"{name} {now} is no version; the lock has {wanted}"
     older = "older" if Version(now) < Version(wanted) else "newer"
