@@ -44,7 +44,9 @@ def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     step = plan.step("env")
     if not step.action.changes or step.data.get("kept"):  # an env that was left aside whole: nothing is fetched
         return {}
-    locked = ctx.stack.requirements(ctx.knobs.python)
+    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
+    locked = {name: requirement for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
+              if apart is None or name not in apart.names}
     names = step.data["names"] if step.data.get("mode") == "mend" else locked
     return {name: locked[name] for name in names if name in locked}
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from rig import torch_index
 from rig.errors import RigError
+from rig.knobs import NAMES, read
 from rig.lock import environment, read_lock
 from rig.stack import DATA, Stack, known_stacks, load_stack
 
@@ -36,12 +41,13 @@ def said(name: str) -> str:
 
 
 def test_known_stacks_load() -> None:
-    assert known_stacks() == ["guide", "guide-literal", "qwen3", "standin"]
+    assert known_stacks() == ["guide", "guide-literal", "nightly", "qwen3", "standin"]
     assert [load_stack(name).name for name in known_stacks()] == known_stacks()
 
 
 def test_unknown_stack_lists_the_known() -> None:
-    assert said("gide") == "there is no stack 'gide' · stack · take one of guide, guide-literal, qwen3, standin"
+    assert said("gide") == (
+        "there is no stack 'gide' · stack · take one of guide, guide-literal, nightly, qwen3, standin")
 
 
 def test_own_stack_file_loads(own: Path) -> None:
@@ -161,3 +167,52 @@ def test_expectation_is_what_the_lock_says() -> None:
 def test_addresses_stand_in_sources_only() -> None:
     holders = {path.name for path in DATA.rglob("*.*") if path.suffix in (".yml", ".txt") and "://" in path.read_text()}
     assert holders == {"sources.yml"}
+
+
+def knobs(**set_: object) -> Any:
+    defaults = runpy.run_path(str(Path(__file__).parents[2] / "group_data" / "all.py"))
+    return read({name: defaults[name] for name in NAMES} | set_, "host lab-01")
+
+
+def test_nightly_is_refused_in_one_line_without_consent_and_says_what_it_takes_with_it() -> None:
+    with pytest.raises(RigError) as caught:
+        knobs(stack="nightly")
+    assert str(caught.value) == (
+        "stack nightly would take torch, torchvision, torchaudio unchecked: nightly builds change every day and vanish "
+        "after weeks, so no lock can hold them · host lab-01 · set accept_unlocked_torch=true to take them so")
+    knobs(stack="nightly", accept_unlocked_torch=True)
+    apart = load_stack("nightly").apart(None, "3.10")
+    assert apart is not None and apart.index.endswith("/nightly/cu128")
+    assert apart.requirements == "torch\ntorchvision\ntorchaudio\n"
+    assert (apart.hashed, apart.pre, apart.deps) == (False, True, True)
+    assert "torch" not in load_stack("nightly").requirements("3.10")
+
+
+def test_pytorchs_index_has_other_bytes_and_so_asks_for_consent() -> None:
+    with pytest.raises(RigError, match=r"no lock holds hashes .* or leave source_torch_index out"):
+        knobs(source_torch_index="pytorch")
+    knobs(source_torch_index="pytorch", accept_unlocked_torch=True)
+    guide = load_stack("guide")
+    assert guide.apart(None, "3.10") is None
+    apart = guide.apart("pytorch", "3.10")
+    assert apart is not None and apart.index.endswith("/whl/cu128") and not apart.deps
+    assert apart.requirements.splitlines() == ["torch==2.8.0+cu128", "torchvision==0.23.0+cu128",
+                                               "torchaudio==2.8.0+cu128"]
+    rest = guide.lock_beside(apart, "3.10")
+    assert "\ntriton==" in rest and "\ntorch==" not in rest and "\ntorchaudio==" not in rest
+    assert "asks for accept_unlocked_torch" in guide.lock_text.splitlines()[2]
+
+
+def test_hash_lines_of_ones_own_make_consent_needless(own: Path) -> None:
+    own.with_name("own.torch.txt").write_text("six==1.17.0 --hash=sha256:" + "0" * 64 + "\n")
+    spoil(own, "unpinned: []", "unpinned: []\ntorch_index: {packages: [six], only: false, pre: false, "
+                               "lock: own.torch.txt, why: -}")
+    stack = load_stack(str(own))
+    torch_index.check(stack, "https://mirror.example/cu128", False, "test")
+    apart = stack.apart("https://mirror.example/cu128", "3.10")
+    assert apart is not None and apart.hashed and apart.requirements.endswith("0" * 64 + "\n")
+
+
+def test_a_stack_whose_torch_is_in_one_place_only_takes_no_other_source() -> None:
+    with pytest.raises(RigError, match="leave source_torch_index out, or give the stack file a torch_index"):
+        torch_index.check(replace(load_stack("guide"), torch_index=None), "pytorch", True, "host lab-01")
