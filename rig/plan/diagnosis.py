@@ -57,10 +57,9 @@ def packages(ctx: Context) -> dict[str, tuple[str | None, str]]:
     own = ctx.stack.torch_index
     absent = {name: (None, "") for name in own.packages if name not in have} if own and own.only else {}
     return absent | {
-            name: (have.get(name), requirement.version)
-            for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
-            if name in twice or version(have.get(name)) is None
-            or _public(have[name]) != _public(requirement.version)}
+        name: (have.get(name), requirement.version)
+        for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
+        if name in twice or version(have.get(name)) is None or _public(have[name]) != _public(requirement.version)}
 
 
 def _public(text: str) -> str:
