@@ -37,6 +37,18 @@ case ${{0##*/}} in
   *) kill -TERM 1 ;;
 esac
 """
+# What makes a systemd host of the base: its sshd logs where sessions are counted; nothing waits for devices, fetches
+# by itself or takes apt's lock.
+UNITS = {"etc/systemd/system/ssh.service.d/testbed.conf":
+         "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -e\nStandardError=append:/run/testbed/sshd.log\n"}
+MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "systemd-udevd.service", "systemd-remount-fs.service",
+          "getty@tty1.service", "console-getty.service", "systemd-timesyncd.service", "systemd-networkd.service",
+          "dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount")
+LAYER = """mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+mount -t proc proc "$2/root/proc"
+chroot "$2/root" apt-get -qq -y --no-install-recommends install systemd systemd-sysv
+chroot "$2/root" apt-get clean
+"""
 RECIPE = 3  # raise when what build() does changes in a way that the texts here don't show
 
 
@@ -54,6 +66,38 @@ def ensure() -> Path:
             print(f"testbed: building the hosts' base system ({dist.codename}), about a minute", file=sys.stderr)
             _build(folder, dist, packages)
             print(f"testbed: base system built in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        settle(folder)
+    return folder
+
+
+def systemd() -> Path:
+    """The layer over the base that makes systemd pid 1, for hosts of kind `vm`; built once, by apt in the base."""
+    lower = ensure()
+    recipe = hashlib.sha256(repr((lower.name, UNITS, MASKED)).encode()).hexdigest()[:12]
+    folder = cache() / f"systemd-{recipe}"
+    with locked("base"):
+        if not folder.exists():
+            print("testbed: adding systemd to the base system", file=sys.stderr)
+            partial = cache() / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            for name in ("upper", "work", "root"):
+                (partial / name).mkdir(parents=True)
+            address, dist = _loopback(), mirror.distribution()
+            (partial / "upper" / "etc").mkdir()
+            (partial / "upper/etc/hosts").write_text(f"127.0.0.1 localhost\n{address} {HOSTNAME}\n", encoding="utf-8")
+            with serving(address, PORT, cache(), dist):
+                run(["unshare", "--mount", "--propagation", "private", "sh", "-euc", LAYER, "sh", lower, partial],
+                    env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)
+            for name, text in UNITS.items():
+                path = partial / "upper" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            for unit in MASKED:
+                (partial / "upper/etc/systemd/system" / unit).unlink(missing_ok=True)
+                (partial / "upper/etc/systemd/system" / unit).symlink_to("/dev/null")
+            (partial / "upper/etc/hosts").unlink()
+            os.rename(partial / "upper", folder)
+            shutil.rmtree(partial)
         settle(folder)
     return folder
 
@@ -106,13 +150,18 @@ def _configure(tree: Path, dist: mirror.Distribution) -> None:
 def _seed_apt(tree: Path, dist: mirror.Distribution) -> None:
     """Read the package lists once, so that a host's own `apt-get update` finds them unchanged."""
     hosts = tree / "etc/hosts"
-    pid = os.getpid()
-    address = f"127.77.{pid // 250 % 250}.{pid % 250 + 1}"  # loopback, and free also while another cache is built
+    address = _loopback()
     hosts.write_text(f"127.0.0.1 localhost\n{address} {HOSTNAME}\n", encoding="utf-8")
     with serving(address, PORT, cache(), dist):
         run(["chroot", tree, "apt-get", "-qq", "update"], timeout=600)
     run(["chroot", tree, "apt-get", "clean"])
     hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")
+
+
+def _loopback() -> str:
+    """An address of this machine's own, free also while another cache is built."""
+    pid = os.getpid()
+    return f"127.77.{pid // 250 % 250}.{pid % 250 + 1}"
 
 
 def _unmounted(tree: Path) -> None:

@@ -221,7 +221,8 @@ class Testbed:
         for index in indexes:
             info = state.hosts[index]
             folder = self._host_folder(info.name)
-            host.prepare(folder, info, state.network.gateway, tree, repository)
+            below = f"{base.systemd()}:{tree}" if info.spec.kind == "vm" else str(tree)
+            host.prepare(folder, info, state.network.gateway, below, repository)
             supervisors[index] = host.start(folder)
         net.plug(state.network, supervisors)
         for index in indexes:

@@ -12,6 +12,9 @@ from ._shell import EMULATED, TestbedError
 from .models import MODELS
 from .spec import HostInfo, HostSpec
 
+FOREIGN = ("container", "wsl")  # the kernel, and so the driver, is somebody else's
+OUTER_SMI = {"container": "usr/bin/nvidia-smi", "wsl": "usr/lib/wsl/lib/nvidia-smi"}
+
 
 def environment(info: HostInfo) -> str:
     """The GPU as shell variables: the boot reads it, and the emulated nvidia-smi, as /run/testbed/gpu."""
@@ -28,14 +31,15 @@ def environment(info: HostInfo) -> str:
         "GPU_COMPUTE": model.compute, "GPU_MIG": model.mig, "GPU_FLAVOURS": " ".join(model.flavours),
         "GPU_FIRST_BRANCH": model.first_branch, "GPU_LAST_BRANCH": model.last_branch or 9999,
         "GPU_UUIDS": " ".join(uuids), "GPU_SLOTS": " ".join(slots), "NOUVEAU": "1" if spec.nouveau else "",
-        "HOST_DRIVER": spec.driver if spec.kind == "container" and spec.driver else "",
+        "HOST_DRIVER": spec.driver if spec.kind in FOREIGN and spec.driver else "",
+        "OUTER_SMI": OUTER_SMI.get(spec.kind, ""),
     }
     return "\n".join([*lines, *(f"{key}={shlex.quote(str(value))}" for key, value in values.items())]) + "\n"
 
 
 def preinstalled(spec: HostSpec) -> list[str]:
     """The emulated packages that a host's dpkg holds before its first boot, as files of the repository."""
-    if spec.kind == "container" or spec.driver is None:
+    if spec.kind in FOREIGN or spec.driver is None:
         return []
     version, flavour = spec.driver.split(":")
     return nvidia.driver_files(version, flavour, os.uname().release)
@@ -54,6 +58,7 @@ def seed(folder: Path, host: Path, spec: HostSpec) -> None:
         (folder / "usr/local/cuda").symlink_to(f"cuda-{spec.toolkit}")
     if spec.kind == "container":
         (folder / ".dockerenv").touch()
+    if spec.kind in FOREIGN:
         _mounted(folder, host, spec)
     else:
         modules = folder / "usr/lib/modules" / os.uname().release
@@ -72,7 +77,7 @@ def _mounted(folder: Path, host: Path, spec: HostSpec) -> None:
     for name, text in (("nvidia-smi", nvidia.smi(version)), (library, f"{EMULATED}\n")):
         (host / "mounted" / name).write_text(text, encoding="utf-8")
         (host / "mounted" / name).chmod(0o755)
-    for target in ("usr/bin/nvidia-smi", f"{nvidia.LIBRARIES}/{library}"):
+    for target in (OUTER_SMI[spec.kind], f"{nvidia.LIBRARIES}/{library}"):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).touch(mode=0o755)
     (folder / nvidia.LIBRARIES / "libnvidia-ml.so.1").symlink_to(library)

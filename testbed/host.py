@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import gpu
+from . import cgroup, gpu
 from ._shell import FILES, TestbedError, run
 from .base import HOSTNAME
 from .paths import cache
@@ -29,7 +29,7 @@ def client_key() -> Path:
     return _key(cache() / "keys" / "client")
 
 
-def prepare(folder: Path, info: HostInfo, gateway: str, base: Path, repository: Path) -> None:
+def prepare(folder: Path, info: HostInfo, gateway: str, base: str, repository: Path) -> None:
     """Write a host's folder: its settings, and the seed that is copied onto its disk."""
     spec, seed = info.spec, folder / "seed"
     seed.mkdir(parents=True)
@@ -49,10 +49,11 @@ def prepare(folder: Path, info: HostInfo, gateway: str, base: Path, repository: 
     gpu.seed(seed, folder, spec)
     values = {
         "NAME": info.name, "ADDRESS": info.address, "FILES": str(FILES), "REPOSITORY": str(repository),
-        "LOWER": f"{spec.image}:{base}" if spec.image else str(base), "ROOT_MIB": str(spec.root_mib or ""),
+        "LOWER": ":".join(filter(None, [spec.image, base])), "ROOT_MIB": str(spec.root_mib or ""),
         "INSTALL": " ".join(gpu.preinstalled(spec)),
         "INIT_ENV": "container=docker" if spec.kind == "container" else "", "KIND": spec.kind,
-        "MEMORY_MIB": str(spec.memory_mib or ""),
+        "MEMORY_MIB": str(spec.memory_mib or ""), "DATA": spec.data or "", "UID_OF_USER": str(uid),
+        "CGROUP": str(cgroup.of(folder)) if spec.kind == "vm" else "",
     }
     (folder / "host.env").write_text("".join(f"{k}={shlex.quote(v)}\n" for k, v in values.items()), encoding="utf-8")
     (folder / "gpu.env").write_text(gpu.environment(info), encoding="utf-8")

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import net
+from . import cgroup, net
 from ._shell import TestbedError
 
 OURS = ("testbed/files/supervisor.sh ", "testbed/files/stage.sh ", " testbed.httpd ")
@@ -48,6 +48,7 @@ def end(folder: Path, timeout: float = 10) -> None:
     for pid in killed:  # those that this very process started would stay as zombies
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
+    cgroup.remove(folder)
     net.unplug(net.names(folder))
     if folder.exists():
         shutil.rmtree(folder)

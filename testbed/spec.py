@@ -19,14 +19,16 @@ class HostSpec:
     """One host to bring up.
 
     driver   "VERSION:FLAVOUR" (e.g. "550.90.07:proprietary"): installed by dpkg and loaded from the first boot;
-             on a container, the host's driver that is handed in.
+             on a container and on WSL, the outer driver that is handed in.
     nouveau  nouveau takes the GPU at every boot, unless it is blacklisted.
     toolkit  "12.4": an emulated nvcc below /usr/local/cuda-12.4, with the /usr/local/cuda link, owned by no package.
     root_mib size of the file system below /; None: this machine's own disk.
     user     root · dev (passwordless sudo) · pw (sudo asks for HostInfo.password) · nosudo.
     gpus     how many of that GPU; gpu=None: none at all.
-    kind     metal: a machine with its own kernel and driver packages · container: Docker's marks, and the outer host's
-             driver mounted in.
+    kind     metal: a machine with its own kernel and driver packages · vm: the same with a real systemd as pid 1 ·
+             container: Docker's marks, and the outer host's driver mounted in · wsl: WSL's marks (EMULATED), and the
+             driver of a Windows that isn't there.
+    data     where a second disk is mounted (this machine's own room), the user's to write to; None: no such disk.
     memory_mib  what an EMULATED /sys/fs/cgroup/memory.max says; nothing enforces it.
     image    a folder made by `Testbed.commit`: the host starts from that disk instead of a bare one.
     """
@@ -37,7 +39,8 @@ class HostSpec:
     driver: str | None = None
     nouveau: bool = False
     toolkit: str | None = None
-    kind: Literal["metal", "container"] = "metal"
+    kind: Literal["metal", "vm", "container", "wsl"] = "metal"
+    data: str | None = None
     root_mib: int | None = None
     user: str = "root"
     memory_mib: int | None = None
@@ -50,6 +53,8 @@ class HostSpec:
             raise TestbedError(f"{self.name}: gpu {self.gpu!r} · known: {', '.join(models.MODELS)}")
         if self.user not in USERS:
             raise TestbedError(f"{self.name}: user {self.user!r} · known: {', '.join(USERS)}")
+        if self.data is not None and not re.fullmatch(r"(/[a-z0-9-]+)+", self.data):
+            raise TestbedError(f"{self.name}: data {self.data!r} · wanted a path such as /workspace")
         if self.driver is not None and not re.fullmatch(r"\d+\.\d+(\.\d+)?:(open|proprietary)", self.driver):
             raise TestbedError(f"{self.name}: driver {self.driver!r} · wanted VERSION:open or VERSION:proprietary")
 

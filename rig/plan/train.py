@@ -12,6 +12,7 @@ from .context import Context
 from .env import current, envs_dir, record
 from .files import as_json
 from .model import Action, Step
+from .place import hf_home
 
 
 def digest(thing: Any) -> str:
@@ -50,9 +51,10 @@ def settings(ctx: Context) -> dict[str, Any]:
     known = [gpu for gpu in ctx.gpus if gpu.memory_mib]
     smallest = min(known, key=lambda gpu: gpu.memory_mib or 0, default=None)
     weakest = min((gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability), default=None)
-    return training_settings(
+    settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
         attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
+    return {**settings, "hf_home": hf_home(ctx)}
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:

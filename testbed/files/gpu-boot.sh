@@ -6,11 +6,11 @@ cp "$dir/gpu.env" "$root/run/testbed/gpu"
 
 loaded='' flavour='' nouveau=''
 module=$root/usr/lib/modules/$kernel/updates/dkms/nvidia.ko
-if [ "$KIND" = container ]; then
-  # Driver, nvidia-smi and library are the outer host's, mounted in, as a container runtime does
+if [ "$KIND" = container ] || [ "$KIND" = wsl ]; then
+  # Driver, nvidia-smi and library are the outer host's, mounted in, as a container runtime does, and Windows
   loaded=${HOST_DRIVER%%:*} flavour=${HOST_DRIVER#*:}
   if [ -n "$loaded" ]; then
-    for file in /usr/bin/nvidia-smi "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.$loaded"; do
+    for file in "/$OUTER_SMI" "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.$loaded"; do
       mount --bind "$dir/mounted/${file##*/}" "$root$file"
       mount -o remount,bind,ro "$root$file"
     done
@@ -25,6 +25,12 @@ else
   fi
 fi
 
+if [ "$KIND" = wsl ]; then                          # no driver in this kernel, no GPU on its bus: a device of Windows'
+  echo "Linux version 5.15.167.4-microsoft-standard-WSL2 (EMULATED by the qwen-rig testbed)" >"$root/run/testbed/version"
+  mount --bind "$root/run/testbed/version" "$root/proc/version"
+  mknod -m 666 "$root/dev/dxg" c 1 3
+  loaded='' GPU_SLOTS=''
+fi
 mount -t tmpfs -o mode=755 emulated "$root/sys/module"
 (cd /sys/module && for name in *; do case $name in nvidia*|nouveau) ;; *) mkdir "$root/sys/module/$name" ;; esac; done)
 mount -t tmpfs -o mode=755 emulated "$root/proc/driver"

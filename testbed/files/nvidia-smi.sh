@@ -9,6 +9,8 @@ if [ -r /proc/driver/nvidia/version ]; then
   loaded=$(printf '%s\n' "$line" | sed -n 's/^NVRM version: [^0-9]*\(x86_64 \)\{0,1\}[^0-9]* \([0-9.]*\) .*/\2/p')
 fi
 
+case ${OUTER_SMI:-} in usr/lib/wsl/*) loaded=${HOST_DRIVER%%:*} flavour=${HOST_DRIVER#*:} ;; esac # Windows has it
+
 usable() { # ends the program as the real one does where there is nothing to ask
   if [ -z "$loaded" ]; then
     echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running."

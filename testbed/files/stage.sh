@@ -4,6 +4,11 @@ set -eu
 dir=$1
 root=$dir/root
 . "$dir/host.env"
+if [ "$KIND" = vm ] && [ -z "${OWN_CGROUP:-}" ]; then # systemd wants a cgroup2 tree of its own, with itself at its root
+  mkdir -p "$CGROUP"
+  echo 0 >"$CGROUP/cgroup.procs"
+  OWN_CGROUP=1 exec unshare --cgroup -- /bin/sh "$FILES/stage.sh" "$@"
+fi
 read -r pid _ </proc/self/stat                       # /proc is still the controller's: its number for this process
 echo "$pid" >"$dir/init.pid"
 echo "$NAME" >/proc/sys/kernel/hostname
@@ -38,6 +43,16 @@ init=/run/testbed/init                               # run by its #! line: pid 1
 [ "$KIND" != container ] || init=/run/testbed/entrypoint
 cp "$FILES/init.sh" "$root$init"
 chmod 755 "$root$init"
+if [ "$KIND" = vm ]; then
+  init=/usr/lib/systemd/systemd
+  ip link set lo up
+  ip address replace "$ADDRESS/24" dev eth0
+  ip link set eth0 up
+  [ -n "$MEMORY_MIB" ] || mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+  : >>"$dir/sshd.log"
+  : >"$root/run/testbed/sshd.log"
+  mount --bind "$dir/sshd.log" "$root/run/testbed/sshd.log"
+fi
 [ "$KIND" != container ] || : >"$root/run/.containerenv"
 exec 3>>"$dir/sshd.log"
 cd "$root"

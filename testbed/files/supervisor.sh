@@ -22,6 +22,12 @@ if [ -n "$INSTALL" ]; then
   umount "$dir/root/run/debs" && rmdir "$dir/root/run/debs"
 fi
 
+if [ -n "$DATA" ]; then                             # a second disk, as rented hosts have one beside a small /
+  mkdir -p "$dir/data" "$dir/root$DATA"
+  mount --bind "$dir/data" "$dir/root$DATA"
+  chown "$UID_OF_USER" "$dir/root$DATA"
+fi
+
 until grep -q eth0: /proc/self/net/dev; do sleep 0.01; done
 
 while :; do

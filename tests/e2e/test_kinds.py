@@ -1,0 +1,111 @@
+"""Hosts as people rent them: a container with a small root and a data disk, a VM under systemd, WSL, a user without
+root. One command for all; each gets what its kind allows, and the second run changes nothing.
+
+Emulated: the GPUs, WSL's marks, the outer host's driver. Real: systemd as pid 1 and its reboot, the full disk, sshd.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig.stack import DATA
+
+from .conftest import Lab
+
+pytestmark = pytest.mark.testbed
+DRIVER = "580.95.05:open"
+ROOT_MIB = 2048
+
+
+def _roomy(folder: Path) -> str:
+    """The stand-in stack in a file of the user's own, which says that it takes more than the small root has."""
+    table = yaml.safe_load((DATA / "stacks" / "standin.yml").read_text())
+    table["disk"]["env_mib"] = ROOT_MIB
+    for name in ("standin.lock.txt", "standin.sizes.yml"):
+        shutil.copy(DATA / "locks" / name, folder)
+    (folder / "roomy.yml").write_text(yaml.safe_dump(table))
+    return str(folder / "roomy.yml")
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    from testbed import HostSpec
+
+    infos = bed.up([
+        HostSpec("pod", kind="container", driver=DRIVER, root_mib=ROOT_MIB, data="/workspace"),
+        HostSpec("vm", kind="vm", user="dev"),
+        HostSpec("wsl", kind="wsl", driver=DRIVER, user="nosudo"),
+        HostSpec("oldpod", kind="container", driver="550.90.07:proprietary"),
+        HostSpec("rootless", user="nosudo"),
+    ])
+    folder = tmp_path_factory.mktemp("kinds")
+    lab = Lab(bed, infos, folder)
+    lab.data["hosts"]["pod"]["stack"] = _roomy(folder)
+    lab.write()
+    for name in ("pod", "rootless"):
+        lab.on(name, "rm -f /usr/bin/sudo /usr/sbin/lsmod /usr/bin/lsmod")
+    yield lab
+    bed.down()
+
+
+@pytest.fixture(scope="module")
+def first(lab: Lab) -> Any:
+    dry = lab.deploy("--dry")
+    return dry, lab.deploy("-y")
+
+
+def _place(lab: Lab, name: str) -> str:
+    home = {"pod": "/workspace/qwen-rig", "vm": "/home/dev/miniforge3", "wsl": "/home/nosudo/miniforge3"}[name]
+    return f"{home}/envs/qwen-train"
+
+
+def test_each_kind_gets_what_it_can_have(lab: Lab, first: Any) -> None:
+    _, run = first
+    assert run.code == 1, "two of them can't be served"
+    for name in ("pod", "vm", "wsl"):
+        made = json.loads(lab.on(name, f"cat {_place(lab, name)}/.rig/verify.json"))
+        assert made["overall"] in ("pass", "partial"), (name, made)
+    assert lab.on("vm", "cat /proc/1/comm").strip() == "systemd"
+    assert lab.on("vm", "nvidia-smi --query-gpu=driver_version --format=csv,noheader").strip() == "580.95.05"
+    assert "✗ vm" not in run.stderr
+
+
+def test_what_is_not_theirs_is_said_to_be_not_theirs(lab: Lab, first: Any) -> None:
+    dry, run = first
+    assert "host's driver 580.95.05 serves cu128" in dry.stderr
+    flat = " ".join(run.stderr.replace("│", " ").split())
+    assert "host's driver 550.90.07 can't serve cu128 on sm_120" in flat and "rent a host with driver ≥ 570" in flat
+    assert "nosudo has neither root nor sudo" in flat
+    for name in ("pod", "wsl", "oldpod", "rootless"):
+        assert not lab.on(name, "dpkg-query -W -f '${Package}\\n' | grep -E '^(nvidia|cuda|linux-headers)' || true")
+
+
+def test_a_small_root_is_spared(lab: Lab, first: Any) -> None:
+    dry, _ = first
+    assert "env, caches and HF_HOME lie on /workspace" in dry.stderr
+    assert not lab.on("pod", "ls -d /root/miniforge3 /root/.cache/qwen-rig /root/.cache/uv 2>/dev/null || true")
+    assert lab.on("pod", "ls /workspace/qwen-rig").split()
+    settings = json.loads(lab.on("pod", f"cat {_place(lab, 'pod')}/.rig/training.json"))
+    assert settings["hf_home"] == "/workspace/qwen-rig/huggingface"
+
+
+def test_the_second_run_changes_nothing(lab: Lab, first: Any) -> None:
+    good = ("pod", "vm", "wsl")
+    counted = {name: lab.bed.execs(name) for name in good}
+    second = lab.deploy("-y", "--exclude", "oldpod", "--exclude", "rootless")
+    assert second.code == 0 and "No changes." in second.stderr, second.stderr
+    assert second.results["Grand total"]["success"] == 0
+    assert {lab.bed.execs(name) - counted[name] for name in good} == {1}
+
+
+def test_a_reboot_by_systemd_is_survived(lab: Lab, first: Any) -> None:
+    lab.bed.reboot("vm")
+    again = lab.deploy("-y", "--limit", "vm")
+    assert again.code == 0 and "No changes. vm matches." in again.stderr, again.stderr
