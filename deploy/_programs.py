@@ -13,7 +13,10 @@ from rig.plan.env import envs_dir
 
 from ._converge import script
 
-VERIFY = ("verify.py", "children.py", "tiny_qwen.py")  # the program, and what travels with it
+# The program, and what travels with it.
+VERIFY = ("verify.py", "children.py", "tiny_qwen.py")
+CERTIFY = ("certify.py", "certify_attention.py", "certify_card.py", "certify_compute.py", "certify_peers.py",
+           "certify_training.py", "children.py", "tiny_qwen.py", "flash_attn_check.py")
 
 # Run by the env's python, so that a host needs neither tar nor a copy of this project.
 _UNPACK = """import json, pathlib, sys

@@ -40,6 +40,7 @@ states: dict[str, dict[str, Any]] = {}  # what each plan was made from (rig/plan
 cards: dict[str, Card] = {}
 applied: dict[str, list[Step]] = defaultdict(list)
 caveats: dict[str, list[str]] = defaultdict(list)
+outcomes: dict[str, str] = {}  # what a run came to that is none of steps: a certificate
 commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)  # component, title, lines: with -v
 _times: list[tuple[str, float]] = []  # what steps took, for the ledger
 _below: list[str] = []  # hosts whose cards wait for the plans to be shown
@@ -222,6 +223,8 @@ def end() -> None:
         name, done = host.name, applied[host.name]
         if name in cards:
             rows.append((name, "✗ failed", cards[name].what))
+        elif name in outcomes:
+            rows.append((name, "✓ certified", outcomes[name]))
         elif state.is_executing:
             words = ", ".join(render.past(s) for s in done) or "nothing to do"
             rows.append((name, "✓ changed" if done else "✓ no change", words))

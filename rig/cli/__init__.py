@@ -21,6 +21,8 @@ VERBS = (
     "plan",
     "apply",
     "undo",
+    "verify",
+    "certificate",
     "doctor",
     "host-keys",
 )

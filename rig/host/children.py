@@ -6,6 +6,7 @@ starts its own program again with `--child`; the child says each result on a lin
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def result(status, measured=None, expected=None, why=None, **more):
 
 
 def one_line(text, width=400):
-    return " ".join(str(text).split())[:width]
+    """A text as one short line, without the escapes that colour a terminal."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(text)).split())[:width]
 
 
 def attempt(check, *arguments):

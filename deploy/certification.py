@@ -1,0 +1,97 @@
+"""The certificates: measure on the host (rig/host/certify.py), judge here (rig/certificate/), keep, compare."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Generator
+from typing import Any
+
+from paramiko import SSHException
+from pyinfra.api import FunctionCommand, StringCommand, deploy, operation
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import ctx_state
+from pyinfra.context import host as current_host
+
+from rig.certificate import record, table
+from rig.certificate.gates import load_gates
+from rig.cli import exits
+from rig.errors import RigError
+from rig.plan import Context
+from rig.plan.env import record as on_record
+from rig.plan.train import settings
+
+from . import _report, _session
+from ._converge import run
+from ._programs import CERTIFY, env_path, program
+
+MEASURED = "$env/.rig/measured.json"
+
+
+@deploy("Certificate")
+def certification() -> None:
+    """Measure every card of this host; a host without the env is left out with a card of its own."""
+    try:
+        ctx = _session.context(current_host)
+        if ctx.state["env"] is None:
+            raise RigError(f"there is no env {ctx.knobs.env_name} on this host", "", "run deploy/5090.py on it first")
+    except _session.ProbeFailed as error:
+        _refuse(str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it")
+    except RigError as error:
+        _refuse(error.what, error.remedy)
+    except PyinfraError as error:
+        _refuse(f"the probe failed: {error}", "see its lines above")
+    else:
+        _certify(name="Measure and judge every card")
+
+
+def _refuse(what: str, remedy: str) -> None:
+    _report.fail(current_host.name, what, remedy)
+    ctx_state.get().fail_hosts({current_host})
+
+
+@operation(is_idempotent=False)
+def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
+    """Measure on the host, then read the measurements back and judge them."""
+    ctx = _session.context(current_host)
+    expected = shlex.quote(json.dumps(expect(ctx)))
+    yield program(ctx, CERTIFY, f"--expect {expected} --out \"{MEASURED}\" 2>/dev/null", ctx.knobs.timeout_verify)
+    yield FunctionCommand(_judge, (), {})
+
+
+def expect(ctx: Context) -> dict[str, Any]:
+    """What rig/host/certify.py is told: the host's own training settings, and the limits that it needs there."""
+    gate = load_gates().checks["other_users"]
+    wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
+    return {
+        **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
+        "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
+        "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
+        "training": dict(on_record(ctx, "training")) or settings(ctx),
+    }
+
+
+def _judge(state: State, host: Host) -> bool:
+    """Certificates out of the host's measurements; a failed gate fails the host, what wasn't run is a caveat."""
+    ctx = _session.context(host)
+    try:
+        good, text = run(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
+        measured = json.loads(text) if good else None
+        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, where=f"{host.name}: measured.json")
+    except (OSError, ValueError, SSHException, PyinfraError) as error:
+        _report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
+        return False
+    except RigError as error:
+        _report.fail(host.name, error.what, error.remedy or "run the same command again")
+        return False
+    for each in taken:
+        _report.console.print(*each.shown(), sep="\n")
+    failed = [text for each in taken for text in each.failed]
+    _report.outcomes[host.name] = "; ".join(f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})"
+                                            for each in taken)
+    if failed:
+        _report.fail(host.name, f"certificate failed: {'; '.join(failed)}",
+                     f"python -m rig certificate show {host.name}", status=exits.VERIFICATION)
+    return not failed

@@ -1,0 +1,1 @@
+"""Certificates: what one card was, did and was judged on one day; kept, shown, compared."""

@@ -1,0 +1,115 @@
+"""A certificate: what one card was, did and was judged on one day. JSON by docs/certificate.schema.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rig.errors import RigError
+
+FORMAT = 1
+STATES = ("pass", "warn", "fail", "not_run")
+OVERALL = ("pass", "warn", "fail", "partial")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number that two certificates can be compared by. `better`: higher, lower or neither."""
+
+    label: str
+    value: float
+    unit: str
+    better: str = "higher"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check as it reads aloud: what was measured, what was expected, by which source, and why it isn't a pass.
+
+    `facts` are properties whose change is worth telling (PCIe width, driver); `series` are points to plot.
+    """
+
+    name: str
+    title: str
+    status: str
+    measured: str = ""
+    expected: str = ""
+    source: str = ""
+    why: str = ""
+    numbers: tuple[Number, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    series: Mapping[str, list[list[float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One card's. `uuid` None: of a host without a card, kept nowhere. `began`: seconds since 1970."""
+
+    uuid: str | None
+    name: str
+    host: str
+    began: int
+    seconds: float
+    overall: str
+    emulated: bool
+    environment: Mapping[str, str | None]  # driver, cuda, lock: the triple; and what stands around it
+    checks: tuple[Check, ...]
+    format: int = FORMAT
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name, None where there is none."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    def of(self, status: str) -> tuple[Check, ...]:
+        """All checks that ended so."""
+        return tuple(check for check in self.checks if check.status == status)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as the schema has it."""
+        return {"kind": "qwen-rig certificate", **asdict(self)}
+
+
+def from_json(raw: Any, where: str) -> Certificate:
+    """A certificate out of plain data. Raises RigError, one line, where it is none."""
+    damaged = RigError("this is no certificate, or a damaged one", where, "take a new one: python -m rig verify")
+    try:
+        if raw["kind"] != "qwen-rig certificate" or raw["overall"] not in OVERALL:
+            raise damaged
+        if raw["format"] != FORMAT:
+            raise RigError(f"this certificate has format {raw['format']}, and this qwen-rig reads {FORMAT}", where,
+                           "take a new one: python -m rig verify")
+        checks = tuple(_check(row) for row in raw["checks"])
+        return Certificate(
+            uuid=raw["uuid"], name=str(raw["name"]), host=str(raw["host"]), began=int(raw["began"]),
+            seconds=float(raw["seconds"]), overall=raw["overall"], emulated=bool(raw["emulated"]),
+            environment=dict(raw["environment"]), checks=checks)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged from None
+
+
+def _check(row: Mapping[str, Any]) -> Check:
+    if row["status"] not in STATES:
+        raise ValueError(row["status"])
+    numbers = tuple(Number(str(n["label"]), float(n["value"]), str(n["unit"]), str(n["better"]))
+                    for n in row["numbers"])
+    series = {str(name): [[float(x) for x in point] for point in points] for name, points in row["series"].items()}
+    return Check(str(row["name"]), str(row["title"]), row["status"], str(row["measured"]), str(row["expected"]),
+                 str(row["source"]), str(row["why"]), numbers, dict(row["facts"]), series)
+
+
+def load(path: Path) -> Certificate:
+    """The certificate in a file. Raises RigError where it can't be read or is none."""
+    return from_json(read_json(path, "name a certificate: python -m rig certificate list"), str(path))
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """What a JSON file holds. Raises RigError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RigError(f"can't be read: {error.strerror}", str(path), remedy) from None
+    except ValueError:
+        raise RigError("is no JSON, or a damaged file", str(path), remedy) from None

@@ -1,0 +1,51 @@
+"""Measurements in, certificates kept and compared: what deploy/verify.py and `rig certificate read` both do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from rig.rules import load_rules
+from rig.stack import Stack
+
+from . import diff, judge, store, table
+from .diff import Change
+from .gates import load_gates
+from .model import Certificate
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One new certificate, where it is kept (None: nowhere), and the one before it."""
+
+    new: Certificate
+    path: Path | None
+    old: Certificate | None
+    changes: list[Change]
+
+    def shown(self) -> list[RenderableType]:
+        """The table, what has changed since the last, and where it is."""
+        told: list[RenderableType] = [table.render(self.new)]
+        if self.old:
+            told.append(f"since the last: {diff.headline(self.old, self.new, self.changes)}")
+        told.append(f"kept: {self.path}" if self.path else "no card, so no certificate is kept")
+        return told
+
+    @property
+    def failed(self) -> list[str]:
+        """The gates that failed, in words."""
+        return [f"{check.title}: {check.why or check.measured}" for check in self.new.of("fail")]
+
+
+def take(measured: Any, stack: Stack | None, host: str | None, gpu: bool = True, where: str = "measurements",
+         ) -> list[Taken]:
+    """Judge, compare with the last, keep. Raises RigError."""
+    gates, taken = load_gates(), []
+    for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where):
+        old = store.last(new.uuid, before=new.began) if new.uuid else None
+        found = diff.changes(old, new, gates) if old else []
+        taken.append(Taken(new, store.keep(new), old, found))
+    return taken

@@ -1,0 +1,217 @@
+"""Travels with certify.py: what nvidia-smi, /sys, /proc and the kernel log say of each card. Needs no torch, no root.
+
+Nothing is judged here: every function returns what it read, None where the driver gives no value.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from children import NotRun, one_line, result
+
+PLACES = ("/usr/bin", "/usr/lib/wsl/lib", "/usr/local/nvidia/bin", "/opt/bin", "/home/kubernetes/bin/nvidia/bin")
+NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown|err!|)$", re.IGNORECASE)
+IDENTITY = ("index", "name", "uuid", "pci.bus_id", "memory.total", "pci.device_id", "pci.sub_device_id", "compute_cap",
+            "vbios_version", "mig.mode.current", "driver_version", "pcie.link.gen.max", "pcie.link.width.max",
+            "power.default_limit", "power.limit", "power.max_limit", "ecc.mode.current", "persistence_mode")
+LIVE = ("temperature.gpu", "power.draw", "clocks.current.sm", "utilization.gpu", "memory.used",
+        "pcie.link.gen.current", "pcie.link.width.current", "pstate", "clocks_event_reasons.active",
+        "temperature.gpu.tlimit")
+ECC = ("ecc.mode.current", "ecc.errors.uncorrected.volatile.total", "ecc.errors.uncorrected.aggregate.total",
+       "ecc.errors.corrected.volatile.total", "remapped_rows.pending", "remapped_rows.failure",
+       "retired_pages.pending", "gpu_recovery_action")
+OLD_WORDS = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}  # before driver 535
+REASONS = (  # nvml.h, nvmlClocksEventReasons: bit → what holds the clocks down
+    (0x1, "idle"), (0x2, "application_clocks"), (0x4, "software_power_cap"), (0x8, "hardware_slowdown"),
+    (0x10, "sync_boost"), (0x20, "software_thermal"), (0x40, "hardware_thermal"), (0x80, "hardware_power_brake"),
+    (0x100, "display_clocks"))
+KERNEL_LOG = re.compile(r"NVRM|\bXid\b|RmInitAdapter|\bAER\b|PCIe Bus Error|pcieport|nouveau|nvidia", re.IGNORECASE)
+
+
+def smi():
+    """Where nvidia-smi is, or None."""
+    return shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=os.pathsep.join(PLACES))
+
+
+def ask(arguments, seconds=30):
+    """What nvidia-smi prints; raises NotRun where it isn't there or doesn't answer."""
+    program = smi()
+    if program is None:
+        raise NotRun("no nvidia-smi on this host")
+    try:
+        done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotRun(f"nvidia-smi: {one_line(error)}") from None
+    return done.stdout
+
+
+def value(cell):
+    """A cell as a number without its unit, else as text; None where nvidia-smi has none to give."""
+    text = cell.strip()
+    if NO_VALUE.match(text):
+        return None
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: (?:MiB|W|MHz|%|C|us))?", text)
+    if not found:
+        return text
+    return float(found[1]) if "." in found[1] else int(found[1])
+
+
+def query(fields, uuid=None, what="gpu"):
+    """Rows of --query-gpu by field; a field that this driver doesn't know is asked by its old word, else left out."""
+    asked = list(fields)
+    while asked:
+        said = ask([f"--query-{what}={','.join(asked)}", "--format=csv,noheader", *(["-i", uuid] if uuid else [])])
+        unknown = re.search(r'Field "([^"]+)" is not a valid field', said)
+        if not unknown:
+            break
+        at = asked.index(unknown[1])
+        asked[at: at + 1] = [OLD_WORDS[unknown[1]]] if unknown[1] in OLD_WORDS else []
+    rows = []
+    new_words = {old: new for new, old in OLD_WORDS.items()}
+    for line in said.splitlines() if asked else []:
+        cells = line.split(", ")
+        surplus = len(cells) - len(asked)
+        if surplus > 0 and "name" in asked:  # a comma in the GPU's name: nvidia-smi quotes nothing
+            at = asked.index("name")
+            cells[at: at + surplus + 1] = [", ".join(cells[at: at + surplus + 1])]
+        if len(cells) == len(asked):
+            row = {new_words.get(name, name): value(cell) for name, cell in zip(asked, cells)}  # noqa: B905 (3.9 has no strict)
+            rows.append({**dict.fromkeys(fields), **row})
+    return rows
+
+
+def cards():
+    """One dict a GPU that nvidia-smi lists, by the names of IDENTITY; [] where it lists none."""
+    try:
+        return [row for row in query(IDENTITY) if row.get("uuid")]
+    except NotRun:
+        return []
+
+
+def slot(bus_id):
+    """`00000000:01:00.0` (nvidia-smi) as /sys spells it: `0000:01:00.0`."""
+    domain, _, rest = str(bus_id or "").lower().partition(":")
+    return f"{domain[-4:].rjust(4, '0')}:{rest}"
+
+
+def read(path):
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def on_bus(bus_id):
+    """The card as /sys/bus/pci has it: ids, link (now and at most), and the errors that AER has counted."""
+    folder = Path("/sys/bus/pci/devices") / slot(bus_id)
+    found = {name: read(folder / name) for name in (
+        "vendor", "device", "subsystem_vendor", "subsystem_device", "current_link_speed", "current_link_width",
+        "max_link_speed", "max_link_width")}
+    found["present"] = folder.is_dir()
+    for kind in ("correctable", "nonfatal", "fatal"):
+        total = re.search(r"^TOTAL_ERR_\w+ (\d+)", read(folder / f"aer_dev_{kind}") or "", re.MULTILINE)
+        found[f"aer_{kind}"] = int(total[1]) if total else None
+    return found
+
+
+def identity(card):
+    """All that names the card; nothing of it is believed here."""
+    return result("measured", data={"smi": card, "pci": on_bus(card["pci.bus_id"]) if card.get("pci.bus_id") else {}})
+
+
+def driver():
+    """The loaded driver: version, flavour, and the newest CUDA that it serves."""
+    proc, table = read("/proc/driver/nvidia/version") or "", ""
+    taint = read("/sys/module/nvidia/taint")
+    try:
+        table = ask([])
+    except NotRun:
+        if not proc:
+            raise
+    loaded = re.search(r"(?:Kernel Module|for \S+)\s+(\d+\.[\d.]+)", proc)
+    words = re.search(r"(?:KMD|Driver) Version\s*:\s*(\d+\.[\d.]+)", table)
+    cuda = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d+\.\d+)", table)
+    flavour = "open" if "Open Kernel Module" in proc else "proprietary" if proc else None
+    if flavour is None and taint is not None:
+        flavour = "proprietary" if "P" in taint else "open"
+    if not (loaded or words):
+        raise NotRun(f"no NVIDIA driver answers: {one_line(table, 160) or 'nothing is loaded'}")
+    return result("measured", data={
+        "version": loaded[1] if loaded else words[1], "flavour": flavour, "cuda": cuda[1] if cuda else None,
+        "emulated": "EMULATED" in proc or "EMULATED" in table})
+
+
+def usage(card, ours=(), samples=3):
+    """Who else is at work on the card, before we begin: utilization (the most of some samples), memory, processes.
+
+    In a container the processes of others are hidden, but what they use is not.
+    """
+    busy, used = [], None
+    for _ in range(samples):
+        row = (query(("utilization.gpu", "memory.used"), card["uuid"]) or [{}])[0]
+        busy.append(row.get("utilization.gpu"))
+        used = row.get("memory.used")
+        time.sleep(0.3)
+    people = []
+    for row in query(("pid", "process_name", "gpu_uuid", "used_memory"), what="compute-apps"):
+        if row["gpu_uuid"] == card["uuid"] and row["pid"] not in ours:
+            people.append({"pid": row["pid"], "name": str(row["process_name"]).rpartition("/")[2],
+                           "memory_mib": row["used_memory"]})
+    known = [x for x in busy if isinstance(x, (int, float))]
+    return result("measured", data={"utilization": max(known) if known else None, "memory_mib": used,
+                                    "processes": people})
+
+
+def busy(found, limits):
+    """Whether somebody else is at work on the card, by those limits; what can't be read is no proof of use."""
+    data = found.get("data") or {}
+    return bool(data.get("processes") or (data.get("utilization") or 0) >= limits["utilization"]
+                or (data.get("memory_mib") or 0) >= limits["memory_mib"])
+
+
+def ecc(card):
+    """ECC's mode and what it has counted; a card without it says [N/A]."""
+    rows = query(ECC, card["uuid"])
+    if not rows:
+        raise NotRun("nvidia-smi gives no row for this card")
+    return result("measured", data=rows[0])
+
+
+def sample(uuid):
+    """One live reading of the card, with the reasons that hold its clocks down as words."""
+    rows = query(LIVE, uuid)
+    if not rows:
+        return None
+    row = rows[0]
+    bits = row.pop("clocks_event_reasons.active", None)
+    if isinstance(bits, str) and bits.startswith("0x"):
+        row["reasons"] = [name for bit, name in REASONS if int(bits, 16) & bit]
+    elif isinstance(bits, int):
+        row["reasons"] = [name for bit, name in REASONS if bits & bit]
+    else:
+        row["reasons"] = None
+    return row
+
+
+def kernel_log():
+    """Lines of this boot's kernel log that are about GPUs or the PCI bus, whichever way it can be read without root."""
+    refused = []
+    for command in (["dmesg"], ["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-monotonic"],
+                    ["cat", "/var/log/kern.log"]):
+        if shutil.which(command[0]) is None:
+            continue
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30,
+                                  env={**os.environ, "LC_ALL": "C"})
+        except (OSError, subprocess.TimeoutExpired) as error:
+            refused.append(f"{command[0]}: {one_line(error, 80)}")
+            continue
+        if done.returncode == 0 and done.stdout.strip():
+            lines = [line.strip()[:300] for line in done.stdout.splitlines() if KERNEL_LOG.search(line)]
+            return result("measured", data={"source": " ".join(command), "lines": lines[-300:], "seen": len(lines)})
+        refused.append(f"{command[0]}: {one_line(done.stderr, 80) or 'nothing to read'}")
+    raise NotRun("not readable without root (" + "; ".join(refused or ["no dmesg, no journalctl"]) + ")")
