@@ -1,5 +1,5 @@
-"""deploy/verify.py over real SSH. The card is emulated and the stand-in stack has no torch: what can be measured of such
-a host is, and what can't is `not run`, never a pass."""
+"""deploy/verify.py over real SSH. The card is emulated and the stand-in stack has no torch: what can be measured of
+such a host is, and what can't is `not run`, never a pass."""
 
 from __future__ import annotations
 
