@@ -29,6 +29,7 @@ from rig.errors import RigError
 from rig.plan import Plan, Step
 from rig.plan.since import snapshot
 from rig.render import Card
+from rig.sameness import differences, traits
 
 from . import _board, _session
 
@@ -217,6 +218,8 @@ def end() -> None:
     elif commands:
         show_commands(list(state.inventory))
     if not state.is_executing and not cards:
+        for line in render.caveat_lines(_unlike(state)):
+            console.print(line)
         return
     rows = []
     for host in filter(state.is_host_in_limit, state.inventory):
@@ -231,7 +234,15 @@ def end() -> None:
         elif name in plans:
             rows.append((name, "✓ planned", f"{len(plans[name].changes)} steps would change it"))
     console.print()
-    console.print(render.report(rows, [f"{n}: {c}" for n, cs in caveats.items() for c in cs], _next(state)))
+    said = [f"{n}: {c}" for n, cs in caveats.items() for c in cs] + _unlike(state)
+    console.print(render.report(rows, said, _next(state)))
+
+
+def _unlike(state: State) -> list[str]:
+    """Which hosts are unlike the others, of those whose state is known and which came through."""
+    known = {host.name: traits(ctx) for host in state.inventory
+             if host.name not in cards and (ctx := _session.remembered(host)) is not None}
+    return differences(known)
 
 
 def _next(state: State) -> list[str]:

@@ -10,7 +10,9 @@ SECTIONS = {
 for d in /sys/bus/pci/devices/*; do
   read -r vendor <"$d/vendor" && [ "$vendor" = 0x10de ] || continue
   printf '\nslot=%s\n' "${d##*/}"
-  for f in class device subsystem_vendor subsystem_device; do read -r v <"$d/$f" && printf '%s=%s\n' "$f" "$v"; done
+  for f in class device subsystem_vendor subsystem_device current_link_width max_link_width; do
+    read -r v <"$d/$f" && printf '%s=%s\n' "$f" "$v"
+  done
   printf 'driver=%s\n' "$(readlink "$d/driver")"
 done
 """,
@@ -18,9 +20,9 @@ done
 _GPU = ("0300", "0302")
 
 
-def read(text: str) -> list[dict[str, str | None]]:
+def read(text: str) -> list[dict[str, str | int | None]]:
     """One dict a GPU. Raises ValueError where a device lacks its class or id."""
-    found: list[dict[str, str | None]] = []
+    found: list[dict[str, str | int | None]] = []
     for block in filter(str.strip, text.split("\n\n")):
         device = _sh.pairs(block)
         if not {"slot", "class", "device"} <= device.keys():
@@ -29,11 +31,14 @@ def read(text: str) -> list[dict[str, str | None]]:
         if kind not in _GPU:
             continue
         vendor, model = (device.get(key, "").removeprefix("0x") for key in ("subsystem_vendor", "subsystem_device"))
+        width, widest = (int(v) if (v := device.get(f"{key}_link_width", "")).isdigit() and v != "0" else None
+                         for key in ("current", "max"))
         found.append({
             "slot": device["slot"],
             "device_id": "10de:" + device["device"].removeprefix("0x"),
             "subsystem_id": f"{vendor}:{model}" if vendor and model else None,
             "class": kind,
             "driver": device["driver"].rpartition("/")[2] or None if "driver" in device else None,
+            "pcie_width": width, "pcie_width_max": widest,
         })
     return found

@@ -52,7 +52,7 @@ class PciGpus(ProbeFact[list[dict[str, Any]]]):
     .. code:: python
 
         [{"slot": "0000:01:00.0", "device_id": "10de:2b85", "subsystem_id": "1458:4167", "class": "0300",
-          "driver": "nouveau"}]
+          "driver": "nouveau", "pcie_width": 16, "pcie_width_max": 16}]   # lanes now, and of card and slot together
     """
 
     default = list

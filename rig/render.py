@@ -210,6 +210,11 @@ def card(found: Card) -> RenderableType:
     return Panel(Group(*lines), title=f"✗ {found.host}", title_align="left", border_style="red")
 
 
+def caveat_lines(said: Iterable[str]) -> list[RenderableType]:
+    """What is no failure and must still be seen."""
+    return [Text(f"! {line}", style="yellow") for line in said]
+
+
 def report(rows: Sequence[tuple[str, str, str]], caveats: Sequence[str], after: Sequence[str]) -> RenderableType:
     """The end: a row a host (`host, outcome, detail`), the caveats together, and commands to copy."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -217,7 +222,7 @@ def report(rows: Sequence[tuple[str, str, str]], caveats: Sequence[str], after: 
         style = "red" if outcome.startswith("✗") else "green"
         table.add_row(Text(host, style="bold"), Text(outcome, style=style), Text(detail))
     blocks: list[RenderableType] = [table]
-    blocks += [Text(f"! {caveat}", style="yellow") for caveat in caveats]
+    blocks += caveat_lines(caveats)
     if after:
         blocks.append(Text("Next:\n" + "\n".join(f"  {line}" for line in after)))
     return Group(*blocks)

@@ -26,7 +26,8 @@ def environment(info: HostInfo) -> str:
     uuids = [_uuid(f"{info.name}-{index}") for index in range(spec.gpus)]
     slots = [f"0000:{index + 1:02x}:00" for index in range(spec.gpus)]
     values = {
-        "GPU_COUNT": spec.gpus, "GPU_NAME": model.name, "GPU_DEVICE": model.device, "GPU_SUBSYSTEM": model.subsystem,
+        "GPU_COUNT": spec.gpus, "GPU_LANES": spec.lanes,
+        "GPU_NAME": model.name, "GPU_DEVICE": model.device, "GPU_SUBSYSTEM": model.subsystem,
         "GPU_CLASS": model.pci_class, "GPU_AUDIO": model.audio or "", "GPU_MEMORY_MIB": model.memory_mib,
         "GPU_COMPUTE": model.compute, "GPU_MIG": model.mig, "GPU_FLAVOURS": " ".join(model.flavours),
         "GPU_FIRST_BRANCH": model.first_branch, "GPU_LAST_BRANCH": model.last_branch or 9999,

@@ -25,6 +25,7 @@ class HostSpec:
     root_mib size of the file system below /; None: this machine's own disk.
     user     root · dev (passwordless sudo) · pw (sudo asks for HostInfo.password) · nosudo.
     gpus     how many of that GPU; gpu=None: none at all.
+    lanes    the PCIe width that its slot gives it.
     kind     metal: a machine with its own kernel and driver packages · vm: the same with a real systemd as pid 1 ·
              container: Docker's marks, and the outer host's driver mounted in · wsl: WSL's marks (EMULATED), and the
              driver of a Windows that isn't there.
@@ -36,6 +37,7 @@ class HostSpec:
     name: str
     gpu: str | None = "rtx5090"
     gpus: int = 1
+    lanes: int = 16
     driver: str | None = None
     nouveau: bool = False
     toolkit: str | None = None

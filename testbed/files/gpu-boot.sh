@@ -81,6 +81,8 @@ driver=''
 [ -z "$nouveau" ] || driver=nouveau
 for slot in ${GPU_SLOTS:-}; do
   function_ "$slot.0" "$GPU_DEVICE" "${GPU_CLASS}00" "$GPU_SUBSYSTEM" "$driver"
+  echo "$GPU_LANES" >"$pci/$slot.0/current_link_width"
+  echo 16 >"$pci/$slot.0/max_link_width"
   [ -z "$GPU_AUDIO" ] || function_ "$slot.1" "$GPU_AUDIO" 040300 "$GPU_SUBSYSTEM" snd_hda_intel
 done
 

@@ -109,3 +109,13 @@ def test_a_reboot_by_systemd_is_survived(lab: Lab, first: Any) -> None:
     lab.bed.reboot("vm")
     again = lab.deploy("-y", "--limit", "vm")
     assert again.code == 0 and "No changes. vm matches." in again.stderr, again.stderr
+
+
+def test_the_odd_one_of_six_is_named(bed: Any, lab: Lab, first: Any, tmp_path: Path) -> None:
+    """Last here: it takes the other hosts down."""
+    from testbed import HostSpec
+
+    infos = bed.up([HostSpec(f"lab-{n:02}", kind="container", driver=DRIVER, lanes=4 if n == 3 else 16)
+                    for n in range(1, 7)])
+    dry = Lab(bed, infos, tmp_path).deploy("--dry")
+    assert dry.code == 0 and "lab-03 differs from the other five in: PCIe width (x4, not x16)" in dry.stderr, dry.stderr

@@ -195,11 +195,12 @@ cd /proc/driver/nvidia
 echo 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.09  Release Build  (x)  Tue' >version
 mount -t tmpfs none /sys/bus/pci/devices; cd /sys/bus/pci/devices
 for d in 0000:01:00.0,0x030000,0x2b85 0000:01:00.1,0x040300,0x22e8; do IFS=,; set -- $d; IFS=' '
-  mkdir $1; echo 0x10de >$1/vendor; echo $2 >$1/class; echo $3 >$1/device; done
+  mkdir $1; echo 0x10de >$1/vendor; echo $2 >$1/class; echo $3 >$1/device; echo 8 >$1/current_link_width; done
 ln -s /sys/bus/pci/drivers/nouveau 0000:01:00.0/driver
 mount -t tmpfs none /sys/module; mkdir /sys/module/nouveau
 cd /"""
-    gpu = {"slot": "0000:01:00.0", "device_id": "10de:2b85", "subsystem_id": None, "class": "0300", "driver": "nouveau"}
+    gpu = {"slot": "0000:01:00.0", "device_id": "10de:2b85", "subsystem_id": None, "class": "0300", "driver": "nouveau",
+           "pcie_width": 8, "pcie_width_max": None}
     assert PciGpus().process(_as_host(setup, PciGpus().command())) == [gpu]
     state = HostState().process(_as_host(setup, HostState().command()))
     assert state["pci_gpus"] == [gpu] and state["problems"] == {}
