@@ -70,7 +70,7 @@ def certify_one(card, expect):
     checks = card["checks"]
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **({"CUDA_VISIBLE_DEVICES": uuid} if uuid else {})}
     asked = {**expect, "uuid": uuid, "bus_id": card.get("bus_id"),
-             "busy": bool(uuid) and certify_card.busy(checks["other_users"], expect["busy"])}
+             "in_use": bool(uuid) and certify_card.busy(checks["other_users"], expect["busy"])}
     for batch in BATCHES:
         if expect["torch"] is None:
             why = f"no GPU to compute on: stack {expect['stack']} has no torch"

@@ -195,7 +195,7 @@ def memory(expect):
     All is written before anything is read, so that memory which isn't there (a card with a forged size) shows.
     """
     torch = gpu(expect)
-    if expect.get("busy") and not expect["allow_busy_gpu"]:
+    if expect.get("in_use") and not expect["allow_busy_gpu"]:
         raise NotRun("others use this GPU: filling its memory could end their work")
     free, total = torch.cuda.mem_get_info()
     words = CHUNK_MIB << 17  # of 8 bytes

@@ -153,7 +153,7 @@ def largest_batch(expect):
     torch, on_gpu, settings, size, length = place(expect)
     if not on_gpu:
         raise NotRun("no GPU")
-    if expect.get("busy") and not expect["allow_busy_gpu"]:
+    if expect.get("in_use") and not expect["allow_busy_gpu"]:
         raise NotRun("others use this GPU: filling its memory could end their work")
     from peft import get_peft_model
 

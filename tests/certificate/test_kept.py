@@ -1,0 +1,126 @@
+"""Kept, shown, compared, drawn: certificates of synthesized measurements through `python -m rig certificate`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from rig.certificate import diff, store
+from rig.certificate.gates import load_gates
+from rig.cli import main
+
+from .synthesized import UUID, h100
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "certificate.schema.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+def read(folder: Path, began: int, spoil: Callable[[dict[str, Any]], Any] = lambda checks: None) -> int:
+    """Take a certificate by `rig certificate read`."""
+    measured = h100()
+    measured["began"] = began
+    spoil(measured["cards"][0]["checks"])
+    path = folder / "measured.json"
+    path.write_text(json.dumps(measured))
+    return main(["certificate", "read", str(path), "--host", "lab-01", "--stack", "guide"])
+
+
+def slower(checks: dict[str, Any]) -> None:
+    """A slot of half the lanes, and 9 per cent less."""
+    for row in checks["matmul"]["data"]["rows"]:
+        row["tflops"] *= 0.91
+    for row in checks["load"]["data"]["samples"]:
+        row["pcie.link.width.current"] = 8
+
+
+def test_two_certificates_by_name_uuid_and_file(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(state, 1793664000) == 0  # 2026-11-03
+    assert read(state, 1795478400, slower) == 0
+    capsys.readouterr()
+    kept = store.history(UUID)
+    for path in kept:
+        jsonschema.validate(json.loads(path.read_text()), SCHEMA)
+    assert main(["certificate", "diff", "lab-01"]) == 0
+    said = capsys.readouterr().err
+    assert "bf16 −9 % since 3 Nov; " in said and "PCIe gen 5 ×16 → ×8" in said and "PCIe under load: pass → warn" in said
+    assert main(["certificate", "diff", str(kept[1]), str(kept[0])]) == 0
+    assert "bf16 +10 %" in capsys.readouterr().err
+    assert main(["certificate", "show", UUID[:10], "--json"]) == 0
+    jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
+    assert main(["certificate", "list"]) == 0
+    assert f"{UUID}  lab-01  NVIDIA H100 80GB HBM3  warn" in capsys.readouterr().out
+
+
+def test_the_same_twice_is_no_change(state: Path) -> None:
+    read(state, 1793664000)
+    read(state, 1795478400, lambda checks: checks["matmul"]["data"]["rows"][2].update(tflops=795.0))  # within 3 %
+    old, new = (store.open_(str(path)) for path in store.history(UUID))
+    assert diff.changes(old, new, load_gates()) == []
+    assert diff.headline(old, new, []).startswith("no change since 3 Nov")
+
+
+def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(state, 1793664000)
+    read(state, 1795478400, slower)
+    assert main(["certificate", "html", "lab-01", "-o", str(state / "page.html")]) == 0
+    text = (state / "page.html").read_text()
+    assert text.count("<svg") == 3 and text.count("<polyline") == 6, "matmul, bandwidth, loss: now and before"
+    assert "bf16 −9 %" in text and "not run" in text
+    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+
+
+def test_a_failed_gate_is_4(state: Path) -> None:
+    assert read(state, 1793664000, lambda checks: checks["memory"]["data"].update(wrong_words=1)) == 4
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["show", "GPU-none"], "there is no certificate of GPU-none"),
+    (["diff", "nobody"], "there is no certificate of nobody"),
+    (["diff", "lab-01"], "before this one"),
+    (["show", "absent.json"], "can't be read"),
+    (["show", "broken.json"], "no JSON, or a damaged file"),
+    (["show", "other.json"], "no certificate, or a damaged one"),
+    (["show", "later.json"], "format 9"),
+    (["read", "broken.json"], "no JSON, or a damaged file"),
+    (["read", "other.json"], "no measurements of rig/host/certify.py"),
+    (["read", "other.json", "--stack", "gude"], "there is no stack 'gude'"),
+])
+def test_bad_input_is_one_line(arguments: list[str], says: str, state: Path, capsys: pytest.CaptureFixture[str],
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    read(state, 1793664000)
+    (state / "broken.json").write_text('{"kind": "qwen-rig cert')
+    (state / "other.json").write_text('{"a": 1}')
+    later = json.loads(store.history(UUID)[0].read_text())
+    (state / "later.json").write_text(json.dumps({**later, "format": 9}))
+    monkeypatch.chdir(state)
+    capsys.readouterr()
+    assert main(["certificate", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_certificates_of_two_cards_are_not_compared(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(state, 1793664000)
+    other = json.loads(store.history(UUID)[0].read_text())
+    (state / "b.json").write_text(json.dumps({**other, "uuid": "GPU-other"}))
+    assert main(["certificate", "diff", str(store.history(UUID)[0]), str(state / "b.json")]) == 1
+    assert "these are two cards" in capsys.readouterr().err
+
+
+def test_a_damaged_certificate_is_skipped_where_the_last_is_looked_for(state: Path) -> None:
+    read(state, 1793664000)
+    (store.folder() / UUID / "20990101T000000Z.json").write_text("{")
+    found = store.last(UUID)
+    assert found is not None and found.began == 1793664000
