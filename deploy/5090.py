@@ -9,11 +9,13 @@ from deploy.cuda import compilers, cuda_toolkit
 from deploy.driver import driver_guard, nvidia_driver, nvidia_repository, reboot
 from deploy.flash_attn import flash_attn
 from deploy.preview import accepted
+from deploy.sources import sources
 from deploy.stack import env
 from deploy.training import training
 from deploy.verification import verification
 
 if accepted():  # probed, planned, shown; False where this host is refused, and its card says why
+    sources()
     nvidia_repository()
     nvidia_driver()
     driver_guard()

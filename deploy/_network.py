@@ -1,8 +1,9 @@
-"""The network's part of a run, before anything is touched: the controller asks the index for every locked file."""
+"""The network's part of a run: what the controller asks the index before anything is touched, and each host's route."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -11,13 +12,16 @@ from pyinfra.api.host import Host
 from rig.lock import Requirement
 from rig.network import preflight
 from rig.network.limits import load_limits
+from rig.network.route import Route, Source, candidates, unmeasured
 from rig.network.web import Unreachable, bare, get, private_to_host
 from rig.plan import Context, Plan, Refusal
+from rig.sources import load_sources
 
 from . import _session
 
 _asking = Lock()  # hosts are prepared side by side: the first asks, the others find its answer
 _looks: dict[tuple[str, str, str], preflight.Look] = {}
+_routes: dict[str, Route] = {}
 _heads: dict[str, int | None] = {}
 NAMED = 4  # missing files that a card names
 
@@ -37,6 +41,43 @@ def index_of(ctx: Context) -> str | None:
     configured = (ctx.machine.get("network") or {}).get("pip_index")
     index = ctx.knobs.source_pip_index or configured or preflight.default_index()
     return None if index is None or "@" in index else index
+
+
+def take(host: Host, route: Route) -> None:
+    """Keep what was chosen for a host, for the rest of this run."""
+    _routes[host.name] = route
+
+
+def route(ctx: Context, roles: Sequence[str]) -> Route:
+    """Where these roles' files come from: as chosen in this run, or as the knobs say where nothing was measured."""
+    chosen = _routes.get(ctx.host, Route({})).sources
+    return Route({**unmeasured(candidates(ctx, roles)).sources, **chosen})
+
+
+def known(ctx: Context, found: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:
+    """The candidates to be measured: the client's own default by its address, where that is known here."""
+    index = index_of(ctx)
+    return {role: tuple(replace(source, url=index) if source.url is None else source for source in sources)
+            for role, sources in found.items()}
+
+
+def files(ctx: Context) -> dict[str, str]:
+    """role → the file below its address that is fetched to measure it."""
+    return {"conda_channel": "noarch/repodata.json", "miniforge": miniforge_file(ctx),
+            "huggingface": load_sources().huggingface.measure}
+
+
+def proxies(ctx: Context, github: bool = False) -> str:
+    """Lines for the head of a script that fetches: the proxy knob, and for GitHub alone the host's own proxy script.
+    Every script is a shell of its own, so that what it sets ends with it."""
+    lines, own = "", (ctx.machine.get("network") or {}).get("proxy_script")
+    if ctx.knobs.proxy:
+        url = shlex.quote(ctx.knobs.proxy)
+        lines += f"export http_proxy={url} https_proxy={url} HTTP_PROXY={url} HTTPS_PROXY={url}\n"
+    named = own if ctx.knobs.proxy_script == "auto" else ctx.knobs.proxy_script
+    if github and named and named != "off":
+        lines += f"if [ -r {shlex.quote(named)} ]; then set +eu; . {shlex.quote(named)} >/dev/null 2>&1; set -eu; fi\n"
+    return lines
 
 
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
@@ -92,6 +133,10 @@ def _miniforge(ctx: Context, plan: Plan) -> list[Refusal]:
 
 def miniforge_url(ctx: Context) -> str:
     """The conda installer's address."""
-    release = _session.rules().miniforge
-    version = ctx.knobs.source_miniforge_version or release.version
-    return f"{(ctx.knobs.source_miniforge or release.url).rstrip('/')}/Miniforge3-{version}-Linux-x86_64.sh"
+    return f"{(ctx.knobs.source_miniforge or _session.rules().miniforge.url).rstrip('/')}/{miniforge_file(ctx)}"
+
+
+def miniforge_file(ctx: Context) -> str:
+    """The conda installer's name."""
+    version = ctx.knobs.source_miniforge_version or _session.rules().miniforge.version
+    return f"Miniforge3-{version}-Linux-x86_64.sh"

@@ -9,7 +9,7 @@ from pyinfra.api import StringCommand, deploy
 
 from rig.plan import Context, Step
 
-from . import _session
+from . import _network, _session
 from ._converge import converge, script
 from ._place import exports
 
@@ -21,18 +21,22 @@ def conda() -> None:
 
 
 def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
-    release = _session.rules().miniforge
-    version = ctx.knobs.source_miniforge_version or release.version
-    name = f"Miniforge3-{version}-Linux-x86_64.sh"
-    base = (ctx.knobs.source_miniforge or release.url).rstrip("/")
-    digest = ctx.knobs.source_miniforge_sha256 or release.sha256
+    name = _network.miniforge_file(ctx)
+    sources = _network.route(ctx, ["miniforge"]).of("miniforge")
+    digest = ctx.knobs.source_miniforge_sha256 or _session.rules().miniforge.sha256
+    tries = "".join(f"""[ -n "$got" ] || {{
+  if {{ {download(f"{(source.url or '').rstrip('/')}/{name}", '"$dir/installer.sh"')}
+  }}; then
+    if echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet -; then got=1
+    else said={shlex.quote(f"{name} from {source.url} isn't the file that is expected: check source_miniforge")}; fi
+  fi
+}}
+""" for source in sources)
     # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
-    yield script(f"""{exports(ctx)}prefix={shlex.quote(step.data["prefix"])}
+    yield script(f"""{exports(ctx)}{_network.proxies(ctx, github=True)}prefix={shlex.quote(step.data["prefix"])}
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-{download(f"{base}/{name}", '"$dir/installer.sh"')}
-echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet - || {{
-  echo "qwen-rig: {name} from {base} isn't the file that is expected: check source_miniforge"
-  exit 1; }}
+got='' said=''
+{tries}[ -n "$got" ] || {{ [ -z "$said" ] || echo "qwen-rig: $said"; exit 1; }}
 mkdir -p "$(dirname "$prefix")"
 [ ! -e "$prefix" ] || mv "$prefix" "$prefix.unfinished.$$"
 bash "$dir/installer.sh" -b -p "$prefix"

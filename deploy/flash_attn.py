@@ -12,6 +12,7 @@ from pyinfra.api import StringCommand, deploy
 from rig.plan import Context, Step
 from rig.plan.env import envs_dir
 
+from . import _network
 from ._converge import converge, script
 from ._place import exports
 
@@ -27,7 +28,8 @@ def on_host(ctx: Context, program: str, arguments: str, seconds: int) -> StringC
     env = f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
     if ctx.state["env"] and not ctx.state["env"]["target"]:
         env = ctx.state["env"]["path"]
-    return script(f"""{exports(ctx)}env={shlex.quote(env)}
+    proxies = _network.proxies(ctx, github=program == "attention.py")  # the wheels are GitHub's
+    return script(f"""{exports(ctx)}{proxies}env={shlex.quote(env)}
 mkdir -p "$env/.rig"
 cat > "$env/.rig/{program}"
 "$env/bin/python" "$env/.rig/{program}" {arguments}

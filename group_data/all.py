@@ -39,6 +39,12 @@ source_miniforge_sha256 = None  # of that file
 source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
 source_nvidia_apt_key = None  # fingerprint of the key that signs it
 source_flash_attn = None  # folder URL that holds v<version>/<wheel>
+source_huggingface = None  # HF_ENDPOINT of train_qwen.py
+mirrors = "auto"  # auto: where a default is slow or out of reach from the host, the fastest of sources.yml's mirrors;
+#                   off: never · the path of a file like sources.yml's `mirrors:`. A source_… knob stands above it
+proxy = None  # http(s)_proxy for all that is fetched; None: as the host's own environment says
+proxy_script = "auto"  # auto: /etc/network_turbo, where there is one, for GitHub alone · off · a script on the host
+bundle = None  # a folder made by `python -m rig bundle`: hosts fetch from it through their SSH connection, nothing else
 
 # -- Patience, in seconds ------------------------------------------------------------------------------
 timeout_probe = 60

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import torch_index
 from .errors import RigError
+from .sources import load_mirrors
 from .stack import load_stack
 
 stack_of = cache(load_stack)  # a lock takes a while to read
@@ -23,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "verify": ("auto", "always", "never"),
 }
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
-        "source_flash_attn")
+        "source_flash_attn", "source_huggingface", "proxy")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Knobs:
     source_nvidia_apt: str | None
     source_nvidia_apt_key: str | None
     source_flash_attn: str | None
+    source_huggingface: str | None
+    mirrors: str
+    proxy: str | None
+    proxy_script: str
+    bundle: str | None
     timeout_probe: int
     timeout_fetch: int
     timeout_apt: int
@@ -92,6 +98,10 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
     if name in URLS and not (name == "source_torch_index" and value == torch_index.PYTORCH):
         _url(name, value, where)
+    if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
+        raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
+    if name == "mirrors":
+        load_mirrors(value)
     if name == "stack":
         try:
             stack_of(value).check()

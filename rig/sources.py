@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,15 +60,58 @@ class TorchIndex:
 
 
 @dataclass(frozen=True)
+class HuggingFace:
+    """The default endpoint, and a small public file below it."""
+
+    url: str
+    measure: str
+
+
+ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
+
+
+@dataclass(frozen=True)
 class Sources:
-    """The defaults of the source_* knobs. pip_index None: the client's own."""
+    """The defaults of the source_* knobs. pip_index None: the client's own. conda_measure is the channel's address,
+    where conda_channel is a name. mirrors: name → role (of ROLES) → address."""
 
     pip_index: str | None
     conda_channel: str
+    conda_measure: str
     miniforge: Miniforge
     nvidia_apt: NvidiaApt
     flash_attn: Place
     torch_index: TorchIndex
+    huggingface: HuggingFace
+    mirrors: dict[str, dict[str, str]]
+
+
+def read_mirrors(table: schema.Table) -> dict[str, dict[str, str]]:
+    """A `mirrors` block: name → role → address. Raises RigError."""
+    found = {}
+    for name, row in table.named_tables("mirrors").items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name == "default":
+            raise row.error(f"mirrors has the name {name!r}", "lower-case letters, digits and dashes only")
+        found[name] = {role: address for role in ROLES if (address := row.maybe(role, str))}
+        for role, address in found[name].items():
+            if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
+                raise row.error(f"{row.key(role)} must be a URL, not {address!r}", "begin it with https:// or http://")
+        row.take("source", str)
+        row.done()
+    return found
+
+
+@cache
+def load_mirrors(wanted: str) -> dict[str, dict[str, str]]:
+    """The mirrors that the knob `mirrors` names: auto: ours; off: none; else those of a file. Raises RigError."""
+    if wanted == "off":
+        return {}
+    if wanted == "auto":
+        return load_sources().mirrors
+    table = schema.read(Path(wanted).expanduser())
+    found = read_mirrors(table)
+    table.done()
+    return found
 
 
 @cache
@@ -80,15 +124,18 @@ def load_sources() -> Sources:
     apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
     keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
             for folder, row in apt.named_tables("keys").items()}
+    face = table.table("source_huggingface")
     sources = Sources(
         pip_index=pip.maybe("url", str), conda_channel=channel.take("url", str),
+        conda_measure=channel.take("measure", str),
         miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
                             forge.take("bytes", int)),
         nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
         flash_attn=Place(flash.take("url", str)),
-        torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)))
+        torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)),
+        huggingface=HuggingFace(face.take("url", str), face.take("measure", str)), mirrors=read_mirrors(table))
     torch.maybe("url", str)
-    for block in (pip, channel, forge, apt, flash, torch):
+    for block in (pip, channel, forge, apt, flash, torch, face):
         block.take("source", str)
         block.done()
     table.done()

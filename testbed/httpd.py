@@ -27,10 +27,11 @@ from .wheels import Wheelhouse
 
 HANG_S = 900  # a hanging mirror lets go after this, so that nothing outlives a forgotten client
 PAYLOAD = re.compile(r"\.(deb|whl|sh|zst|gz|conda|bz2)$")  # what the -files faults break, indexes left sound
-# broken: 404. hang: no answer. lacking-NAME: 404 for what begins with that name. lying: payloads of the right length
-# with other bytes. slow: payloads that trickle. broken-files and hang-files: those payloads only.
+# broken: 404. hang: no answer. lacking-NAME: 404 for what begins with that name. lying: payloads with one byte changed
+# (lying-NAME: of that name only). slow: payloads that trickle. broken-files and hang-files: those payloads only.
 FAULTS = ("broken", "hang", "lacking", "lying", "slow")
 TRICKLE = 4096  # bytes every tenth of a second
+LIE = 10  # that byte: in a wheel its first member's time of day, so that it stays a sound wheel with another hash
 INSTALLER = re.compile(r"(?:[^/]+/)?(Miniforge3-[^/]+-Linux-x86_64\.sh)(\.sha256)?")
 
 
@@ -74,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.counts[(self.client_address[0], f"/{path}")] += 1
         first, _, rest = path.partition("/")
         fault, _, only = first.partition("-")
-        self.fault = fault if PAYLOAD.search(rest) else ""
+        self.fault = fault if PAYLOAD.search(rest) and f"/{only}" in rest else ""
         if fault in ("broken", "hang"):
             if only != "files" or PAYLOAD.search(rest):
                 self._fail(fault)
@@ -178,7 +179,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for begin in range(start, end, TRICKLE):
             piece = file.read(min(TRICKLE, end - begin))
             if self.fault == "lying":
-                piece = bytes(255 - byte for byte in piece)
+                at = min(LIE, os.fstat(file.fileno()).st_size - 1) - begin
+                piece = piece[:at] + bytes([255 - piece[at]]) + piece[at + 1:] if 0 <= at < len(piece) else piece
             else:
                 time.sleep(0.1)
             try:

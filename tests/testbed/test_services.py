@@ -74,8 +74,8 @@ def test_faults(url: str) -> None:
 def test_a_mirror_that_lies_and_one_that_lacks(url: str) -> None:
     page = get(f"{url}/lying/pypi/simple/some-thing/")[1]
     assert DIGEST.encode() in page, "the page promises the right bytes"
-    status, body = get(f"{url}/lying/pypi/files/{WHEEL}")
-    assert status == 200 and len(body) == 4 and body != b"1234"
+    assert get(f"{url}/lying/miniforge/Miniforge3-1-2-Linux-x86_64.sh") == (200, b"#!/bin/sh\xf5"), "the last byte"
+    assert get(f"{url}/lying-other/pypi/files/{WHEEL}") == (200, b"1234")
     assert get(f"{url}/slow/pypi/files/{WHEEL}") == (200, b"1234")
     assert get(f"{url}/lacking-some/pypi/simple/some-thing/")[0] == 404
     assert get(f"{url}/lacking-other/pypi/simple/some-thing/")[0] == 200
