@@ -1,4 +1,4 @@
-"""Each finding from the measurement that shows it, and from no other: one thing of a healthy card is spoilt at a time."""
+"""Each finding from the measurement that shows it, and no other: one thing of a healthy card is spoilt at a time."""
 
 from __future__ import annotations
 
