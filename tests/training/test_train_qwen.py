@@ -1,0 +1,84 @@
+"""train_qwen.py really trains: a tiny random Qwen2 saved to disk, a small JSONL, a checkpoint, and on from it.
+
+It takes a Python with the guide's stack on a CPU torch: QWEN_RIG_TRAIN_PYTHON names one, else one is built here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rig.training import training_settings
+
+pytestmark = pytest.mark.real
+HOST = Path(__file__).parents[2] / "rig" / "host"
+# The guide's pins but for torch: this release has a CPU build in the index, and takes Python 3.10 to 3.14.
+PINS = ("torch==2.13.0", "transformers==4.46.0", "accelerate==0.34.0", "peft==0.13.0", "trl==0.11.0",
+        "datasets==3.1.0", "rich")
+SAVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from tiny_qwen import model, tokenizer
+words = tokenizer()
+model(torch, words, "Qwen2", "tiny", torch.float32, "sdpa", 64).save_pretrained(sys.argv[2])
+words.save_pretrained(sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if named := os.environ.get("QWEN_RIG_TRAIN_PYTHON"):
+        yield named
+        return
+    venv = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    subprocess.run([str(venv / "bin" / "python"), "-m", "pip", "install", "-q", *PINS], check=True)
+    yield str(venv / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def folder(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("train")
+    subprocess.run([python, "-c", SAVE, str(HOST), str(made / "model")], check=True, timeout=300)
+    rows = [{"text": f"the quick brown fox jumps over the lazy dog {n % 3}"} for n in range(64)]
+    (made / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (made / "training.json").write_text(json.dumps(training_settings(12282, "8.9")))  # 1 × 16
+    return made
+
+
+def _train(python: str, folder: Path, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [python, str(HOST / "train_qwen.py"), "--model", str(folder / "model"), "--data", str(folder / "data.jsonl"),
+         "--settings", str(folder / "training.json"), "--output", str(folder / "out"), "--max-length", "32", *more],
+        cwd=folder, text=True, capture_output=True, timeout=600,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "WANDB_MODE": "disabled", **env})
+    print(done.stdout[-1500:], done.stderr[-1500:])
+    return done
+
+
+def test_it_trains_saves_and_goes_on_from_its_checkpoint(python: str, folder: Path) -> None:
+    nothing = _train(python, folder, "--resume")
+    assert nothing.returncode == 1 and nothing.stderr.strip().splitlines()[-1].startswith("train_qwen.py: no checkpoint")
+    first = _train(python, folder, "--max-steps", "4", "--save-steps", "2")
+    assert first.returncode == 0, first.stderr
+    assert (folder / "out" / "checkpoint-2").is_dir() and "after step 4" in first.stdout
+    assert (folder / "out" / "adapter_model.safetensors").is_file()
+    losses = [float(each) for each in re.findall(r"'loss': ([\d.]+)", first.stdout)]
+    assert len(losses) == 4 and losses[-1] < losses[0], losses
+    second = _train(python, folder, "--max-steps", "6", "--save-steps", "2", "--resume")
+    assert second.returncode == 0, second.stderr
+    assert len(re.findall(r"'loss': ", second.stdout)) == 2 and "after step 6" in second.stdout
+
+
+def test_a_missing_data_file_is_one_line(python: str, folder: Path) -> None:
+    done = _train(python, folder, "--data", "nowhere.jsonl")
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == (
+        "train_qwen.py: there is no file nowhere.jsonl")
