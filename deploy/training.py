@@ -1,4 +1,4 @@
-"""training.json and train_qwen.py in the env: the guide's settings for the card that is really here."""
+"""training.json, accelerate.yaml and train_qwen.py in the env: the guide's settings for the card that is here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from importlib.resources import files
 
+import yaml
 from pyinfra.api import StringCommand, deploy
 
 from rig.plan import Context, Step
@@ -23,10 +24,13 @@ def training() -> None:
 
 def _settings(ctx: Context, step: Step) -> Iterator[StringCommand]:
     text = json.dumps(step.data["settings"], indent=1)
+    accelerate = yaml.safe_dump(step.data["settings"]["accelerate"])
     folder = shlex.quote(f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig")
     yield script(f"""cd {folder}
 cat > train_qwen.py.new
 mv train_qwen.py.new train_qwen.py
+printf '%s' {shlex.quote(accelerate)} > accelerate.yaml.new
+mv accelerate.yaml.new accelerate.yaml
 printf '%s\\n' {shlex.quote(text)} > training.json.new
 mv training.json.new training.json
 """, 60, stdin=(files("rig.host") / "train_qwen.py").read_text())

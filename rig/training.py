@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from packaging.version import Version
@@ -35,4 +36,31 @@ def training_settings(memory_mib: int | None, compute_capability: str | None, at
         "use_cache": False,
         "device_map": "auto",
         "trust_remote_code": True,
+    }
+
+
+def accelerate_config(settings: Mapping[str, Any], cards: int, machines: int = 1, rank: int = 0,
+                      address: str | None = None, port: int | None = None) -> dict[str, Any]:
+    """accelerate's default_config.yaml for these settings: one process a card, on each of `machines`.
+
+    `cards` is how many this machine has (all of one launch must have as many), `address` and `port` those of the
+    machine of rank 0. Keys and words: accelerate 0.34 to 1.12, commands/config/config_args.py, ClusterConfig.
+    """
+    processes = max(1, cards) * machines
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "debug": False,
+        "distributed_type": "NO" if processes == 1 else "MULTI_GPU",
+        "downcast_bf16": "no",
+        "enable_cpu_affinity": False,
+        "gpu_ids": "all",
+        "machine_rank": rank,
+        **({"main_process_ip": address, "main_process_port": port} if machines > 1 else {}),
+        "main_training_function": "main",
+        "mixed_precision": "bf16" if settings["bf16"] else "fp16" if settings["fp16"] else "no",
+        "num_machines": machines,
+        "num_processes": processes,
+        "rdzv_backend": "static",
+        "same_network": True,
+        "use_cpu": False,
     }

@@ -24,6 +24,7 @@ VERBS = (
     "verify",
     "certificate",
     "doctor",
+    "fits",
     "host-keys",
 )
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from rig.training import training_settings
+from rig.fits import largest
+from rig.training import accelerate_config, training_settings
 
 from .context import Context
 from .env import current, envs_dir, record
@@ -47,14 +48,15 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
 
 
 def settings(ctx: Context) -> dict[str, Any]:
-    """training.json as it should be: the guide's settings, scaled to the smallest card that is really here."""
+    """training.json as it should be: the guide's settings, scaled to the smallest card that is really here; and what
+    accelerate.yaml beside it says."""
     known = [gpu for gpu in ctx.gpus if gpu.memory_mib]
     smallest = min(known, key=lambda gpu: gpu.memory_mib or 0, default=None)
     weakest = min((gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability), default=None)
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
         attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
-    return {**settings, "hf_home": hf_home(ctx)}
+    return {**settings, "hf_home": hf_home(ctx), "accelerate": accelerate_config(settings, len(ctx.gpus))}
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:
@@ -78,6 +80,13 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
                 "decided on another env, driver or GPU: tried again", data=spec)
 
 
+def _fitting(ctx: Context) -> str:
+    """What fits the smallest card, as a word to the settings; `rig fits` has the arithmetic."""
+    sizes = [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]
+    found = largest(min(sizes), ctx.stack.model or "Qwen2") if sizes else None
+    return f"; LoRA fits up to {found.removeprefix('Qwen/')} (estimate: rig fits)" if found else ""
+
+
 def _training(ctx: Context, env_changes: bool) -> Step:
     want, have = settings(ctx), record(ctx, "training")
     path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
@@ -85,7 +94,7 @@ def _training(ctx: Context, env_changes: bool) -> Step:
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"the guide's settings for {want['for']}", known_after="env" if env_changes else "", data=data,
+                    f"the guide's settings for {want['for']}{_fitting(ctx)}", known_after="env" if env_changes else "", data=data,
                     files=as_json(path, None, want))
     if have == want:
         return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}",

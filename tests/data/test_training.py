@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rig.training import training_settings
+from rig.training import accelerate_config, training_settings
 
 
 @pytest.mark.parametrize(("memory", "cc", "batch", "accumulation", "dtype"), [
@@ -42,3 +42,12 @@ def test_for_whom() -> None:
     assert training_settings(32607, "12.0", gpu_name="NVIDIA GeForce RTX 5090")["for"] == (
         "NVIDIA GeForce RTX 5090, 32607 MiB")
     assert training_settings(None, None)["for"] == "an unknown GPU, memory not known"
+
+
+@pytest.mark.parametrize(("cards", "machines", "kind", "processes"), [
+    (1, 1, "NO", 1), (4, 1, "MULTI_GPU", 4), (1, 2, "MULTI_GPU", 2), (8, 2, "MULTI_GPU", 16)])
+def test_accelerate_starts_a_process_a_card(cards: int, machines: int, kind: str, processes: int) -> None:
+    made = accelerate_config(training_settings(32607, "12.0"), cards, machines, 1, "10.0.0.1", 29500)
+    assert (made["distributed_type"], made["num_processes"], made["mixed_precision"]) == (kind, processes, "bf16")
+    assert ("main_process_ip" in made) == (machines > 1)
+    assert accelerate_config(training_settings(15360, "7.5"), 1)["mixed_precision"] == "fp16"

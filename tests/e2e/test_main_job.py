@@ -44,6 +44,7 @@ def converged(lab: Lab) -> Lab:
         assert lab.record(name, "flash_attn")["attention"] == "sdpa"
         assert lab.record(name, "training")["gradient_accumulation_steps"] == 2
         assert lab.record(name, "training")["per_device_train_batch_size"] == 8
+        assert "num_processes: 1" in lab.on(name, "cat /root/miniforge3/envs/qwen-train/.rig/accelerate.yaml")
         made = lab.record(name, "verify")
         assert made["overall"] in ("pass", "partial")
         assert {c["name"] for c in made["checks"] if c["status"] == "not_run"}, "an emulated GPU proves nothing"

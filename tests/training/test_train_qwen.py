@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from rig.training import training_settings
+from rig.training import accelerate_config, training_settings
 
 pytestmark = pytest.mark.real
 HOST = Path(__file__).parents[2] / "rig" / "host"
@@ -54,19 +55,21 @@ def folder(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def _train(python: str, folder: Path, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+def _train(python: str, folder: Path, *more: str, launch: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [python, str(HOST / "train_qwen.py"), "--model", str(folder / "model"), "--data", str(folder / "data.jsonl"),
-         "--settings", str(folder / "training.json"), "--output", str(folder / "out"), "--max-length", "32", *more],
+        [python, *launch, str(HOST / "train_qwen.py"), "--model", str(folder / "model"),
+         "--data", str(folder / "data.jsonl"), "--settings", str(folder / "training.json"),
+         "--output", str(folder / "out"), "--max-length", "32", *more],
         cwd=folder, text=True, capture_output=True, timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "WANDB_MODE": "disabled", **env})
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "WANDB_MODE": "disabled"})
     print(done.stdout[-1500:], done.stderr[-1500:])
     return done
 
 
 def test_it_trains_saves_and_goes_on_from_its_checkpoint(python: str, folder: Path) -> None:
     nothing = _train(python, folder, "--resume")
-    assert nothing.returncode == 1 and nothing.stderr.strip().splitlines()[-1].startswith("train_qwen.py: no checkpoint")
+    assert nothing.returncode == 1
+    assert nothing.stderr.strip().splitlines()[-1].startswith("train_qwen.py: no checkpoint")
     first = _train(python, folder, "--max-steps", "4", "--save-steps", "2")
     assert first.returncode == 0, first.stderr
     assert (folder / "out" / "checkpoint-2").is_dir() and "after step 4" in first.stdout
@@ -82,3 +85,31 @@ def test_a_missing_data_file_is_one_line(python: str, folder: Path) -> None:
     done = _train(python, folder, "--data", "nowhere.jsonl")
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == (
         "train_qwen.py: there is no file nowhere.jsonl")
+
+
+def test_accelerate_takes_our_config(python: str, folder: Path) -> None:
+    """One process on the CPU; accelerate refuses a key that it doesn't know."""
+    settings = json.loads((folder / "training.json").read_text())
+    made = accelerate_config(settings, 1) | {"use_cpu": True, "mixed_precision": "no"}
+    (folder / "accelerate.yaml").write_text(yaml.safe_dump(made))
+    launch = ("-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml"))
+    done = _train(python, folder, "--max-steps", "1", "--output", str(folder / "one"), launch=launch)
+    assert done.returncode == 0 and "after step 1" in done.stdout, done.stderr
+
+
+def test_two_processes_share_the_effective_batch(python: str, folder: Path) -> None:
+    """gloo on the CPU here; on cards it is NCCL, which this doesn't show."""
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = _train(python, folder, "--max-steps", "2", "--output", str(folder / "two"), launch=launch)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes: effective batch 16 (wanted 16)" in done.stdout and "after step 2" in done.stdout
+
+
+def test_the_benchmark_measures_what_it_can_and_says_what_not(python: str) -> None:
+    done = subprocess.run([python, str(HOST.parents[1] / "benchmarks" / "training.py"), "--model", "tiny", "--batch",
+                           "2", "--length", "16", "--steps", "1", "--runs", "2"], text=True, capture_output=True,
+                          timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = {(row["attention"], row["precision"]): row for row in json.loads(done.stdout)["rows"]}
+    assert len(rows) == 6 and len(rows["sdpa", "fp32"]["runs"]) == 2 and rows["sdpa", "fp32"]["tokens_a_second"] > 0
+    assert "flash" in rows["flash_attention_2", "fp32"]["not_run"] and "TF32" in rows["sdpa", "tf32"]["not_run"]
