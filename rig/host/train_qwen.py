@@ -16,14 +16,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy
-import torch
-from datasets import load_dataset
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
-from trl import SFTConfig, SFTTrainer
-
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,9 +35,10 @@ def arguments():
     return given
 
 
-def settings_here(path):
-    """training.json, fitted to this process: no GPU, or one of several processes that share the effective batch."""
-    settings = json.loads(path.read_text())
+def fitted(settings):
+    """The settings fitted to this process: no GPU, or one of several processes that share the effective batch."""
+    import torch
+
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if not torch.cuda.is_available():
         print("No GPU: training on the CPU, in full precision. Good for a try, not for work.")
@@ -74,6 +67,9 @@ def allow_numpy_in_checkpoints():
     torch reads only plain tensors by default since 2.6, and transformers before 4.50 saves the state as it is
     (huggingface/transformers#34631).
     """
+    import numpy
+    import torch
+
     core = getattr(numpy, "_core", None) or numpy.core
     types = [core.multiarray._reconstruct, numpy.ndarray, numpy.dtype, type(numpy.dtype(numpy.uint32))]
     torch.serialization.add_safe_globals(types)
@@ -81,8 +77,21 @@ def allow_numpy_in_checkpoints():
 
 def main():
     given = arguments()
-    settings = settings_here(given.settings)
-    checkpoint = None
+    settings = json.loads(given.settings.read_text())
+    if settings.get("hf_home"):  # where models and data sets are kept: read when the libraries below are imported
+        os.environ.setdefault("HF_HOME", settings["hf_home"])
+    train(given, settings)
+
+
+def train(given, settings):
+    import torch
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+
+    settings, checkpoint = fitted(settings), None
     if given.resume:
         checkpoint = get_last_checkpoint(given.output) if os.path.isdir(given.output) else None
         if checkpoint is None:

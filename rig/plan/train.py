@@ -94,8 +94,8 @@ def _training(ctx: Context, env_changes: bool) -> Step:
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"the guide's settings for {want['for']}{_fitting(ctx)}", known_after="env" if env_changes else "", data=data,
-                    files=as_json(path, None, want))
+                    f"the guide's settings for {want['for']}{_fitting(ctx)}",
+                    known_after="env" if env_changes else "", data=data, files=as_json(path, None, want))
     if have == want:
         return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}",
                     data=data)
