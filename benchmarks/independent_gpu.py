@@ -2,8 +2,8 @@
 
     python3 benchmarks/independent_gpu.py [--gpu 0] [--out FILE] [--torch]
 
-Straight on CUDA's own libraries by ctypes: cublasGemmEx for a bf16 product of two 8192 × 8192 random matrices,
-cudaMemcpyAsync for a 1 GiB copy on the card. Timed by the host's clock, as a slope: the time of 2n calls less that of n,
+By ctypes on CUDA's own libraries: cublasGemmEx for a bf16 product of two random 8192 × 8192 matrices,
+cudaMemcpyAsync for a 1 GiB copy on the card. By the host's clock, as a slope: the time of 2n calls less that of n,
 so that whatever is spent once falls out. With --torch, or where the libraries can't be loaded, the same slope through
 torch.mm and Tensor.add; the answer says which. It is for checking the certificate's numbers against arithmetic that has
 another origin: on one machine, in one run, both should agree within a few per cent.
