@@ -19,17 +19,18 @@ import pyinfra  # isort: skip
 from pyinfra.api import Config, State
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
-from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 from pyinfra_cli.util import load_deploy_file, parse_cli_arg
 
 from rig import knobs
 from rig.cli import exits
 from rig.errors import RigError
-from rig.plan import Plan, make_plan
+from rig.plan import Context, Plan, make_plan
 from rig.plan.document import of_all
 
 from . import _board, _report, _session, preview
@@ -82,6 +83,17 @@ class Door:
             except PyinfraError:
                 if self.state.active_hosts:
                     raise
+
+    def look(self) -> list[Context]:
+        """What is known and wanted of each connected host, probed side by side; a card where that fails."""
+        self.state.set_stage(StateStage.Prepare)
+
+        def see(host: Host) -> Context | None:
+            with ctx_state.use(self.state), ctx_host.use(host):
+                return preview.probed(lambda: _session.context(host))
+
+        found = self.state.pool.map(see, list(self.state.inventory.get_active_hosts()))
+        return [ctx for ctx in found if ctx is not None]
 
     def now(self) -> list[Plan]:
         """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""

@@ -67,9 +67,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def key(step: Step, kind: str, stack: str) -> str:
-    """What makes two runs of a step alike: what is done, on what kind of host, for which stack."""
+    """What makes two runs of a step alike: what is done (an env built or mended), on what kind of host, for which
+    stack."""
     mode = "kept" if step.data.get("kept") else str(step.data.get("mode", "-"))
-    return " ".join((step.component, step.action.value, mode, kind, stack))
+    return " ".join((step.component, mode, kind, stack))
 
 
 def timed(rows: Iterable[tuple[str, float]]) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rig.cli import exits
+from rig.plan.explain import Explanation
 from rig.plan.files import unified
 from rig.plan.model import Action, FileChange, Plan, Step
 from rig.stack import Stack
@@ -54,6 +55,12 @@ def console() -> Console:
     if plain.is_terminal:
         return plain
     return Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")), highlight=False)
+
+
+def out() -> Console:
+    """Standard output, for what was asked to be told; as wide as console()."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(width=int(os.environ.get("COLUMNS", "100")), highlight=False)
 
 
 def size(n: float) -> str:
@@ -100,6 +107,33 @@ def drift(plan: Plan, verbose: bool = False) -> list[RenderableType]:
     if len(shown) < len(plan.drift):
         blocks.append(Text(f"  and {len(plan.drift) - len(shown)} more: -v shows them", style="dim"))
     return blocks + [Padding(diff(row.file), (0, 3)) for row in shown if row.file and verbose]
+
+
+def changed(plan: Plan) -> RenderableType:
+    """A host's drift in full, with the files' diffs; or that there is none, or no record to compare with."""
+    head = Text.assemble((plan.host, "bold"), "  ")
+    if plan.since is None:
+        return head.append("no apply from here is on record: nothing to compare with")
+    if not plan.drift:
+        return head.append(f"as the last apply left it ({moment(plan.since)})")
+    return Group(head.append(plan.headline), *(Padding(row, (0, 2)) for row in drift(plan, verbose=True)))
+
+
+def explanation(found: Explanation) -> RenderableType:
+    """Facts, rules, decision; each with its source beside it."""
+    facts, rules = (Table(box=None, show_header=False, padding=(0, 2, 0, 2)) for _ in range(2))
+    for fact in found.facts:
+        facts.add_row(Text(fact.name), Text(fact.value), Text(fact.read_by, style="dim"))
+    for rule in found.rules:
+        rules.add_row(Text(rule.text), Text(rule.source, style="dim"))
+    blocks: list[RenderableType] = [Text(f"{found.host}: what is so", style="bold"), facts,
+                                    Text("What is gone by", style="bold"), rules, Text("So", style="bold")]
+    if found.step:
+        step = found.step
+        blocks += [Padding(_steps([step]), (0, 2)), *(Padding(Text(f"✗ {p}", style="red"), (0, 5))
+                                                      for p in step.problems)]
+    blocks += [Padding(Text(f"refused: {refusal}", style="red"), (0, 2)) for refusal in found.refusals]
+    return Group(*blocks)
 
 
 def moment(when: str | None) -> str:

@@ -70,6 +70,7 @@ class Rules:
     batch: tuple[tuple[int, int], ...]
     bf16_from: Version
     sources: Sources
+    words: dict[str, str]
 
     @property
     def miniforge(self) -> Miniforge:
@@ -78,6 +79,10 @@ class Rules:
     @property
     def nvidia_apt(self) -> NvidiaApt:
         return self.sources.nvidia_apt
+
+    def source(self, block: str) -> str:
+        """Whose word a block of rules.yml is ("cuda", "modules", …). KeyError where there is no such block."""
+        return self.words[block]
 
     def gpu(self, device_id: str) -> GpuModel | None:
         """The card of a PCI id ("10de:2b85"), None where the table doesn't know it."""
@@ -164,7 +169,7 @@ def load_rules() -> Rules:
     gpus = {key: _gpu(row) for key, row in table.named_tables("gpus").items()}
     modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
     nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
-    toolkit, compilers = table.table("toolkit"), table.table("compilers")
+    toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
     rules = Rules(
         gpus=gpus, unfit_remedy=table.take("unfit_remedy", str),
         open_from=Version(modules.take("open_from", str)),
@@ -175,14 +180,16 @@ def load_rules() -> Rules:
               for name, row in cuda.named_tables("releases").items()},
         nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
         builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
-        drivers=_drivers(table.table("drivers")),
+        drivers=_drivers(drivers),
         toolkit_package=toolkit.take("package", str), toolkit_bytes=toolkit.take("bytes", int),
         compilers_bytes=compilers.take("bytes", int), effective_batch=batch.take("effective", int),
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
-        bf16_from=Version(table.take("bf16_from", str)), sources=load_sources())
-    table.take("gpu_source", str)
-    for block in (modules, legacy, cuda, nvcc, builds, batch, toolkit, compilers):
-        block.take("source", str)
+        bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
+    blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvcc": nvcc, "torch_builds": builds,
+              "batch": batch, "toolkit": toolkit, "compilers": compilers}
+    rules.words.update(gpus=table.take("gpu_source", str), drivers=drivers.take("source", str))
+    for name, block in blocks.items():
+        rules.words[name] = block.take("source", str)
         block.done()
     table.done()
     return rules

@@ -20,6 +20,9 @@ from . import exits
 VERBS = (
     "plan",
     "apply",
+    "verify",
+    "explain",
+    "diff",
     "undo",
     "verify",
     "certificate",

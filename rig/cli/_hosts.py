@@ -8,12 +8,13 @@ from pathlib import Path
 DEFAULT = str(Path(__file__).resolve().parents[2] / "inventories" / "lab.py")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """-i, --limit and --data, as pyinfra has them."""
+def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
+    """-i, --limit (where several hosts make sense) and --data, as pyinfra has them."""
     parser.add_argument("-i", "--inventory", metavar="FILE", default=DEFAULT,
                         help="inventory (.py), or a list of hosts in the form of lab.yml (default: inventories/lab.py)")
-    parser.add_argument("--limit", metavar="HOST", action="append", default=[],
-                        help="these hosts or groups only; may be given again")
+    if limit:
+        parser.add_argument("--limit", metavar="HOST", action="append", default=[],
+                            help="these hosts or groups only; may be given again")
     parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
                         help="a knob of group_data/all.py, above what the inventory says; may be given again")
     parser.add_argument("-v", "--verbose", action="count", default=0,

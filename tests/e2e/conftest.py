@@ -65,6 +65,26 @@ class Lab:
                               text=True, env=env, capture_output=True, timeout=timeout, **given)
         return Run(done.returncode, done.stdout, done.stderr)
 
+    def rig(self, *arguments: str, timeout: int = 300, answer: str | None = None, **environment: str) -> Run:
+        """`python -m rig VERB … -i` this lab; `answer` is typed on a terminal, else there is none."""
+        env = {**os.environ, "COLUMNS": "160", "XDG_STATE_HOME": str(self.folder / "state"), **environment}
+        command = [sys.executable, "-m", "rig", *arguments]
+        if not any(argument.endswith(".json") and (self.folder / argument).is_file() for argument in arguments[1:2]):
+            command += ["-i", str(self.file)]
+        if answer is None:
+            done = subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=timeout,
+                                  stdin=subprocess.DEVNULL)
+            return Run(done.returncode, done.stdout, done.stderr)
+        ours, theirs = os.openpty()
+        os.write(ours, f"{answer}\n".encode())
+        try:
+            done = subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=timeout,
+                                  stdin=theirs)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        return Run(done.returncode, done.stdout, done.stderr)
+
     def deploy(self, *arguments: str, **more: Any) -> Run:
         return self.pyinfra(*arguments, "deploy/5090.py", **more)
 

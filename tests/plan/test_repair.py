@@ -1,0 +1,157 @@
+"""What is wrong with an env, by name; what has changed since the last apply; what a step took before."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig import ledger, render
+from rig.cli import _confirm
+from rig.errors import RigError
+from rig.managed import GUARD, REPOSITORY
+from rig.plan import Action, Applied, make_plan
+from rig.plan.files import managed, redacted, unified
+from rig.plan.since import snapshot
+from rig.plan.train import fingerprint
+
+from .states import GTX1080, RTX4090, RTX5090, bare, context, with_driver
+from .test_plan import converged
+
+
+def mess() -> dict[str, Any]:
+    """The issue's: PyPI's torch 2.7.1 (built for CUDA 12.6) and an old transformers, put there by hand."""
+    state = converged("guide")
+    state["env"]["target"], state["generations"] = None, []
+    state["env"]["packages"].update({"torch": "2.7.1", "transformers": "4.40.0"})
+    state["env"]["torch"] = {"version": "2.7.1+cu126", "cuda": "12.6"}
+    del state["env"]["packages"]["trl"]
+    state["env"]["duplicates"] = ["peft"]
+    return state
+
+
+def test_a_mess_has_each_wrong_thing_named_and_is_built_beside() -> None:
+    step = make_plan(context(mess())).step("env")
+    assert step.action is Action.CHANGE and step.data["mode"] == "build"
+    assert step.problems[0] == (
+        "torch 2.7.1+cu126 is built for CUDA 12.6, not 12.8, as a plain `pip install torch==2.7.1` brings it; it has "
+        "no code for sm_120 (CUDA 12.8 is the first that can compile it), so every kernel ends in «no kernel image is "
+        "available for execution on the device»")
+    assert set(step.problems[1:]) == {
+        "torch 2.7.1 is older than the lock's 2.8.0", "transformers 4.40.0 is older than the lock's 4.46.0",
+        "trl is missing; the lock has 0.11.0",
+        "peft is there twice, as a broken upgrade leaves it; the lock has 0.13.0"}
+
+
+def test_on_an_older_card_the_same_build_is_wrong_but_not_blind() -> None:
+    state = mess()
+    state["pci_gpus"][0]["device_id"] = RTX4090
+    assert "no kernel image" not in make_plan(context(state)).step("env").problems[0]
+
+
+@pytest.mark.parametrize(("torch", "said"), [
+    ({"version": "2.8.0+cpu", "cuda": None}, "torch 2.8.0+cpu is a CPU build: it can use no GPU"),
+    (None, "torch's build can't be told: torch/version.py can't be read"),
+    ({"version": "2.8.0+cu129", "cuda": "12.9"}, "torch 2.8.0+cu129 is built for CUDA 12.9, not 12.8"),
+])
+def test_a_wrong_build_is_told_by_its_file(torch: dict[str, Any] | None, said: str) -> None:
+    state = converged("guide")
+    state["env"]["torch"] = torch
+    assert make_plan(context(state)).step("env").problems[0].startswith(said)
+
+
+@pytest.mark.parametrize(("check", "why", "said"), [
+    ("import", "ModuleNotFoundError: No module named 'rich'", "`from trl import SFTTrainer` failed when last verified: "
+                                                             "ModuleNotFoundError: No module named 'rich'"),
+    ("kernel", "CUDA error: no kernel image is available for execution on the device", "«no kernel image» when last"),
+])
+def test_what_a_standing_verification_saw_is_mended_by_an_env_beside(check: str, why: str, said: str) -> None:
+    state = converged("guide")
+    record = state["generations"][0]["records"]
+    record["verify"] = {"fingerprint": fingerprint(context(state)), "overall": "fail",
+                        "checks": [{"name": check, "status": "fail", "why": why}]}
+    step = make_plan(context(state)).step("env")
+    assert step.data["mode"] == "build" and step.problems[0].startswith(said)
+    record["verify"]["fingerprint"] = "of another env"
+    assert make_plan(context(state)).step("env").action is Action.NONE, "what it said no longer holds"
+
+
+def test_after_an_undo_the_newer_env_is_linked_again_and_an_older_one_never() -> None:
+    state = converged("guide")
+    first = state["generations"][0]["name"]
+    newer = {**state["generations"][0], "name": first[:-1] + "2"}
+    state["generations"].append(newer)
+    state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
+    step = make_plan(context(state)).step("env")
+    assert (step.data["generation"], step.data["kept"], step.bytes) == (newer["name"], True, 0)
+    state["env"]["target"] = newer["name"]
+    step = make_plan(context(state)).step("env")
+    assert step.data["generation"].endswith("-3") and not step.data["kept"] and step.bytes > 3e9
+
+
+def test_drift_names_who_moved_since_the_last_apply() -> None:
+    state = converged("guide")
+    left = Applied("2026-11-24T10:02:00+00:00", snapshot(context(state)))
+    assert not make_plan(replace(context(state), applied=left)).drift
+    state = copy.deepcopy(state)
+    state["driver"].update(installed_version="580.105.08")
+    state["env"]["packages"]["torch"] = "2.7.1"
+    state["env"]["torch"] = {"version": "2.7.1+cu126", "cuda": "12.6"}
+    state["files"][next(iter(GUARD))] = None
+    plan = make_plan(replace(context(state), applied=left))
+    assert [(row.what, row.was, row.now) for row in plan.drift] == [
+        ("NVIDIA driver, installed", "580.95.05 open", "580.105.08 open"), ("torch", "2.8.0", "2.7.1"),
+        ("torch's build", "2.8.0, CUDA 12.8", "2.7.1+cu126, CUDA 12.6"), (next(iter(GUARD)), "there", "gone")]
+    assert plan.since == left.when
+    state["host"]["machine"] = "another"
+    (row,) = make_plan(replace(context(state), applied=left)).drift
+    assert "another machine" in row.now
+
+
+def test_a_first_run_says_what_only_the_rebooted_host_can_tell() -> None:
+    plan = make_plan(context(bare(RTX5090)))
+    assert {step.component: step.known_after for step in plan.steps if step.known_after} == {
+        "reboot": "reboot", "flash_attn": "env", "training": "env", "verify": "reboot"}
+    unknown = make_plan(context(bare("10de:ffff")))
+    assert unknown.step("training").known_after == "reboot", "an unknown card's memory is told by its driver"
+
+
+def test_diffs_of_files_show_no_login() -> None:
+    state = converged()
+    state["texts"], state["files"][REPOSITORY] = {REPOSITORY: "URIs: https://ann:secret@mirror/x\n"}, "y"
+    (change,) = managed(context(state, "standin"), {REPOSITORY: "URIs: https://mirror/x\n"})
+    told = unified(change)
+    assert "-URIs: https://***@mirror/x\n+URIs: https://mirror/x" in told and "secret" not in told
+    assert "secret" not in str(snapshot(context(state, "standin")))
+    assert redacted("see https://mirror/a@b") == "see https://mirror/a@b"
+
+
+def test_minutes_come_from_recorded_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    plan = make_plan(context(bare(RTX5090)))
+    assert "min" not in render.cost([ledger.estimated(plan, "vm", "guide")]).split("·")[-1]
+    env, driver = plan.step("env"), plan.step("driver")
+    ledger.timed([(ledger.key(env, "vm", "guide"), seconds) for seconds in (100.0, 300.0, 200.0)])
+    ledger.timed([(ledger.key(driver, "vm", "guide"), 100.0)])
+    timed = ledger.estimated(plan, "vm", "guide")
+    assert (timed.step("env").seconds, timed.step("driver").seconds, timed.step("conda").seconds) == (200, 100, None)
+    assert render.cost([timed, timed]).endswith("· ~5 min and 8 steps never timed"), "hosts go side by side"
+    assert ledger.estimated(plan, "container", "guide").step("env").seconds is None, "another kind of host"
+    (tmp_path / "qwen-rig" / "history.jsonl").write_text("what\n[1]\n")
+    assert ledger.estimated(plan, "vm", "guide").step("env").seconds is None, "a damaged history is none"
+
+
+def test_the_question_is_in_proportion() -> None:
+    right, reboots = make_plan(context(converged(), "standin")), make_plan(context(bare(RTX5090)))
+    state = with_driver(bare(RTX5090), "580.95.05", "open")
+    no_reboot = make_plan(context(state))
+    assert _confirm.question([right, make_plan(context(bare(GTX1080)))]) == ("", ""), "nothing to do, nothing to ask"
+    assert _confirm.question([no_reboot])[1] == "yes"
+    assert _confirm.question([right, reboots])[1] == "lab-01"
+    assert _confirm.question([reboots, replace(reboots, host="lab-02")])[1] == "lab-01 lab-02"
+    assert _confirm.question([replace(reboots, host=f"lab-{n}") for n in range(9)])[1] == "9 hosts"
+    with pytest.raises(RigError, match="no terminal"):
+        _confirm.confirmed("Go back?", "yes")
