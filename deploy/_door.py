@@ -80,9 +80,10 @@ class Door:
         with _board.shown(_report.console, {plan.host: len(plan.changes) for plan in self.plans() if plan.changes}):
             try:
                 run_ops(self.state)
-            except PyinfraError:
+            except PyinfraError:  # the last host has failed, and pyinfra leaves without a word to its callbacks
                 if self.state.active_hosts:
                     raise
+        _report.failures(self.state)
 
     def look(self) -> list[Context]:
         """What is known and wanted of each connected host, probed side by side; a card where that fails."""

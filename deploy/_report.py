@@ -134,7 +134,7 @@ class Reporter(BaseStateCallback):
 
     @staticmethod
     def operation_end(state: State, op_hash: str) -> None:
-        _failures(state)
+        failures(state)
         if op_hash == state.get_op_order()[-1]:
             _look_again(state)
 
@@ -172,7 +172,7 @@ def progress(host: str, what: str) -> None:
         console.print(f"    {host}  {what}", markup=False)
 
 
-def _failures(state: State) -> None:
+def failures(state: State) -> None:
     """A card for each host whose operation failed and has none yet."""
     for host, ops in state.ops.items():
         if host.name in cards:
@@ -212,7 +212,7 @@ def end() -> None:
     state = ctx_state.get() if ctx_state.isset() else None
     if state is None or not getattr(state, "initialised", False):
         return
-    _failures(state)
+    failures(state)
     if state.is_executing:
         _keep(state)
     elif commands:

@@ -83,9 +83,10 @@ if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
 fi
 cat > "$new/.rig/lock.txt"
 # In an env that was left aside whole: nothing, or what it lost.
+{"export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1" if step.data["afresh"] else ""}
 packages "$new/bin/python" "$new/.rig/lock.txt"{" --no-deps" if apart else ""}{torch_apart(ctx, apart)}
 timeout -k 10 600 "$new/bin/python" -c {shlex.quote(stack.import_gate)} || {{
-  [ ! -e "$new/.rig/env.json" ] || rm -rf "$new" # left aside, and no good any more: the next run builds it anew
+  rm -rf "$new" # no use to resume it: the next run builds anew
   echo "qwen-rig: the new env can't do «{stack.import_gate}»; the old env is untouched"; exit 1; }}
 link=$root/{name}
 old=$(readlink "$link" 2>/dev/null || true)

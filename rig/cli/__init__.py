@@ -24,7 +24,6 @@ VERBS = (
     "explain",
     "diff",
     "undo",
-    "verify",
     "certificate",
     "doctor",
     "fits",

@@ -128,7 +128,8 @@ def _env(ctx: Context) -> Step:
     failed = _failed(ctx)
     if torch_wrong or failed:
         problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
-        return _build(ctx, title, now, wanted, Action.CHANGE, "built beside; the old env is kept", problems)
+        return _build(ctx, title, now, wanted, Action.CHANGE, "built beside; the old env is kept", problems,
+                      afresh=bool(failed))
     if not wrong:
         adopted = "" if generation else " (adopted as it is)"
         return Step("env", title, f"{wanted_count} packages", wanted, Action.NONE,
@@ -153,12 +154,13 @@ def _failed(ctx: Context) -> list[str]:
 
 
 def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
-           problems: tuple[str, ...] = ()) -> Step:
+           problems: tuple[str, ...] = (), afresh: bool = False) -> Step:
+    """`afresh`: past the installer's cache. uv links files out of it into envs: who edits one in place spoils both."""
     aside = kept(ctx)
     fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
     return Step("env", title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
                 else why, bytes=fetched, problems=problems,
-                data={"mode": "build", "generation": next_generation(ctx), "kept": bool(aside)})
+                data={"mode": "build", "generation": next_generation(ctx), "kept": bool(aside), "afresh": afresh})
 
 
 def refusals(ctx: Context, env: Step) -> list[Refusal]:

@@ -128,14 +128,24 @@ def test_a_mess_is_named_repaired_and_undo_brings_it_back(applied: Lab) -> None:
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK
 
 
-def test_a_failed_verification_is_4(applied: Lab) -> None:
-    assert applied.rig("verify", "--limit", "door-01").code == exits.OK
-    applied.on("door-01", f"rm -r {SITE}/six.py {SITE}/six-*.dist-info")
-    failed = applied.rig("verify", "--limit", "door-01")
-    assert failed.code == exits.VERIFICATION and "verification failed" in failed.stderr
+def test_a_broken_import_fails_the_verification_with_4_and_is_then_mended_by_name(applied: Lab) -> None:
+    """No file name tells that a package can't import; the verification finds out, and the next plan knows."""
+    applied.on("door-01", f"echo 'raise ImportError(\"torn\")' > $(echo {SITE}/attrs/__init__.py)")
+    before = applied.on("door-01", f"readlink {ENVS}/qwen-train")
+    assert applied.rig("plan", "--limit", "door-01").code == exits.OK, "as yet it can't be seen"
+    failed = applied.rig("apply", "--limit", "door-01", "--yes", "--data", "verify=always")
+    assert failed.code == exits.VERIFICATION and "verification failed" in failed.stderr, failed.stderr
+    planned = json.loads(applied.rig("plan", "--limit", "door-01", "--json").stdout)["hosts"][0]
+    env = next(step for step in planned["steps"] if step["component"] == "env")
+    assert "`from attrs import define` failed when last verified" in env["problems"][0] and "torn" in env["problems"][0]
+    applied.on("door-01", f"mkdir {ENVS}/qwen-train.new")  # where the new link would be made
+    torn = applied.rig("apply", "--limit", "door-01", "--yes")
+    assert torn.code == exits.FAILED and "─ ✗ door-01 ─" in torn.stderr
+    assert applied.on("door-01", f"readlink {ENVS}/qwen-train") == before, "never half an env"
+    applied.on("door-01", f"rm -r {ENVS}/qwen-train.new")
     assert applied.rig("apply", "--limit", "door-01", "--yes").code == exits.OK
-    nothing = applied.rig("verify", "--limit", "door-02")
-    assert nothing.code == exits.FAILED and "there is no env to prove" in nothing.stderr
+    assert applied.on("door-01", f"readlink {ENVS}/qwen-train") != before, "built beside, the old env is kept"
+    assert applied.rig("plan", "--limit", "door-01").code == exits.OK
 
 
 def test_unreachable_is_3_and_the_others_are_planned(applied: Lab) -> None:
