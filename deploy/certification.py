@@ -57,8 +57,15 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     """Measure on the host, then read the measurements back and judge them."""
     ctx = _session.context(current_host)
     expected = shlex.quote(json.dumps(expect(ctx)))
+    yield FunctionCommand(_begin, (), {})
     yield program(ctx, CERTIFY, f"--expect {expected} --out \"{MEASURED}\" 2>/dev/null", ctx.knobs.timeout_verify)
     yield FunctionCommand(_judge, (), {})
+
+
+def _begin(state: State, host: Host) -> bool:
+    count = len(_session.context(host).gpus)
+    _report.progress(host.name, f"measuring {count} GPU{'s' * (count != 1)}, about two minutes")
+    return True
 
 
 def expect(ctx: Context) -> dict[str, Any]:
@@ -93,5 +100,5 @@ def _judge(state: State, host: Host) -> bool:
                                             for each in taken)
     if failed:
         _report.fail(host.name, f"certificate failed: {'; '.join(failed)}",
-                     f"python -m rig certificate show {host.name}", status=exits.VERIFICATION)
+                     f"python -m rig certificate show {host.name}", said=failed, alone=True, status=exits.VERIFICATION)
     return not failed

@@ -127,6 +127,8 @@ def pcie_errors(case: Case, gate: Gate) -> Check:
 def other_users(case: Case, gate: Gate) -> Check:
     """Nobody else at work on the card before we began; else every speed is of what they left."""
     data = case.data("other_users")
+    if data.get("utilization") is None and data.get("memory_mib") is None and not data.get("processes"):
+        return check(gate, "not_run", "", "", "nvidia-smi tells neither utilization nor memory in use")
     measured = f"{data.get('utilization') if data.get('utilization') is not None else '?'} % busy, " \
                f"{data.get('memory_mib') if data.get('memory_mib') is not None else '?'} MiB in use"
     expected = f"< {gate['utilization_pct']:.0f} % busy, < {gate['memory_mib']:.0f} MiB in use, no process"

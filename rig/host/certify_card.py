@@ -61,10 +61,11 @@ def value(cell):
 
 
 def query(fields, uuid=None, what="gpu"):
-    """Rows of --query-gpu by field; a field that this driver doesn't know is asked by its old word, else left out."""
-    asked = list(fields)
+    """Rows of --query-gpu by field (of that card only); a field that this driver doesn't know is asked by its old word,
+    else left out."""
+    asked = [*fields, *(["uuid"] if uuid and "uuid" not in fields else [])]
     while asked:
-        said = ask([f"--query-{what}={','.join(asked)}", "--format=csv,noheader", *(["-i", uuid] if uuid else [])])
+        said = ask([f"--query-{what}={','.join(asked)}", "--format=csv,noheader"])
         unknown = re.search(r'Field "([^"]+)" is not a valid field', said)
         if not unknown:
             break
@@ -81,7 +82,7 @@ def query(fields, uuid=None, what="gpu"):
         if len(cells) == len(asked):
             row = {new_words.get(name, name): value(cell) for name, cell in zip(asked, cells)}  # noqa: B905 (3.9 has no strict)
             rows.append({**dict.fromkeys(fields), **row})
-    return rows
+    return rows if uuid is None else [row for row in rows if row["uuid"] == uuid]
 
 
 def cards():
@@ -213,5 +214,7 @@ def kernel_log():
         if done.returncode == 0 and done.stdout.strip():
             lines = [line.strip()[:300] for line in done.stdout.splitlines() if KERNEL_LOG.search(line)]
             return result("measured", data={"source": " ".join(command), "lines": lines[-300:], "seen": len(lines)})
-        refused.append(f"{command[0]}: {one_line(done.stderr, 80) or 'nothing to read'}")
-    raise NotRun("not readable without root (" + "; ".join(refused or ["no dmesg, no journalctl"]) + ")")
+        said = one_line(done.stderr, 80).removeprefix(f"{command[0]}: ")
+        refused.append(f"{command[0]}: {said or 'nothing to read'}")
+    who = "here, even as root" if os.geteuid() == 0 else "without root"
+    raise NotRun(f"not readable {who} (" + "; ".join(refused or ["no dmesg, no journalctl"]) + ")")

@@ -3,6 +3,7 @@
 On a host without a GPU the same runs in small on the CPU: it shows the libraries at work, and proves nothing of a card.
 """
 
+import gc
 import math
 import tempfile
 import time
@@ -107,6 +108,7 @@ def training(expect):
                 "settings": settings, "activations": seen.get("activations"), "fp32_error": seen.get("fp32_error"),
                 "save": saved(torch, folder, steps, made)}
         del made
+        gc.collect()  # a trainer refers to itself: without this the next one finds the card half full
         if on_gpu:
             torch.cuda.empty_cache()
         data["resume"] = resumed(torch, on_gpu, settings, size, length, folder, expect, steps, curve)

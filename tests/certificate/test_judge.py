@@ -63,6 +63,7 @@ def _pci(**values: Any) -> Spoil:
     (_data("torch_build", version="2.7.1+cu126", cuda="12.6"), {"torch_build": "fail"}),
     (_data("torch_build", archs=["sm_120"]), {"torch_build": "fail"}),
     (lambda host, checks: host["driver"]["data"].update(version="515.43"), {"driver": "fail"}),
+    (_data("other_users", utilization=None, memory_mib=None), {"other_users": "not_run"}),  # unknown is never healthy
     (_log("NVRM: Xid (PCI:0000:00:06): 79, GPU has fallen off the bus."), {"kernel_log": "fail"}),
     (_log("NVRM: Xid (PCI:0000:00:06): 31, pid=1, MMU Fault"), {"kernel_log": "warn"}),
     (_log("NVRM: Xid (PCI:0000:0b:00): 79, GPU has fallen off the bus."), {"kernel_log": "pass"}),  # another card's

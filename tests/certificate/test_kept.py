@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -78,6 +79,10 @@ def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixtu
     assert main(["certificate", "html", "lab-01", "-o", str(state / "page.html")]) == 0
     text = (state / "page.html").read_text()
     assert text.count("<svg") == 3 and text.count("<polyline") == 6, "matmul, bandwidth, loss: now and before"
+    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        for point in re.findall(r"[\d.]+,[\d.]+", ElementTree.fromstring(drawing).find("polyline").get("points")):
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= 420 and 0 <= y <= 240, "nothing is drawn outside of its frame"
     assert "bf16 −9 %" in text and "not run" in text
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
 
