@@ -49,6 +49,8 @@ def converge(component: str, title: str, commands: Commands, root: bool = False)
 
 def _shown(command: StringCommand | FunctionCommand) -> str:
     """A command for people: the shell's as it would run, secrets masked; a function of ours by what it says it does."""
+    if job := getattr(command, "job", None):
+        return f"(as a job, key {job.key[:12]}) {redacted(job.script)}"
     if isinstance(command, StringCommand):
         return redacted(command.get_masked_value())
     said = (command.function.__doc__ or "").strip().splitlines()
@@ -56,7 +58,8 @@ def _shown(command: StringCommand | FunctionCommand) -> str:
 
 
 def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
-    """A POSIX shell script to run on the host, under a time limit there and a longer one here.
+    """A short POSIX shell script to run on the host, under a time limit there and a longer one here; what can take
+    more than a minute is a job (deploy/_job.py).
 
     pyinfra's own limit leaves the remote process running, so `timeout` ends it on the host.
     """
@@ -66,13 +69,22 @@ def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
     return StringCommand("timeout", "-k", "30", str(seconds), "sh", "-c", QuoteString("set -eu\n" + text), **extra)
 
 
+def with_sudo(host: Host, arguments: dict[str, Any], sudo: bool) -> dict[str, Any]:
+    """Connector arguments for a command that a function runs by itself, with sudo where that is wanted."""
+    return arguments | ({"_sudo": True, "_sudo_password": host.data.get("_sudo_password")} if sudo else {})
+
+
+def connected(host: Host) -> bool:
+    """Whether the connection still stands; true also where it is none that could break (@local)."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    return client is None or bool(transport and transport.is_active())
+
+
 def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | None = None) -> tuple[bool, str]:
     """Run a script now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
     command = script(text, seconds, stdin)
-    arguments: dict[str, Any] = dict(command.connector_arguments)
-    if sudo:
-        arguments["_sudo"] = True
-        arguments["_sudo_password"] = host.data.get("_sudo_password")
+    arguments = with_sudo(host, dict(command.connector_arguments), sudo)
     command.connector_arguments = {}
     try:
         ok, output = host.run_shell_command(command, **arguments)
@@ -80,5 +92,5 @@ def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | No
         _report.said(host.name, [f"connection lost: {error}"])
         return False, ""
     if not ok:
-        _report.said(host.name, output.output_lines)
+        _report.said(host.name, output.output_lines + ([] if connected(host) else ["connection lost"]))
     return ok, output.stdout

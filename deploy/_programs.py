@@ -6,12 +6,12 @@ import json
 import shlex
 from importlib.resources import files
 
-from pyinfra.api import StringCommand
-
+from rig.job import Job
 from rig.plan import Context
 from rig.plan.env import envs_dir
 
-from ._converge import script
+from ._job import JobCommand
+from ._place import exports
 
 # The program, and what travels with it.
 VERIFY = ("verify.py", "children.py", "tiny_qwen.py")
@@ -33,11 +33,16 @@ def env_path(ctx: Context) -> str:
     return f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
 
 
-def program(ctx: Context, names: tuple[str, ...], arguments: str, seconds: int) -> StringCommand:
-    """A command that lays these files into the env's .rig/ and runs the first; `$env` in arguments is the env."""
+def program(ctx: Context, names: tuple[str, ...], arguments: str, seconds: int, head: str = "") -> JobCommand:
+    """A job that lays these files into the env's .rig/ and runs the first; `$env` in arguments is the env.
+
+    `head`: lines of shell before it, as a proxy's variables.
+    """
     texts = {name: (files("rig.host") / name).read_text(encoding="utf-8") for name in names}
-    return script(f"""env={shlex.quote(env_path(ctx))}
+    script = f"""{exports(ctx)}{head}env={shlex.quote(env_path(ctx))}
 mkdir -p "$env/.rig"
 "$env/bin/python" -c {shlex.quote(_UNPACK)} "$env/.rig"
 "$env/bin/python" "$env/.rig/{names[0]}" {arguments}
-""", seconds, stdin=json.dumps(texts))
+"""
+    name = names[0].removesuffix(".py")
+    return JobCommand(Job(name, name, script, seconds, json.dumps(texts)))

@@ -103,6 +103,13 @@ def said(host: str, lines: list[str]) -> None:
     _output[host] += lines
 
 
+def under_way(host: str, seconds: float) -> None:
+    """The step's work began that long ago, in an earlier run or another terminal: it counts as this step's time."""
+    if host in _running:
+        step, since = _running[host]
+        _running[host] = (step, since - seconds)
+
+
 class Reporter(BaseStateCallback):
     """pyinfra's hook for a live view; its methods are called from every host's greenlet."""
 
@@ -168,8 +175,9 @@ def now() -> str:
 def progress(host: str, what: str) -> None:
     """How far a long step is: on the board of a terminal, else a plain line."""
     step, _ = _running.get(host, (None, 0.0))
-    if not _board.at(host, f"{step.title}: {what}" if step else what):
-        console.print(f"    {host}  {what}", markup=False)
+    line = f"{step.title}: {what}" if step else what
+    if not _board.at(host, line):
+        console.print(f"    {host}  {line}", markup=False)
 
 
 def failures(state: State) -> None:

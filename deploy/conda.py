@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from pyinfra.api import StringCommand, deploy
+from pyinfra.api import deploy
 
 from rig.plan import Context, Step
 
 from . import _network, _session
-from ._converge import converge, script
+from ._converge import converge
+from ._job import JobCommand, job
 from ._place import exports
 
 
@@ -20,7 +21,7 @@ def conda() -> None:
     converge("conda", "Install Miniforge", _miniforge)
 
 
-def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
+def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
     name = _network.miniforge_file(ctx)
     sources = _network.route(ctx, ["miniforge"]).of("miniforge")
     digest = ctx.knobs.source_miniforge_sha256 or _session.rules().miniforge.sha256
@@ -33,7 +34,7 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[StringCommand]:
 }}
 """ for source in sources)
     # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
-    yield script(f"""{exports(ctx)}{_network.proxies(ctx, github=True)}prefix={shlex.quote(step.data["prefix"])}
+    yield job(step, f"""{exports(ctx)}{_network.proxies(ctx, github=True)}prefix={shlex.quote(step.data["prefix"])}
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 got='' said=''
 {tries}[ -n "$got" ] || {{ [ -z "$said" ] || echo "qwen-rig: $said"; exit 1; }}

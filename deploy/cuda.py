@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyinfra.api import StringCommand, deploy
+from pyinfra.api import deploy
 
 from rig.plan import Context, Step
 
 from ._apt import install, update
-from ._converge import converge, script
+from ._converge import converge
+from ._job import JobCommand, job
 
 
 @deploy("Compilers")
@@ -24,5 +25,5 @@ def cuda_toolkit() -> None:
     converge("toolkit", "Install the CUDA toolkit", _packages, root=True)
 
 
-def _packages(ctx: Context, step: Step) -> Iterator[StringCommand]:
-    yield script(update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]), ctx.knobs.timeout_apt)
+def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
+    yield job(step, update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]), ctx.knobs.timeout_apt)

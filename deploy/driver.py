@@ -13,12 +13,14 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from rig import openpgp
+from rig.job import Job
 from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text, repository_url
 from rig.plan import Context, Step
 
 from . import _report, _session
 from ._apt import install, unlocked, update
 from ._converge import converge, run, script
+from ._job import JobCommand, attend, job
 
 
 @deploy("NVIDIA repository")
@@ -46,10 +48,10 @@ def reboot() -> None:
 
 
 def _repository(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
-    yield FunctionCommand(_trust, (ctx,), {})
+    yield FunctionCommand(_trust, (ctx, step), {})
 
 
-def _trust(state: State, host: Host, ctx: Context) -> bool:
+def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
     source = _session.rules().nvidia_apt
     folder = repository_folder(ctx.machine["os"])
@@ -75,8 +77,7 @@ def _trust(state: State, host: Host, ctx: Context) -> bool:
     text = "".join(_write(path, content) for path, content in files.items())
     undo = f"rm -f {KEYRING} {REPOSITORY}"
     text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{update(ctx.knobs)}"
-    ok, _ = run(host, text, ctx.knobs.timeout_apt, sudo=sudo)
-    return ok
+    return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
 
 
 def _fetch(url: str, seconds: int) -> str:
@@ -102,16 +103,16 @@ def _write(path: str, content: str) -> str:
             f"chmod 644 {quoted}.new\nmv {quoted}.new {quoted}\n")
 
 
-def _driver(ctx: Context, step: Step) -> Iterator[StringCommand]:
+def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
     groups: list[list[str]] = [list(group) for group in step.data["packages"]]
     headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
-    yield script(update(ctx.knobs) + install(ctx.knobs, groups, extra=headers), ctx.knobs.timeout_apt)
+    yield job(step, update(ctx.knobs) + install(ctx.knobs, groups, extra=headers), ctx.knobs.timeout_apt)
 
 
-def _guard(ctx: Context, step: Step) -> Iterator[StringCommand]:
+def _guard(ctx: Context, step: Step) -> Iterator[JobCommand]:
     text = "".join(_write(path, content) for path, content in GUARD.items())
-    yield script(text + "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n",
-                 ctx.knobs.timeout_apt)
+    yield job(step, text + "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n",
+              ctx.knobs.timeout_apt)
 
 
 def _reboot(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:

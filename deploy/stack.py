@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api import FunctionCommand, deploy
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -15,7 +15,8 @@ from rig.plan import Context, Step
 from rig.plan.env import envs_dir, prefix, record
 
 from . import _network, _report, _session
-from ._converge import converge, script
+from ._converge import converge
+from ._job import JobCommand, job
 from ._packages import installers, torch_apart
 
 
@@ -25,7 +26,7 @@ def env() -> None:
     converge("env", "Build or mend the env", _env)
 
 
-def _env(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
+def _env(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     if step.data["mode"] == "mend":
         yield _mend(ctx, step)
     else:
@@ -56,7 +57,7 @@ flock -w 60 9 || {{
 """
 
 
-def _build(ctx: Context, step: Step) -> StringCommand:
+def _build(ctx: Context, step: Step) -> JobCommand:
     """Create the env in its own generation, fill it, prove the import, write its record, flip the link."""
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, step.data["generation"]
@@ -68,7 +69,7 @@ def _build(ctx: Context, step: Step) -> StringCommand:
             "lock_sha256": stack.lock_sha256, "python": knobs.python}
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
-    return script(f"""{_locked(root, name)}{installers(ctx)}
+    return job(step, f"""{_locked(root, name)}{installers(ctx)}
 new=$root/{generation}
 mkdir -p "$cache"
 if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
@@ -116,11 +117,11 @@ for found in list(importlib.metadata.distributions()):
 """
 
 
-def _mend(ctx: Context, step: Step) -> StringCommand:
+def _mend(ctx: Context, step: Step) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lines = ctx.stack.lock_for(step.data["names"], ctx.knobs.python)
     root, name, names = envs_dir(ctx), ctx.knobs.env_name, " ".join(step.data["names"])
-    return script(f"""{_locked(root, name)}{installers(ctx)}
+    return job(step, f"""{_locked(root, name)}{installers(ctx)}
 python={shlex.quote(step.data["path"])}/bin/python
 mkdir -p "$cache"
 cat > "$cache/mend.txt"

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from paramiko import SSHException
-from pyinfra.api import FunctionCommand, StringCommand, deploy
+from pyinfra.api import FunctionCommand, deploy
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -28,7 +28,7 @@ def verification() -> None:
     converge("verify", "Verify on the host", _verify)
 
 
-def _verify(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
+def _verify(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     path = "$env/.rig/verify.json"
     yield program(ctx, VERIFY, f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "

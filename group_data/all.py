@@ -54,6 +54,7 @@ timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
 timeout_verify = 900
 timeout_reboot = 600
+timeout_reconnect = 600  # for a connection that broke under a long step; the step itself goes on
 
 # -- The connection (see rig/ssh.py) --------------------------------------------------------------------
 ssh_paramiko_connect_kwargs = _connect_kwargs()

@@ -67,6 +67,7 @@ class Knobs:
     timeout_env: int
     timeout_verify: int
     timeout_reboot: int
+    timeout_reconnect: int
 
 
 NAMES = frozenset(field.name for field in fields(Knobs))

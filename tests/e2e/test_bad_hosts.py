@@ -41,7 +41,7 @@ CASES = {
     "lacking": Case("1 of 6 locked files can't be had from", {}, {"source_pip_index": "lacking-six"}),
     "key": Case("could not connect", {}, {}),
     "down": Case("could not connect", {}, {}),
-    "cable": Case("connection lost", {}, {}, untouched=False),
+    "cable": Case("connection lost", {}, {"timeout_reconnect": 5}, untouched=False),
 }
 
 

@@ -1,0 +1,179 @@
+#!/bin/sh
+# A long step of qwen-rig, run on the host so that it outlives the connection that asked for it.
+#
+#   start STEP KEY RUN LIMIT NICE OOM WAIT   begin the job on standard input, or attach to the one at work; then as poll
+#   poll STEP RUN FROM WAIT                  wait up to WAIT seconds for the run's end; say how it stands, and the log
+#                                            after line FROM
+#
+# Standard input of start: the script in base64 on one line, then what the script reads on its own standard input. KEY
+# is the sha256 of those bytes, RUN a name for this beginning of the job. The answer is one line, then log lines:
+#   @job state=running|done|aborted|busy|gone|error run= key= started= now= to= code= limit= why= log=
+#
+# One folder a step, beside this file: `lock` is held while a job of that step runs (the kernel lets go of it when the
+# runner dies, however it dies), `state` says which, `log` what it printed. Scripts, their input and the environment
+# may hold secrets: they pass through pipes and are never written down.
+set -u
+mask=$(umask)
+umask 077
+self=$0 verb=$1 jobs=$(dirname "$0")/jobs
+HANDOVER=30   # seconds for the runner to come up and take the job; it takes milliseconds
+KILL_AFTER=30 # seconds from the polite signal to the deadly one
+LINES=400     # log lines in one answer
+now() { date +%s; }
+boot_id() { cat /proc/sys/kernel/random/boot_id; }
+all() { cat; echo .; }                          # $(…) drops trailing newlines: keep them behind a dot
+digest() { sha256sum | cut -d' ' -f1; }
+journal() { echo "$(now) $*" >>"$jobs/journal"; } # one line per beginning and end, for people and tests
+
+die() {
+  echo "@job state=error why=$(printf %s "$*" | tr -s ' \n' __)"
+  exit 0
+}
+
+recall() { # what the step's state file says; all empty where there is none
+  run='' key='' boot='' started=0 limit=0 code=''
+  while IFS='=' read -r name value; do
+    case $name in run) run=$value ;; key) key=$value ;; boot) boot=$value ;; started) started=$value ;;
+      limit) limit=$value ;; code) code=$value ;; esac
+  done 2>/dev/null <"$dir/state"
+}
+
+remember() { # [code]: whole or not at all
+  printf 'run=%s\nkey=%s\nboot=%s\nstarted=%s\nlimit=%s\n%s' "$run" "$key" "$boot" "$started" "$limit" \
+    "${1:+code=$1
+}" >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
+}
+
+sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
+  for pass in 1 2 3; do
+    found=''
+    for process in /proc/[0-9]*; do
+      if { tr '\0' '\n' <"$process/environ" | grep -qx "QWEN_RIG_JOB=$1"; } 2>/dev/null; then
+        found=$pass
+        kill -KILL "${process#/proc/}" 2>/dev/null
+      fi
+    done
+    [ -n "$found" ] || break
+  done
+}
+
+answer() { # STATE FROM
+  log=$dir/log to=0 why=''
+  [ ! -e "$log" ] || to=$(wc -l <"$log")
+  if [ "$1" = aborted ]; then
+    why=killed
+    [ "$boot" = "$(boot_id)" ] || why=reboot
+  fi
+  echo "@job state=$1 run=$run key=$key started=$started now=$(now) to=$to code=$code limit=$limit why=$why log=$log"
+  from=$2
+  [ $((to - from)) -le $LINES ] || from=$((to - LINES))
+  # A progress bar is one line with carriage returns: its last picture counts. The reader takes UTF-8 only.
+  [ "$to" -le "$from" ] || sed -n "$((from + 1)),${to}p" "$log" | sed "s/$(printf '\r')\$//; s/.*$(printf '\r')//" |
+    { iconv -c -f UTF-8 -t UTF-8 2>/dev/null || tr -cd '\11\12\40-\176'; }
+  exit 0
+}
+
+poll() { # RUN FROM WAIT
+  free=''
+  if flock -s -w "$3" "$dir/lock" true; then free=1; fi
+  recall
+  if [ "$run" != "$1" ]; then answer gone "$2"; fi
+  if [ -n "$code" ] && { [ "$code" = 0 ] || [ "$boot" = "$(boot_id)" ]; }; then answer 'done' "$2"; fi
+  if [ -n "$free" ]; then answer aborted "$2"; fi # no end on record: killed, or a shutdown's own signals ended it
+  answer running "$2"
+}
+
+launch() { # the runner, out of reach of this session's end
+  set -- "$self" supervise "$step" "$wanted_key" "$wanted_run" "$limit" "$nice" "$oom" "$pipe"
+  if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password \
+    --unit="qwen-rig-$step-$wanted_run" --property=OOMPolicy=continue /bin/sh "$@" </dev/null >/dev/null 2>&1 8>&-; then
+    return
+  fi
+  setsid /bin/sh "$@" </dev/null >/dev/null 2>&1 8>&- &
+}
+
+start() {
+  payload=$(all) && payload=${payload%.}
+  [ "$(printf %s "$payload" | digest)" = "$wanted_key" ] || die "the job's script came incomplete"
+  exec 8>>"$dir/start.lock" || die "can't write $dir/start.lock"
+  flock -w $((2 * HANDOVER)) 8 || die "another start of $step doesn't end: see $dir"
+  until flock -n "$dir/lock" true; do
+    recall
+    if [ -z "$code" ]; then
+      exec 8>&-
+      [ "$key" = "$wanted_key" ] || answer busy 0
+      poll "$run" 0 "$wait"
+    fi
+    sleep 0.1 # it has ended and is about to let go
+  done
+  recall
+  if [ "$run" != "$wanted_run" ]; then # else this very start came through, and only its answer was lost
+    [ -z "$run" ] || [ -n "$code" ] || [ "$boot" != "$(boot_id)" ] || sweep "$run"
+    pipe=$dir/pipe
+    rm -f "$pipe"
+    said=$(mkfifo "$pipe" 2>&1) || die "$said"
+    limit=$wanted_limit
+    launch
+    environment=$(printf 'umask %s\n' "$mask"; export -p)
+    # Opening the pipe waits for its reader, who reads when it has the lock and the state is written.
+    { printf %s "$environment" | base64 | tr -d '\n'; printf '\n%s' "$payload"; } |
+      timeout "$HANDOVER" sh -c 'cat >"$1"' sh "$pipe" 2>/dev/null || die "the runner did not come up; see $dir"
+  fi
+  exec 8>&-
+  poll "$wanted_run" 0 "$wait"
+}
+
+supervise() { # in a session or unit of its own
+  exec 9>>"$dir/lock"
+  flock -w "$HANDOVER" 9 || exit 75
+  recall
+  run=$wanted_run key=$wanted_key boot=$(boot_id) started=$(now) limit=$wanted_limit
+  [ ! -e "$dir/log" ] || mv -f "$dir/log" "$dir/log.1"
+  : >"$dir/log" && remember || exit 73
+  payload=$(timeout "$HANDOVER" cat "$pipe"; echo .) && payload=${payload%.}
+  rm -f "$pipe"
+  [ "$(printf %s "${payload#*
+}" | digest)" = "$key" ] || exit 65 # half a script never runs
+  journal start "$step" "$run" "$boot"
+  stopped=''
+  trap 'stopped=1' HUP INT TERM
+  # Only the runner holds the lock: a daemon that the job leaves behind must not.
+  printf %s "$payload" | QWEN_RIG_JOB=$run timeout -k "$KILL_AFTER" "$limit" nice -n "$nice" \
+    /bin/sh "$self" body "$oom" >>"$dir/log" 2>&1 9>&- &
+  wait $!
+  ended=$?
+  if [ -n "$stopped" ]; then # a shutdown, or somebody's `systemctl stop`: no end of its own
+    kill -TERM $! 2>/dev/null
+    wait $!
+    sweep "$run"
+    exit 1
+  fi
+  case $ended in 124 | 137) sweep "$run" ;; esac
+  [ -z "$(tail -c 1 "$dir/log")" ] || echo >>"$dir/log"
+  remember "$ended"
+  journal end "$step" "$run" "$ended"
+}
+
+body() { # OOM: environment, script and input come by the pipe
+  IFS= read -r environment && IFS= read -r script || exit 65
+  [ "$1" = 0 ] || echo "$1" >/proc/self/oom_score_adj
+  eval "$(printf %s "$environment" | base64 -d)"
+  cd "${HOME:-/}" 2>/dev/null || cd /
+  script=$(printf %s "$script" | base64 -d)
+  unset environment
+  eval "$script"
+}
+
+case $verb in
+  start) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wait=$8 ;;
+  supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 pipe=$8 ;;
+  poll) step=$2 ;;
+  body) body "$2"; exit ;;
+esac
+dir=$jobs/$step
+said=$(mkdir -p "$dir" 2>&1) || die "$said"
+case $verb in
+  start) start ;;
+  poll) poll "$3" "$4" "$5" ;;
+  supervise) supervise ;;
+esac

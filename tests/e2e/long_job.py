@@ -1,0 +1,19 @@
+"""A deploy of one operation that is one job, given by the test that runs it: JOB_SCRIPT, JOB_SECONDS."""
+
+import os
+from collections.abc import Iterator
+
+from pyinfra.api import operation
+
+from deploy._job import JobCommand
+from rig.job import Job
+
+
+@operation()
+def long_job() -> Iterator[JobCommand]:
+    """The job, root's where the user has sudo."""
+    yield JobCommand(Job("long", "Long job", os.environ["JOB_SCRIPT"], int(os.environ.get("JOB_SECONDS", "60")),
+                         stdin=os.environ.get("JOB_STDIN", "")))
+
+
+long_job(name="Long job", _sudo=os.environ.get("JOB_SUDO") == "1")
