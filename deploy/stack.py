@@ -125,6 +125,9 @@ def _mend(ctx: Context, step: Step) -> JobCommand:
 python={shlex.quote(step.data["path"])}/bin/python
 mkdir -p "$cache"
 cat > "$cache/mend.txt"
+try=$(mktemp -d) # fetched and checked first: a file that isn't the lock's must not cost the one that is there
+trap 'rm -rf "$try"' EXIT
+packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 "$python" -m pip uninstall -q -y {names} || true
 "$python" -c {shlex.quote(_FORGET)} {names}
 packages "$python" "$cache/mend.txt" --no-deps

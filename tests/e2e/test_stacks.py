@@ -1,0 +1,116 @@
+"""Stacks on a real host: a mirror that lies is refused by hash and costs the old env nothing; what no lock holds is
+taken with consent only; an impossible stack is refused before anything is dialled."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig.stack import DATA
+
+from .conftest import Lab, Run
+
+pytestmark = pytest.mark.testbed
+HOST = "stacks-01"
+ENV = "/root/miniforge3/envs/qwen-train"
+LOST_CACHES = "rm -rf /root/.cache/uv /root/.cache/pip"  # else the true files come from there
+# What an env is: where its link points, what is in it, and that it works.
+STATE = (f"readlink {ENV}; cd {ENV}/lib/python3*/site-packages && find . -name '*.py' -o -name RECORD -o -name METADATA"
+         f" | sort | xargs sha256sum; {ENV}/bin/python -c 'import six, attrs; print(six.__version__)'")
+
+
+def said(run: Run) -> list[str]:
+    """What we ourselves said before the hosts were dialled."""
+    return [line.removeprefix("qwen-rig: ") for line in run.stderr.splitlines() if line.startswith("qwen-rig: ")]
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    from testbed import HostSpec
+
+    made = Lab(bed, bed.up([HostSpec(HOST)]), tmp_path_factory.mktemp("stacks"))
+    first = made.deploy("-y")
+    assert first.code == 0, first.stderr
+    return made
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A stack file of one's own without `six` in its lock: it's to come from an index of its own, unlocked."""
+    for name in ("stacks/standin.yml", "locks/standin.lock.txt", "locks/standin.sizes.yml"):
+        shutil.copy(DATA / name, tmp_path)
+    path = tmp_path / "standin.yml"
+    raw = yaml.safe_load(path.read_text())
+    del raw["pins"]["six"]
+    raw["name"] = "own"
+    raw["torch_index"] = {"packages": ["six"], "only": True, "pre": False, "lock": None, "why": "a test of consent"}
+    path.write_text(yaml.safe_dump(raw))
+    lock = tmp_path / "standin.lock.txt"
+    head, _, tail = lock.read_text().partition("six==")
+    lock.write_text(head + tail[tail.index("\ntabulate==") + 1:])
+    return path
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_another_file_under_the_same_name_is_refused_and_the_env_stays(lab: Lab, own: Path, installer: str) -> None:
+    lab.on(HOST, LOST_CACHES)
+    lying = f"source_pip_index={lab.bed.services().base}/lying-tabulate/pypi/simple/"
+    before = lab.on(HOST, STATE)
+    build = lab.deploy("-y", "--data", lying, "--data", f"installer={installer}", "--data", f"stack={own}", "--data",
+                       "accept_unlocked_torch=true", "--data", f"source_torch_index={lab.bed.services().pip_index}")
+    assert build.code == 1 and "Traceback" not in build.stderr
+    assert "a file isn't the one that the lock names" in build.stderr
+    assert lab.on(HOST, STATE) == before
+
+
+def test_mending_from_a_lying_mirror_loses_nothing(lab: Lab) -> None:
+    older = "; ".join(f"mv {name}-{there}.dist-info {name}-0.1.dist-info && "
+                      f"sed -i 's/^Version: .*/Version: 0.1/' {name}-0.1.dist-info/METADATA"
+                      for name, there in (("six", "1.17.0"), ("click", "8.1.8")))
+    lab.on(HOST, f"{LOST_CACHES}; cd {ENV}/lib/python3*/site-packages && {older}")
+    before = lab.on(HOST, STATE)
+    refused = lab.deploy("-y", "--data", f"source_pip_index={lab.bed.services().base}/lying-six/pypi/simple/")
+    assert refused.code == 1 and "a file isn't the one that the lock names" in refused.stderr, refused.stderr
+    assert lab.on(HOST, STATE) == before
+    assert lab.deploy("-y").code == 0
+    assert "six-1.17.0.dist-info" in lab.on(HOST, f"ls {ENV}/lib/python3*/site-packages")
+    assert "No changes." in lab.deploy("-y").stderr
+
+
+def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, own: Path) -> None:
+    given = ("--data", f"stack={own}", "--data", f"source_torch_index={lab.bed.services().pip_index}")
+    before = lab.fingerprint(HOST)
+    refused = lab.deploy("-y", *given)
+    assert refused.code == 1 and "Connecting to hosts" not in refused.stderr
+    assert said(refused) == ["stack own would take six unchecked: a test of consent · host stacks-01 · "
+                             "set accept_unlocked_torch=true to take them so"]
+    assert lab.fingerprint(HOST) == before
+    taken = lab.deploy("-y", *given, "--data", "accept_unlocked_torch=true")
+    assert taken.code == 0, taken.stderr
+    assert "six come unchecked from" in taken.stderr
+    assert lab.record(HOST, "env")["unlocked"] == ["six"]
+    assert "No changes." in lab.deploy("-y", *given, "--data", "accept_unlocked_torch=true").stderr
+
+
+@pytest.mark.parametrize(("knob", "says"), [
+    ("stack=guide-literal", "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, cu124 only, and "
+                            "cu128 begins with torch 2.7"),
+    ("stack=nightly", "stack nightly would take torch, torchvision, torchaudio unchecked"),
+    ("stack=gide", "there is no stack 'gide'"),
+    ("stack=nowhere/own.yml", "can't be read: No such file or directory"),
+    ("verify_gpu=perhaps", "verify_gpu must be true or false, not 'perhaps'"),
+    ("timeout_env=long", "timeout_env must be a whole number above 0, not 'long'"),
+])
+def test_bad_input_is_one_line_before_anything_is_dialled(tmp_path: Path, knob: str, says: str) -> None:
+    lab = Lab.__new__(Lab)
+    lab.file, lab.folder = tmp_path / "lab.yml", tmp_path
+    lab.data = {"hosts": {"nobody": {"address": "192.0.2.1"}}}  # TEST-NET-1: nobody answers there
+    lab.write()
+    run = lab.deploy("--dry", "--data", knob)
+    assert run.code == 1 and "Connecting to hosts" not in run.stderr and "Traceback" not in run.stderr
+    line, = said(run)
+    assert says in line and line.count(" · ") >= 1
