@@ -97,8 +97,8 @@ def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, o
 
 
 @pytest.mark.parametrize(("knob", "says"), [
-    ("stack=guide-literal", "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, cu124 only, and "
-                            "cu128 begins with torch 2.7"),
+    ("stack=guide-literal", "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, cu124 only, "
+                            "and cu128 begins with torch 2.7"),
     ("stack=nightly", "stack nightly would take torch, torchvision, torchaudio unchecked"),
     ("stack=gide", "there is no stack 'gide'"),
     ("stack=nowhere/own.yml", "can't be read: No such file or directory"),
