@@ -1,10 +1,10 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock      (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pictures      (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 
-.PHONY: setup check test test-real demo demo-quick bench lock clean
+.PHONY: setup check test test-real demo demo-quick bench lock pictures clean
 
 setup: $(VENV)/.done
 
@@ -35,6 +35,9 @@ bench: setup
 
 lock: setup
 	@$(BIN)/python scripts/lock.py $(STACK)
+
+pictures: setup
+	@$(BIN)/python scripts/pictures.py
 
 clean:
 	rm -rf $(VENV) *.egg-info

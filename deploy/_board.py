@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ _tasks: dict[str, TaskID] = {}
 def shown(console: Console, steps: Mapping[str, int]) -> Iterator[None]:
     """Show the board while the block runs; `steps`: how many changes each host has before it. No terminal: no board."""
     global _board
-    if not console.is_terminal or not steps:
+    if not sys.stderr.isatty() or not steps:
         yield
         return
     _board = board = Progress(SpinnerColumn(), TextColumn("[bold]{task.fields[host]}"), BarColumn(bar_width=20),
