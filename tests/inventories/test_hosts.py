@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from testbed import paths
 from testbed.bed import Testbed
@@ -116,3 +120,63 @@ def test_a_pulled_cable_ends_the_run(bed: Testbed, tmp_path: Path) -> None:
     assert process.returncode == 1, said
     assert 10 < time.monotonic() - pulled < 45
     assert "Traceback" not in said, said
+
+
+def rented(bed: Testbed, folder: Path, number: int) -> str:
+    """A cloud.yml whose one machine, as vast would list it, is the testbed's root-01."""
+    host = bed.host("root-01")
+    (folder / "vast.json").write_text(json.dumps([
+        {"id": number, "actual_status": "running", "label": "train; reboot", "ssh_host": host.address, "ssh_port": 22},
+        {"id": 99, "actual_status": "loading", "label": "young"}]))
+    (folder / "cloud.yml").write_text(yaml.safe_dump({"sources": {"rented": {
+        "source": "vast", "file": "vast.json", "key": host.key, "known_hosts": "known_hosts"}}}))
+    return str(folder / "cloud.yml")
+
+
+def test_rented_machines_and_their_host_keys(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    ask = ("inventories/cloud.py", "fact", "server.Hostname", "-y")
+    first = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1))
+    assert first.code == 0 and "root-01" in first.err + first.out, first.err
+    assert "vast-99 ('young') is loading: listed, not dialled" in first.err
+    assert "vast-1: first use, host key SHA256:" in first.err and "vast-1 " in (tmp_path / "known_hosts").read_text()
+
+    kept = {name: bed.exec_("root-01", ["cat", f"/etc/ssh/{name}"], check=True).stdout
+            for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub")}
+    new_key = "rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key"
+    try:
+        bed.exec_("root-01", ["sh", "-c", f"{new_key}; pkill -o -x sshd; sleep 0.5"], check=True)
+        changed = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1))
+        assert changed.code == 1 and "host key of vast-1 has changed" in changed.err, changed.err
+        said = re.search(r"python -m rig (host-keys accept vast-1 --file [^\s)]+)", changed.err.replace("\n", " "))
+        assert said, changed.err
+        other = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 2))
+        assert other.code == 0, "another machine at an old address is no conflict"
+        accepted = subprocess.run([sys.executable, "-m", "rig", *shlex.split(said[1])], cwd=ROOT, capture_output=True,
+                                  text=True, check=False)
+        assert accepted.returncode == 0, accepted.stderr
+        assert pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1)).code == 0
+    finally:
+        for name, text in kept.items():
+            bed.exec_("root-01", ["sh", "-c", f"cat >/etc/ssh/{name}"], stdin=text, check=True)
+        bed.exec_("root-01", ["sh", "-c", "pkill -o -x sshd; sleep 0.5"], check=True)
+
+
+def test_an_alias_behind_another_host(bed: Testbed, tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    """As SkyPilot writes them: a file that ~/.ssh/config includes, a ProxyJump."""
+    outer, inner = bed.host("root-01"), bed.host("asks")
+    home = tmp_path / "home"
+    (home / ".ssh" / "more").mkdir(parents=True, mode=0o700)
+    (home / ".ssh" / "config").write_text(f"Include {home}/.ssh/more/*\n")
+    (home / ".ssh" / "more" / "cluster").write_text(
+        f"Host gate\n  HostName {outer.address}\n  User root\n  IdentityFile {outer.key}\n"
+        f"  StrictHostKeyChecking accept-new\n"
+        f"Host my-cluster\n  HostName {inner.address}\n  User {inner.user}\n  IdentityFile {inner.key}\n"
+        f"  ProxyJump gate\n")
+    (tmp_path / "cloud.yml").write_text(yaml.safe_dump({"sources": {"sky": {
+        "source": "ssh-config", "hosts": ["my-cluster"], "known_hosts": "known_hosts"}}}))
+    before = bed.sessions("root-01"), bed.execs("asks")
+    ran = pyinfra("inventories/cloud.py", "fact", "server.Command", "command=echo $SSH_CONNECTION", "-y",
+                  CLOUD_HOSTS=str(tmp_path / "cloud.yml"), HOME=str(home))
+    assert ran.code == 0, ran.err
+    assert outer.address in ran.out + ran.err, "the inner host saw the gate, not us"
+    assert bed.execs("asks") - before[1] == 1 and bed.sessions("root-01") == before[0], "the gate only hands on"

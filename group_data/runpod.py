@@ -1,0 +1,3 @@
+"""RunPod's containers: what isn't on the volume is lost when the pod is stopped (its documentation, storage types)."""
+
+data_dir = "/workspace"

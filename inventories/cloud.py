@@ -1,0 +1,24 @@
+"""The running machines of cloud.yml (or of the file that CLOUD_HOSTS names): group `cloud`, and a group a provider.
+
+    pyinfra inventories/cloud.py deploy/5090.py --dry
+
+pyinfra makes a group of every list of hosts in an inventory file: names with an underscore in front are none.
+"""
+
+import os as _os
+import sys as _sys
+from pathlib import Path as _Path
+
+from inventories._handover import hand_over as _hand_over
+from rig.cloud import load_cloud as _load_cloud
+from rig.errors import RigError as _RigError
+
+_folder = _Path(__file__).parent
+try:
+    _found = _load_cloud(_Path(_os.environ.get("CLOUD_HOSTS") or _folder / "cloud.yml"), _folder / "cloud.known_hosts")
+    cloud = _hand_over([_host for _hosts in _found.groups.values() for _host in _hosts])
+except _RigError as _error:
+    raise SystemExit(f"qwen-rig: {_error}") from None  # one line, exit 1, before anything is dialled
+for _line in _found.idle:
+    print(f"qwen-rig: {_line}", file=_sys.stderr)
+globals().update({_group: [_name for _name, _ in _hosts] for _group, _hosts in _found.groups.items()})

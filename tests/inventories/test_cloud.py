@@ -1,0 +1,130 @@
+"""Rented machines: what each source's output becomes (one YAML file a case), and cloud.yml's own mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig.cloud import load_cloud
+from rig.cloud.inventory import SOURCES
+from rig.errors import RigError
+from rig.hostkeys import KnownHosts
+
+from .conftest import ROOT, Port, Ran
+
+FOLDER = Path(__file__).parent / "cloud"
+CASES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_source_says(name: str) -> None:
+    case = CASES[name]
+    assert case["provenance"].startswith(("recorded", "synthesized"))
+    text = case["output"]
+    data = text if case["source"] == "ssh" else json.loads(text)
+    read = SOURCES[case["source"]]
+    if "error" in case:
+        with pytest.raises(RigError) as error:
+            list(read(data, "cloud.yml:1", case.get("options", {})))
+        assert case["error"] in str(error.value) and "cloud.yml:1" in str(error.value)
+        assert "\n" not in str(error.value)
+        return
+    found = [[i.name, i.address, i.port, i.user, "running" if i.running else i.state]
+             for i in read(data, "cloud.yml:1", case.get("options", {}))]
+    assert found == case["expect"]
+
+
+def test_every_source_has_a_case() -> None:
+    assert {case["source"] for case in CASES.values()} | {"ssh-config", "libcloud"} == set(SOURCES)
+
+
+def test_libcloud_by_its_own_dummy_provider() -> None:
+    """The library's real code path, with the provider that it brings for tests."""
+    pytest.importorskip("libcloud")
+    import os
+
+    os.environ["RIG_DUMMY"] = "0"
+    found = list(SOURCES["libcloud"](None, "cloud.yml:1", {"provider": "dummy", "arguments": ["RIG_DUMMY"]}))
+    assert [(i.name, i.address, i.state) for i in found][:1] == [("dummy-1", "127.0.0.1", "running")]
+    with pytest.raises(RigError, match="environment variable RIG_NONE is not set"):
+        list(SOURCES["libcloud"](None, "w", {"provider": "dummy", "arguments": ["RIG_NONE"]}))
+    with pytest.raises(RigError, match="libcloud: "):
+        list(SOURCES["libcloud"](None, "w", {"provider": "no such", "arguments": []}))
+
+
+def cloud(folder: Path, sources: dict[str, Any], **more: Any) -> Path:
+    (folder / "cloud.yml").write_text(yaml.safe_dump({"sources": sources, **more}))
+    return folder / "cloud.yml"
+
+
+def listed(folder: Path, *rows: dict[str, Any]) -> str:
+    (folder / "vast.json").write_text(json.dumps(list(rows)))
+    return "vast.json"
+
+
+def row(number: int, label: str = "", state: str = "running", **more: Any) -> dict[str, Any]:
+    return {"id": number, "actual_status": state, "ssh_host": "192.0.2.1", "ssh_port": 40000 + number, "label": label,
+            **more}
+
+
+def test_filtered_by_label_and_state(tmp_path: Path) -> None:
+    file = listed(tmp_path, row(1, "train-a"), row(2, "web"), row(3, "train-$(touch x)`id`", "exited"))
+    path = cloud(tmp_path, {"v": {"source": "vast", "file": file, "label": "train-*", "x_note": "mine"}})
+    found = load_cloud(path, tmp_path / "known")
+    assert [(name, data["ssh_hostname"], data["ssh_port"], data["x_label"], data["x_note"])
+            for name, data in found.groups["vast"]] == [("vast-1", "192.0.2.1", 40001, "train-a", "mine")]
+    assert found.idle == ["vast-3 ('train-$(touch x)`id`') is exited: listed, not dialled"]
+    assert not list(tmp_path.glob("x")), "a label is text and nothing else"
+
+
+def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
+    say = [sys.executable, "-c", "import sys; print(sys.argv[1])", json.dumps([row(1, "$(id); x")])]
+    found = load_cloud(cloud(tmp_path, {"v": {"source": "vast", "command": say}}), tmp_path / "known")
+    assert found.groups["vast"][0][1]["x_label"] == "$(id); x"
+
+
+@pytest.mark.parametrize(("sources", "says"), [
+    ({"v": {"source": "vas", "file": "vast.json"}}, "source v can't be of kind 'vas'"),
+    ({"v": {"source": "vast", "fil": "vast.json"}}, "did you mean file?"),
+    ({"v": {"source": "vast"}}, "wants exactly one of file, command, stdin, hosts, has 0"),
+    ({"v": {"source": "vast", "command": "vastai show instances"}}, "must be a list of words"),
+    ({"v": {"source": "vast", "command": ["false"]}}, "ended with 1"),
+    ({"v": {"source": "vast", "command": ["no-such-tool"]}}, "can't be run"),
+    ({"v": {"source": "vast", "command": ["echo", "no json"]}}, "is no JSON"),
+    ({"v": {"source": "vast", "file": "no.json"}}, "can't be read"),
+    ({"v": {"source": "vast", "file": "vast.json", "address": "1.2.3.4"}}, "finds addresses and ports itself"),
+    ({"v": {"source": "vast", "file": "vast.json"}, "w": {"source": "vast", "file": "vast.json"}},
+     "vast-1 has the name of vast-1"),
+    ({"v": {"source": "ssh", "hosts": {"a": "ssh -p 9 root@192.0.2.1", "b": "ssh -p 9 root@192.0.2.1"}}},
+     "b has the address and port of a"),
+    ({"v": {"source": "vast", "file": "vast.json", "label": "none-*"}}, "no source has a running machine"),
+    ({"v": {"source": "vast", "file": "vast.json", "group": "my group"}}, "group of v can't be"),
+])
+def test_mistakes_are_one_line_and_nobody_is_dialled(tmp_path: Path, sources: dict[str, Any], says: str) -> None:
+    listed(tmp_path, row(1))
+    with pytest.raises(RigError) as error:
+        load_cloud(cloud(tmp_path, sources), tmp_path / "known")
+    assert says in str(error.value) and "cloud.yml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_refused_by_the_command_line(tmp_path: Path, port: Port, pyinfra: Callable[..., Ran]) -> None:
+    path = cloud(tmp_path, {"good": {"source": "ssh", "hosts": [f"ssh -p {port.number} root@127.0.0.1"]},
+                            "bad": {"source": "ssh", "hosts": ["ssh root@"]}})
+    ran = pyinfra("inventories/cloud.py", "fact", "server.Date", CLOUD_HOSTS=str(path))
+    assert ran.code == 1 and len(ran.said) == 1 and "Traceback" not in ran.err and not port.dialled, ran.err
+
+
+def test_the_example_is_read(tmp_path: Path) -> None:
+    """All of it that needs no account: the pasted line, with the group data of its provider."""
+    given = yaml.safe_load((ROOT / "inventories" / "cloud.example.yml").read_text())
+    assert set(SOURCES) == {source["source"] for source in given["sources"].values()}
+    path = cloud(tmp_path, {"autodl": given["sources"]["autodl"]})
+    name, data = load_cloud(path, tmp_path / "known").groups["autodl"][0]
+    assert (name, data["ssh_port"], data["ssh_user"]) == ("box-1", 40123, "root")
+    assert KnownHosts(tmp_path / "known").all() == [], "nothing is kept before anybody is dialled"
