@@ -1,0 +1,67 @@
+"""rig/host/certify.py itself, where there is neither GPU nor torch; and all-reduces that hang or die."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig.cli import main
+
+HOST = Path(__file__).parents[2] / "rig" / "host"
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(HOST))
+    return importlib.import_module("certify_peers")
+
+
+def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(peers: Any, tmp_path: Path) -> None:
+    """One rank answers, the other never does: both are gone when the limit is over, and the finding names the one."""
+    program = tmp_path / "rank.py"
+    program.write_text("import json, os, sys, time\njob = json.loads(sys.argv[1])\n"
+                       f"open({str(tmp_path)!r} + f'/pid{{job[\"rank\"]}}', 'w').write(str(os.getpid()))\n"
+                       "time.sleep(600 if job['rank'] == 1 else 0)\n"
+                       "print('rig-result ' + json.dumps({'status': 'measured', 'data': {'seconds': 1}}))\n")
+    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=3, program=str(program))
+    assert found["status"] == "fail" and found["hang"] is True
+    assert found["why"].startswith("no end after 3 s: rank 1 of 2 hangs in gloo")
+    pid = (tmp_path / "pid1").read_text()
+    assert not Path(f"/proc/{pid}").exists(), "what hung has been killed"
+
+
+def test_a_rank_that_dies_is_a_finding(peers: Any, tmp_path: Path) -> None:
+    program = tmp_path / "rank.py"
+    program.write_text("raise SystemExit('NCCL error: unhandled system error')\n")
+    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=20, program=str(program))
+    assert found["status"] == "fail" and "2 of 2 ranks died: NCCL error" in found["why"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="this Python has torch")
+def test_without_torch_every_check_says_so_and_nothing_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "measured.json"
+    done = subprocess.run([sys.executable, HOST / "certify.py", "--out", out], capture_output=True, text=True,
+                          timeout=200, env={"PATH": str(tmp_path)})  # no nvidia-smi, no dmesg
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(out.read_text())["cards"][0]["checks"]
+    assert {check["status"] for check in checks.values()} == {"fail"}
+    assert {check["why"] for check in checks.values()} == {"torch is not installed"}
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert main(["certificate", "read", str(out)]) == 4
+    assert "no card, so no certificate is kept" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    expect = json.dumps({"torch": None, "stack": "standin"})
+    out = tmp_path / "no" / "m.json"
+    done = subprocess.run([sys.executable, HOST / "certify.py", "--expect", expect, "--out", out], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1 and "can't be written" in done.stderr and "Traceback" not in done.stderr
