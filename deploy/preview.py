@@ -61,9 +61,9 @@ def _plan() -> None:
     _report.states[host.name] = snapshot(_session.context(host))
     if saved:
         _hold(plan)
-    if plan.step_changes("env"):
-        stack = _session.context(host).stack
-        _stacks[stack.name] = render.deviations(stack)
+    if plan.step_changes("env") and plan.step("env").data.get("mode") == "build":
+        ctx = _session.context(host)
+        _stacks[ctx.stack.name] = [*render.deviations(ctx.stack), *render.advisories(ctx.stack, ctx.knobs.python)]
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)
         remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))

@@ -167,6 +167,11 @@ def deviations(stack: Stack) -> list[str]:
                     for row in stack.deviations if not stack.standin]
 
 
+def advisories(stack: Stack, python: str) -> list[str]:
+    """What is known of a stack that is about to be installed, a line each, with its source."""
+    return [f"! {row.text} [{row.source}]" for row in stack.advised(python) if not stack.standin]
+
+
 def _steps(steps: Iterable[Step]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for column in ("", "component", "now → wanted"):

@@ -49,6 +49,18 @@ class DriverSet:
 
 
 @dataclass(frozen=True)
+class FlashRelease:
+    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
+    glibc on (None: not known)."""
+
+    torch: tuple[str, ...]
+    nvcc: str
+    archs: tuple[str, ...]
+    glibc: str | None
+    pythons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rules:
     """The tables of rules.yml with the questions asked of them."""
 
@@ -62,6 +74,8 @@ class Rules:
     cuda: dict[str, tuple[str, str]]
     nvcc: tuple[tuple[Version, str], ...]
     builds: dict[str, tuple[str, ...]]
+    archs: dict[str, tuple[str, ...]]
+    flash: dict[str, FlashRelease]
     drivers: dict[str, DriverSet]
     toolkit_package: str
     toolkit_bytes: int
@@ -126,6 +140,15 @@ class Rules:
         """The first torch with that CUDA build: "cu128" → "2.7"."""
         return next((release for release, tags in self.builds.items() if cuda_tag in tags), None)
 
+    def serving(self, compute_capability: Version) -> list[str]:
+        """The torch builds with code for a card, the newest first: "2.9 cu126"; [] where none in the table has."""
+        found = [build for build, archs in self.archs.items() if covered(archs, compute_capability)]
+        return sorted(found, key=lambda build: Version(build.split()[0]), reverse=True)
+
+    def flash_torch(self) -> tuple[str, ...]:
+        """Every torch release that some flash-attn release has a wheel for, the oldest first."""
+        return tuple(sorted({torch for row in self.flash.values() for torch in row.torch}, key=Version))
+
     def driver_set(self, os_id: str, version_id: str) -> DriverSet | None:
         """The driver packages for a distribution (os-release's ID and VERSION_ID), None where there are none."""
         return self.drivers.get(f"{os_id}{version_id}".replace(".", ""))
@@ -166,12 +189,15 @@ def arch_of(compute_capability: Version) -> str:
 def load_rules() -> Rules:
     """The project's rules. Raises RigError naming file and key where the data is wrong."""
     table = schema.read(DATA / "rules.yml")
-    gpus = {key: _gpu(row) for key, row in table.named_tables("gpus").items()}
+    cards, cards_source = load_gpus()
+    archs, flash = table.table("torch_archs"), table.table("flash_attn")
     modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
     nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
     toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
     rules = Rules(
-        gpus=gpus, unfit_remedy=table.take("unfit_remedy", str),
+        gpus=cards, unfit_remedy=table.take("unfit_remedy", str),
+        archs={name: tuple(row) for name, row in archs.take("builds", dict).items()},
+        flash={name: _flash(row) for name, row in flash.named_tables("releases").items()},
         open_from=Version(modules.take("open_from", str)),
         proprietary_below=Version(modules.take("proprietary_below", str)),
         legacy_below=Version(legacy.take("below", str)), legacy_branch=legacy.take("last_branch", int),
@@ -186,20 +212,40 @@ def load_rules() -> Rules:
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
         bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
     blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvcc": nvcc, "torch_builds": builds,
-              "batch": batch, "toolkit": toolkit, "compilers": compilers}
-    rules.words.update(gpus=table.take("gpu_source", str), drivers=drivers.take("source", str))
+              "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit, "compilers": compilers}
     for name, block in blocks.items():
         rules.words[name] = block.take("source", str)
         block.done()
+    rules.words.update(gpus=cards_source, drivers=drivers.take("source", str))
     table.done()
     return rules
 
 
-def _gpu(row: Table) -> GpuModel:
-    model = GpuModel(row.take("name", str), row.take("chip", str), row.take("compute_capability", str),
-                     row.maybe("memory_mib", int))
+@cache
+def load_gpus() -> tuple[dict[str, GpuModel], str]:
+    """(every card of rig/data/gpus.yml by PCI id "10de:2b85", their source). Raises RigError naming file and key."""
+    table = schema.read(DATA / "gpus.yml")
+    memory = table.take("memory_mib", dict)
+    cards = {}
+    for chip, row in table.named_tables("chips").items():
+        capability = row.take("compute_capability", str)
+        for device, name in row.take("cards", dict).items():
+            if not isinstance(device, str) or not isinstance(name, str):
+                raise row.error(f"{row.key('cards')} has {device!r}: {name!r}", "quote both")
+            cards[f"10de:{device}"] = GpuModel(name, chip, capability, memory.pop(device, None))
+        row.done()
+    if memory:
+        raise table.error(f"memory_mib names {next(iter(memory))!r}, which is no card here", "correct its id")
+    source = f"{table.take('source', str)}; memory: {table.take('memory_source', str)}"
+    table.done()
+    return cards, source
+
+
+def _flash(row: Table) -> FlashRelease:
+    release = FlashRelease(row.texts("torch"), row.take("nvcc", str), row.texts("archs"), row.maybe("glibc", str),
+                           row.texts("pythons"))
     row.done()
-    return model
+    return release
 
 
 def _drivers(table: Table) -> dict[str, DriverSet]:

@@ -11,6 +11,7 @@ import yaml
 from rig.errors import RigError
 
 T = TypeVar("T")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same words, ten times as fast; not in every build
 WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 
 
@@ -88,7 +89,7 @@ def shown(value: Any) -> str:
 def read(path: Path) -> Table:
     """The mapping that a YAML file holds. Raises RigError where it can't be read."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -15,7 +15,8 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from . import flash, schema, torch_index
+from . import advisories, flash, schema, torch_index
+from .advisories import Advisory
 from .errors import RigError
 from .flash import FlashAttn
 from .lock import Entry, Requirement, read_lock, read_sizes, select
@@ -58,14 +59,6 @@ class Deviation:
     guide: str
     ours: str
     why: str
-
-
-@dataclass(frozen=True)
-class Advisory:
-    """What the user should know of the stack, with its source."""
-
-    text: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -156,6 +149,11 @@ class Stack:
                  for name in sorted(names) if name in wanted]
         return "".join(f"{line}\n" for line in lines)
 
+    def advised(self, python: str) -> tuple[Advisory, ...]:
+        """What is known of the stack and of the versions in its lock."""
+        return (*self.advisories,
+                *advisories.about({name: r.version for name, r in self.requirements(python).items()}))
+
     def apart(self, source: str | None, python: str) -> Apart | None:
         """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""
         return torch_index.apart(self, source, python)
@@ -191,8 +189,18 @@ class Stack:
                          source: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
         """(wheels to attempt as {name, url, sha256, bytes}, best first; why the others are out): flash.candidates."""
         if self.flash_attn is None:
-            return [], [f"stack {self.name} has none"]
+            return [], [self._no_flash()]
         return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source)
+
+    def _no_flash(self) -> str:
+        """Why a stack has no flash-attn to attempt: none was released for its torch, or it just names none."""
+        from .rules import load_rules
+
+        wheels = load_rules().flash_torch()
+        if self.torch and self.torch.release and ".".join(self.torch.release.split(".")[:2]) not in wheels:
+            return (f"flash-attn's own wheels are for torch {wheels[0]} to {wheels[-1]}, and the stack has "
+                    f"{self.torch.release}")
+        return f"stack {self.name} has none"
 
 
 def refusal(stack: Stack) -> RigError:

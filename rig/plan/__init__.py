@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from packaging.version import Version
+
 from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
@@ -76,7 +78,7 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
         names = ", ".join(sorted({f"{gpu.name} (sm_{gpu.compute_capability.major}{gpu.compute_capability.minor})"
                                   for gpu in unfit if gpu.compute_capability}))
         return [Refusal(f"{names}: torch {torch.name} has code for {', '.join(torch.archs)} only",
-                        ctx.rules.unfit_remedy)]
+                        _serving(ctx, [gpu.compute_capability for gpu in unfit if gpu.compute_capability]))]
     return []
 
 
@@ -98,6 +100,16 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
     for part, problem in ctx.state["problems"].items():
         said.append(f"{part} could not be read: {problem}")
     return said
+
+
+def _serving(ctx: Context, capabilities: list[Version]) -> str:
+    """What would serve cards that the stack's torch has no code for: another build, where the rules know one."""
+    for build in ctx.rules.serving(min(capabilities)):
+        release, _, tag = build.partition(" ")
+        if all(ctx.rules.covered(ctx.rules.archs[build], cc) for cc in capabilities):
+            return (f"{ctx.rules.unfit_remedy}; torch {release} built for {tag} has code for it: "
+                    "a stack file of your own with that build")
+    return f"{ctx.rules.unfit_remedy}; no torch build in the rules has code for it"
 
 
 def _unlocked(ctx: Context) -> list[str]:

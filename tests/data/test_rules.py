@@ -9,6 +9,7 @@ from packaging.version import Version
 
 from rig.rules import covered, load_rules
 from rig.sources import load_sources
+from rig.stack import load_stack
 
 RULES = load_rules()
 
@@ -16,12 +17,17 @@ RULES = load_rules()
 @pytest.mark.parametrize(("device_id", "name", "cc", "memory"), [
     ("10de:2b85", "NVIDIA GeForce RTX 5090", "12.0", 32607),
     ("10DE:2B85", "NVIDIA GeForce RTX 5090", "12.0", 32607),
-    ("10de:2b87", "NVIDIA GeForce RTX 5090 D", "12.0", None),
-    ("10de:2c18", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", None),
-    ("10de:2c58", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", None),
+    ("10de:2b87", "NVIDIA GeForce RTX 5090 D", "12.0", 32607),
+    ("10de:2c18", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", 24463),
+    ("10de:2c58", "NVIDIA GeForce RTX 5090 Laptop GPU", "12.0", 24463),
     ("10de:2684", "NVIDIA GeForce RTX 4090", "8.9", 24564),
     ("10de:1eb8", "Tesla T4", "7.5", 15360),
     ("10de:1b80", "NVIDIA GeForce GTX 1080", "6.1", None),
+    ("10de:2b8c", "NVIDIA GeForce RTX 5090 D V2", "12.0", None),
+    ("10de:2d18", "NVIDIA GeForce RTX 5070 Laptop GPU", "12.0", None),
+    ("10de:28e0", "NVIDIA GeForce RTX 4060 Laptop GPU", "8.9", None),
+    ("10de:1db6", "Tesla V100 PCIe 32GB", "7.0", None),
+    ("10de:102d", "Tesla K80", "3.7", None),
     ("10de:2331", "NVIDIA H100 PCIe", "9.0", None),
 ])
 def test_cards(device_id: str, name: str, cc: str, memory: int | None) -> None:
@@ -37,7 +43,7 @@ def test_unknown_card() -> None:
 def test_every_card_is_well_formed() -> None:
     for device_id, card in RULES.gpus.items():
         assert re.fullmatch(r"10de:[0-9a-f]{4}", device_id)
-        assert Version("6.0") <= Version(card.compute_capability) <= Version("12.1")
+        assert Version("3.0") <= Version(card.compute_capability) <= Version("12.1")
         assert card.memory_mib is None or 1000 < card.memory_mib < 200_000
 
 
@@ -107,3 +113,32 @@ def test_each_distribution_has_a_whole_fingerprint() -> None:
 def test_miniforge_is_named_by_version_and_sum() -> None:
     forge = RULES.miniforge
     assert forge.url.endswith(forge.version) and re.fullmatch(r"[0-9a-f]{64}", forge.sha256)
+
+
+def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
+    for name in ("guide", "qwen3"):
+        torch = load_stack(name).torch
+        assert torch is not None and torch.release is not None
+        build = f"{'.'.join(torch.release.split('.')[:2])} cu{torch.cuda.replace('.', '')}"
+        assert RULES.archs[build] == torch.archs
+    assert all(build.split()[1] in RULES.torch_builds(build.split()[0]) for build in RULES.archs)
+
+
+@pytest.mark.parametrize(("cc", "builds"), [
+    ("12.0", ["2.9 cu128", "2.8 cu128", "2.7 cu128"]),
+    ("7.0", ["2.9 cu128", "2.9 cu126", "2.8 cu128"]),  # a V100: not 2.7 cu128
+    ("6.1", ["2.9 cu126"]), ("5.2", ["2.9 cu126"]), ("3.7", []),
+])
+def test_what_would_serve_a_card(cc: str, builds: list[str]) -> None:
+    assert RULES.serving(Version(cc)) == builds
+
+
+def test_the_stacks_flash_attn_is_one_that_was_released_for_its_torch() -> None:
+    flash = load_stack("guide").flash_attn
+    assert flash is not None and flash.torch is not None
+    row = RULES.flash[flash.version]
+    assert flash.torch in row.torch and (flash.archs, flash.glibc) == (row.archs, row.glibc)
+    assert set(load_stack("guide").pythons) <= set(row.pythons)
+    assert load_stack("qwen3").flash_candidates("3.10", "2.36", [Version("12.0")]) == (
+        [], ["flash-attn's own wheels are for torch 2.2 to 2.8, and the stack has 2.9.1"])
+    assert not covered(RULES.flash["2.7.4.post1"].archs, Version("12.0"))  # built by nvcc 12.4
