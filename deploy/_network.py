@@ -6,18 +6,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any
+from urllib.parse import quote
 
 from pyinfra.api.host import Host
+from pyinfra.context import ctx_state
 
+from rig.errors import RigError
 from rig.lock import Requirement
+from rig.network import bundle as bundles
 from rig.network import preflight
 from rig.network.limits import load_limits
-from rig.network.route import Route, Source, candidates, unmeasured
+from rig.network.route import Route, Source, candidates, from_bundle, unmeasured
 from rig.network.web import Unreachable, bare, get, private_to_host
 from rig.plan import Context, Plan, Refusal
 from rig.sources import load_sources
 
-from . import _session
+from . import _forward, _session
 
 _asking = Lock()  # hosts are prepared side by side: the first asks, the others find its answer
 _looks: dict[tuple[str, str, str], preflight.Look] = {}
@@ -50,8 +55,28 @@ def take(host: Host, route: Route) -> None:
 
 def route(ctx: Context, roles: Sequence[str]) -> Route:
     """Where these roles' files come from: as chosen in this run, or as the knobs say where nothing was measured."""
+    if ctx.knobs.bundle:
+        base = _bundle_address(ctx)
+        return Route({**unmeasured(candidates(ctx, roles)).sources, **from_bundle(base)})
     chosen = _routes.get(ctx.host, Route({})).sources
     return Route({**unmeasured(candidates(ctx, roles)).sources, **chosen})
+
+
+def _bundle_address(ctx: Context) -> str:
+    """Where the host finds its bundle; the forward is made anew where the connection is another now."""
+    try:
+        return _forward.address(ctx_state.get().inventory.get_host(ctx.host), ctx.knobs.bundle or "")
+    except RigError:  # refused when it was first asked for: told then, and no step comes this far
+        return "http://127.0.0.1:9"
+
+
+def flash_wheels(ctx: Context, wheels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The wheels to attempt, from the bundle where there is one: those that it lacks are left out."""
+    if not ctx.knobs.bundle:
+        return [dict(wheel) for wheel in wheels]
+    here = {path.rpartition("/")[2]: path for path in bundles.load(ctx.knobs.bundle).files}
+    return [{**wheel, "url": f"{_bundle_address(ctx)}/{quote(here[wheel['name']])}"} for wheel in wheels
+            if wheel["name"] in here]
 
 
 def known(ctx: Context, found: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:
@@ -70,6 +95,8 @@ def files(ctx: Context) -> dict[str, str]:
 def proxies(ctx: Context, github: bool = False) -> str:
     """Lines for the head of a script that fetches: the proxy knob, and for GitHub alone the host's own proxy script.
     Every script is a shell of its own, so that what it sets ends with it."""
+    if ctx.knobs.bundle:  # loopback: a proxy would look for it on its own machine
+        return "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n"
     lines, own = "", (ctx.machine.get("network") or {}).get("proxy_script")
     if ctx.knobs.proxy:
         url = shlex.quote(ctx.knobs.proxy)
@@ -96,6 +123,8 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
     packages = wanted(ctx, plan)
     if not packages:
         return [], []
+    if ctx.knobs.bundle:
+        return _bundled(ctx, packages), []
     index = index_of(ctx)
     if index is None:
         return [], ["not checked whether every locked file can be had: this host's index isn't known here"]
@@ -114,8 +143,21 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
                     f"{', '.join(named[:NAMED])}{more}", "take another source_pip_index")], []
 
 
+def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]:
+    """What the bundle lacks for this host."""
+    made = bundles.load(ctx.knobs.bundle or "")
+    again = f"python -m rig bundle {made.folder} --data stack={ctx.knobs.stack} --data python={ctx.knobs.python}"
+    if made.python != ctx.knobs.python:
+        what = f"the bundle {made.folder} is for Python {made.python}, and {ctx.knobs.python} is wanted"
+        return [Refusal(what, again)]
+    if lacking := made.lacking(packages):
+        more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+        return [Refusal(f"the bundle {made.folder} lacks {', '.join(lacking[:NAMED])}{more}", again)]
+    return []
+
+
 def _miniforge(ctx: Context, plan: Plan) -> list[Refusal]:
-    if not plan.step_changes("conda"):
+    if ctx.knobs.bundle or not plan.step_changes("conda"):
         return []
     url = miniforge_url(ctx)
     if private_to_host(url):

@@ -9,12 +9,13 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import host as current_host
 
+from rig.errors import RigError
 from rig.network import measure
 from rig.network.limits import load_limits
-from rig.network.route import candidates, choose, needs
+from rig.network.route import candidates, choose, from_bundle, needs
 from rig.sources import load_sources
 
-from . import _network, _report, _session
+from . import _forward, _network, _report, _session
 from ._converge import run
 
 
@@ -38,6 +39,13 @@ def _ask(state: State, host: Host) -> bool:
     ctx = _session.context(host)
     plan = _session.plan(host)
     found = candidates(ctx, needs(plan))
+    if ctx.knobs.bundle:
+        try:
+            served = from_bundle(_forward.address(host, ctx.knobs.bundle))
+        except RigError as error:
+            _report.fail(host.name, f"nothing was changed: {error.what}", error.remedy)
+            return False
+        found = {role: served.get(role, rows[:1]) for role, rows in found.items() if role in served}
     packages = _network.wanted(ctx, plan)
     ask = measure.script(_network.known(ctx, found), measure.probe_of(packages), _network.files(ctx),
                          {load_sources().conda_channel: load_sources().conda_measure})

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import torch_index
 from .errors import RigError
+from .network.bundle import load as load_bundle
 from .sources import load_mirrors
 from .stack import load_stack
 
@@ -103,6 +104,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
     if name == "mirrors":
         load_mirrors(value)
+    if name == "bundle":
+        load_bundle(value)
     if name == "stack":
         try:
             stack_of(value).check()

@@ -129,6 +129,11 @@ class Testbed:
         index, _ = self._find(name)
         net.cable(self._state().network, index, up)
 
+    def cable_name(self, name: str) -> str:
+        """The controller's end of the host's cable."""
+        index, _ = self._find(name)
+        return self._state().network.cable(index)
+
     def kill(self, name: str) -> None:
         """Power cut: the cable goes dead with the host, so nobody is told."""
         self.cable(name, up=False)

@@ -28,6 +28,7 @@ VERBS = (
     "doctor",
     "fits",
     "host-keys",
+    "bundle",
 )
 
 

@@ -13,6 +13,7 @@ from .limits import load_limits
 from .web import bare
 
 DEFAULT = "default"  # the label of the client's own default, and of what the user's knob says
+BUNDLE = "bundle"
 KEPT = 3  # sources of a kind that an install may fall back through
 
 
@@ -100,6 +101,12 @@ def torch_sources(ctx: Context, apart: Apart) -> tuple[Source, ...]:
     return (first, *(Source(role, name, at[role].format(cuda=ctx.stack.cuda_tag))
                      for name, at in load_mirrors(ctx.knobs.mirrors).items()
                      for role in ("torch_find_links", "torch_index") if role in at))
+
+
+def from_bundle(base: str) -> dict[str, tuple[Source, ...]]:
+    """The roles that a bundle serves, at its address on the host."""
+    return {role: (Source(role, BUNDLE, f"{base}/{path}"),)
+            for role, path in (("pip_index", "simple/"), ("conda_channel", "conda"), ("miniforge", "miniforge"))}
 
 
 def unmeasured(found: Mapping[str, tuple[Source, ...]]) -> Route:

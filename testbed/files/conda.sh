@@ -29,6 +29,10 @@ install_one() { # spec: name, name=version or name==version
   [ -n "$line" ] || die "PackagesNotFoundError: $1 is not in $channel"
   file=$(printf '%s' "$line" | sed 's/^ *"\([^"]*\)".*/\1/')
   subdir=$(printf '%s' "$line" | field subdir) sha256=$(printf '%s' "$line" | field sha256)
+  if [ -n "$dry" ]; then
+    printf '%s\n' "$line" | sed "s|^ *\"[^\"]*\": {|{\"fn\": \"$file\", \"url\": \"$channel/$subdir/$file\", |; s|},\$|}|" >>"$scratch/fetch"
+    install_needed; return
+  fi
   package=$prefix/pkgs/$file
   if [ ! -f "$package" ] || ! echo "$sha256  $package" | sha256sum -c --quiet - >/dev/null 2>&1; then
     say "Downloading $file"
@@ -48,16 +52,21 @@ install_one() { # spec: name, name=version or name==version
   fi
   printf '%s\n' "$line" | sed 's/^[^{]*//; s/,$//' >"$target/conda-meta/${file%.tar.gz}.json"
   printf '+%s::%s\n' "$channel" "${file%.tar.gz}" >>"$target/conda-meta/history"
+  install_needed
+}
+
+install_needed() { # what $line depends on
   for needed in $(printf '%s' "$line" | sed -n 's/.*"depends": \[\([^]]*\)\].*/\1/p' | tr -d '",'); do
     install_one "$needed"
   done
 }
 
 create() {
-  target='' channel='' only='' specs=''
+  target='' channel='' only='' specs='' dry=''
   while [ $# -gt 0 ]; do
     case $1 in
-      -y|--yes) ;;
+      -y|--yes|--json) ;;
+      --dry-run) dry=1 ;;
       -q|--quiet) quiet=1 ;;
       --override-channels) only=1 ;;
       -p|--prefix) target=$2; shift ;;
@@ -78,6 +87,13 @@ create() {
   scratch=$(mktemp -d) || exit 1
   trap 'rm -rf "$scratch"' EXIT
   for subdir in linux-64 noarch; do fetch "$channel/$subdir/repodata.json" "$scratch/$subdir.json"; done
+  if [ -n "$dry" ]; then # --dry-run --json: what would be fetched, in conda's own form
+    done_=''
+    for spec in $specs; do install_one "$spec"; done
+    printf '{"actions": {"FETCH": [%s]}, "dry_run": true, "success": true, "note": "EMULATED by the qwen-rig testbed"}\n' \
+      "$(paste -sd, "$scratch/fetch")"
+    return
+  fi
   if [ -e "$target" ]; then
     [ -d "$target/conda-meta" ] || die "DirectoryNotACondaEnvironmentError: $target exists and is no environment"
     rm -rf "$target"

@@ -1,0 +1,131 @@
+"""Ten hosts without a way out, served from one bundle through their SSH connections. The cables are listened on.
+
+Emulated, as everywhere on the testbed: GPUs, and conda with its installer. Real: sshd and its forwarding, every packet,
+uv, pip, the wheels and the env's Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import REPO, Lab, Run
+
+pytestmark = pytest.mark.testbed
+HOSTS = [f"closed-{number:02}" for number in range(1, 11)]
+WHEELS = {"attrs", "click", "idna", "packaging", "six", "tabulate", "uv"}
+
+
+@dataclass
+class Outcome:
+    """The bundle, one run from it, and a second one; what was on the cables and asked of the services meanwhile."""
+
+    lab: Lab
+    folder: Path
+    made: subprocess.CompletedProcess[str]
+    first: Run
+    second: Run
+    execs: dict[str, int]
+    packets: dict[str, dict[str, int]]
+    requests: list[Any]
+
+
+def bundle(lab: Lab, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """`python -m rig bundle`, from the bridge's services."""
+    from testbed import interpreter
+
+    knobs = {**lab.bed.services().knobs(), "stack": "standin", "python": interpreter.choose().minor}
+    data = [word for name, value in knobs.items() for word in ("--data", f"{name}={value}")]
+    return subprocess.run([sys.executable, "-m", "rig", "bundle", str(folder), *data, *more], cwd=REPO, text=True,
+                          capture_output=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ})
+
+
+@pytest.fixture(scope="module")
+def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    from testbed import HostSpec
+    from testbed.wire import cut_off, tapped
+
+    folder = tmp_path_factory.mktemp("closed")
+    infos = bed.up([HostSpec(name, kind="container", driver="580.95.05:open") for name in HOSTS])
+    lab = Lab(bed, infos, folder)
+    for name in HOSTS:
+        cut_off(bed, name)
+    assert bed.exec_(HOSTS[0], ["curl", "-sS", "--max-time", "5", bed.services().pip_index]).returncode != 0
+    made = bundle(lab, folder / "bundle")
+    assert made.returncode == 0, made.stderr
+    # No source is named: what the hosts get can have come from nowhere else.
+    for name in [key for key in lab.data["defaults"] if key.startswith("source_") and "sha256" not in key]:
+        del lab.data["defaults"][name]
+    lab.data["defaults"].update(bundle=str(folder / "bundle"), verify="never")
+    lab.write()
+    with tapped(bed, HOSTS) as taps:
+        first = lab.deploy("-y")
+        counted = {name: bed.execs(name) for name in HOSTS}
+        second = lab.deploy("-y")
+    execs = {name: bed.execs(name) - counted[name] for name in HOSTS}
+    yield Outcome(lab, folder / "bundle", made, first, second, execs,
+                  {name: dict(tap.packets) for name, tap in taps.items()}, bed.requests())
+    bed.down()
+
+
+def test_they_converge_from_the_bundle_and_stay(outcome: Outcome) -> None:
+    assert outcome.first.code == 0, outcome.first.stderr
+    for name in HOSTS:
+        made = outcome.lab.record(name, "env")
+        assert (made["stack"], made["source"], made["installer"].split()[0]) == ("standin", "bundle", "uv")
+    assert outcome.second.code == 0 and "No changes." in outcome.second.stderr, outcome.second.stderr
+    assert outcome.execs == dict.fromkeys(HOSTS, 1)
+
+
+def test_nothing_but_ssh_was_on_their_cables(outcome: Outcome) -> None:
+    assert set(outcome.packets) == set(HOSTS)
+    for name, packets in outcome.packets.items():
+        assert set(packets) == {"tcp 22"}, f"{name}: {packets}"
+        assert packets["tcp 22"] > 100
+
+
+def test_each_wheel_left_its_source_once_for_all_ten(outcome: Outcome) -> None:
+    addresses = {info.address for info in outcome.lab.hosts.values()}
+    assert not [row for row in outcome.requests if row["client"] in addresses]
+    left = {row["path"].rpartition("/")[2].split("-")[0]: row["count"] for row in outcome.requests
+            if "/pypi/files/" in row["path"]}
+    assert left == dict.fromkeys(WHEELS, 1)
+
+
+def test_a_bundle_made_again_fetches_nothing_and_a_spoilt_file_comes_anew(outcome: Outcome) -> None:
+    spoilt = next((outcome.folder / "wheels").glob("six-*.whl"))
+    good = spoilt.read_bytes()
+    spoilt.write_bytes(b"x" * len(good))
+    again = bundle(outcome.lab, outcome.folder)
+    assert again.returncode == 0 and spoilt.read_bytes() == good
+    counts = {row["path"].rpartition("/")[2].split("-")[0]: row["count"] for row in outcome.lab.bed.requests()
+              if "/pypi/files/" in row["path"]}
+    assert counts == {**dict.fromkeys(WHEELS, 1), "six": 2}
+
+
+def test_a_bundle_that_lacks_something_is_refused_before_a_host_is_touched(outcome: Outcome, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.mkdir()
+    raw = json.loads((outcome.folder / "manifest.json").read_text())
+    for path in raw["files"]:
+        target = short / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(outcome.folder / path)
+    raw["files"] = {path: row for path, row in raw["files"].items() if "/idna-" not in path}
+    (short / "manifest.json").write_text(json.dumps(raw))
+    limit = ("--limit", HOSTS[0], "--data", f"bundle={short}", "--data", "env_name=another")
+    before = outcome.lab.fingerprint(HOSTS[0])
+    refused = outcome.lab.deploy("-y", *limit)
+    assert refused.code == 1 and "lacks idna 3.10" in " ".join(refused.stderr.split()), refused.stderr
+    assert outcome.lab.fingerprint(HOSTS[0]) == before
+    nowhere = outcome.lab.deploy("--dry", "--data", f"bundle={tmp_path}")
+    assert nowhere.code == 1 and "the bundle has no manifest.json" in nowhere.stderr
+    assert "Connecting" not in nowhere.stderr
