@@ -78,8 +78,10 @@ def allow_numpy_in_checkpoints():
 def main():
     given = arguments()
     settings = json.loads(given.settings.read_text())
-    if settings.get("hf_home"):  # where models and data sets are kept: read when the libraries below are imported
-        os.environ.setdefault("HF_HOME", settings["hf_home"])
+    # Where models and data sets are kept, and where they come from: read when the libraries below are imported.
+    for key, variable in (("hf_home", "HF_HOME"), ("hf_endpoint", "HF_ENDPOINT")):
+        if settings.get(key):
+            os.environ.setdefault(variable, settings[key])
     train(given, settings)
 
 

@@ -56,7 +56,10 @@ def settings(ctx: Context) -> dict[str, Any]:
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
         attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
-    return {**settings, "hf_home": hf_home(ctx), "accelerate": accelerate_config(settings, len(ctx.gpus))}
+    # The endpoint that was measured best when the env was built; the user's own stands above it.
+    endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
+    return {**settings, "hf_home": hf_home(ctx), "hf_endpoint": endpoint,
+            "accelerate": accelerate_config(settings, len(ctx.gpus))}
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:
