@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import time
 from typing import Any
 
 import paramiko
@@ -15,7 +16,8 @@ from rig.network import bundle as bundles
 from rig.network import serve
 
 FIRST, PORTS, TRIES = 20000, 12000, 8  # below the ports that Linux hands out by itself (32768, ip_local_port_range)
-_open: dict[str, tuple[Any, int]] = {}  # host → (the connection that carries it, the port on the host)
+AGAIN_S = 30  # a host's sshd may hold a port for a connection that it doesn't know to be dead yet
+_open: dict[str, tuple[Any, int, bundles.Bundle]] = {}  # host → (the connection that carries it, port there, bundle)
 
 
 def address(host: Host, folder: str) -> str:
@@ -24,11 +26,36 @@ def address(host: Host, folder: str) -> str:
 
     Raises RigError where the host's sshd forbids it.
     """
-    transport = _transport(host)
-    carried = _open.get(host.name)
-    if carried is None or carried[0] is not transport or not _alive(transport):
-        _open[host.name] = (transport, _forward(transport, bundles.load(folder), host.name))
+    bundle = bundles.load(folder)
+    if host.name in _open:
+        again(host)
+    if host.name not in _open:
+        transport = _transport(host)
+        _open[host.name] = (transport, _forward(transport, bundle, host.name), bundle)
     return f"http://127.0.0.1:{_open[host.name][1]}"
+
+
+def again(host: Host) -> None:
+    """After a connection was made anew: the forward too, on the port that a job on the host may be fetching from.
+
+    Nothing where the host has none, or still has it; a port that stays taken is given up for another.
+    """
+    if host.name not in _open:
+        return
+    carrier, port, bundle = _open[host.name]
+    transport = _transport(host)
+    if carrier is transport and _alive(transport):
+        return
+    del _open[host.name]
+    if transport is None or not _alive(transport):
+        return
+    end = time.monotonic() + AGAIN_S
+    while time.monotonic() < end:
+        try:
+            _open[host.name] = (transport, _ask(transport, port, bundle), bundle)
+            return
+        except paramiko.SSHException:
+            time.sleep(1)
 
 
 def _transport(host: Host) -> paramiko.Transport | None:
@@ -48,16 +75,22 @@ def _forward(transport: paramiko.Transport | None, bundle: bundles.Bundle, name:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.server_address[1]
 
-    def accept(channel: paramiko.Channel, origin: Any, server: Any) -> None:
-        # Called by the connection's own thread, which must not be kept.
-        threading.Thread(target=serve.answer, args=(bundle, channel), daemon=True).start()
-
     wished = FIRST + int(hashlib.sha256(f"{name} {bundle.folder}".encode()).hexdigest(), 16) % PORTS
     refused: Exception | None = None
     for port in range(wished, wished + TRIES):
         try:
-            return int(transport.request_port_forward("127.0.0.1", port, accept))
+            return _ask(transport, port, bundle)
         except paramiko.SSHException as error:  # taken, or forbidden: sshd doesn't say which
             refused = error
     raise RigError(f"sshd refuses to forward a port ({refused})", name,
                    "a bundle needs AllowTcpForwarding yes (or remote) in that host's sshd_config")
+
+
+def _ask(transport: paramiko.Transport, port: int, bundle: bundles.Bundle) -> int:
+    """One forward asked for; paramiko's SSHException where sshd refuses."""
+
+    def accept(channel: paramiko.Channel, origin: Any, server: Any) -> None:
+        # Called by the connection's own thread, which must not be kept.
+        threading.Thread(target=serve.answer, args=(bundle, channel), daemon=True).start()
+
+    return int(transport.request_port_forward("127.0.0.1", port, accept))

@@ -18,7 +18,7 @@ from rig import job as jobs
 from rig.job import Answer, Job, Progress
 from rig.plan import Step
 
-from . import _report, _session
+from . import _forward, _report, _session
 from ._converge import connected, script, with_sudo
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
@@ -156,6 +156,8 @@ class _Attendant:
         clear_askpass_cache(self.host)
         self.host.disconnect()
         self.host.connect(show_errors=False)
+        if self.host.connected:
+            _forward.again(self.host)  # the job may be fetching from a bundle
         return bool(self.host.connected)
 
     def _tell(self, text: str) -> None:

@@ -10,9 +10,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,6 +100,37 @@ def test_each_wheel_left_its_source_once_for_all_ten(outcome: Outcome) -> None:
     left = {row["path"].rpartition("/")[2].split("-")[0]: row["count"] for row in outcome.requests
             if "/pypi/files/" in row["path"]}
     assert left == dict.fromkeys(WHEELS, 1)
+
+
+def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome) -> None:
+    """A job that outlived its connection goes on fetching from the address that it was given."""
+    import paramiko
+
+    from deploy import _forward
+
+    info, bed = outcome.lab.hosts[HOSTS[0]], outcome.lab.bed
+
+    def connect() -> paramiko.SSHClient:
+        client = paramiko.SSHClient()
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        client.connect(info.address, info.port, info.user, key_filename=info.key, look_for_keys=False)
+        return client
+
+    host: Any = SimpleNamespace(name=info.name, connector=SimpleNamespace(client=connect()))
+    address = _forward.address(host, str(outcome.folder))
+    asked = ["curl", "-fsS", "--max-time", "5", f"{address}/simple/six/"]
+    assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
+    bed.exec_(info.name, ["pkill", "-f", "^sshd: root"])  # the session's end as a host sees it; the listener stays
+    for _ in range(100):
+        if not host.connector.client.get_transport().is_active():
+            break
+        time.sleep(0.1)
+    assert bed.exec_(info.name, asked).returncode != 0
+    host.connector.client = connect()
+    _forward.again(host)
+    assert _forward.address(host, str(outcome.folder)) == address
+    assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
+    host.connector.client.close()
 
 
 def test_a_bundle_made_again_fetches_nothing_and_a_spoilt_file_comes_anew(outcome: Outcome) -> None:
