@@ -94,7 +94,7 @@ def _judge(state: State, host: Host) -> bool:
         _report.fail(host.name, error.what, error.remedy or "run the same command again")
         return False
     for each in taken:
-        _report.console.print(*each.shown(), sep="\n")
+        each.tell(_report.console)
     failed = [text for each in taken for text in each.failed]
     _report.outcomes[host.name] = "; ".join(f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})"
                                             for each in taken)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import log10
+from math import ceil, floor, log10
 from time import gmtime, strftime
 
 from .diff import WORDS, Change, headline
 from .model import Certificate
 from .table import EMULATED, environment, said, summary, title
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 240, 58, 34, 24
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 322, 210, 44, 18, 30, 26
+TICKS = 5  # about so many lines across a plot
 LOGARITHMIC = ("by size", "by MiB")  # powers of two on the horizontal axis
 
 STYLE = """
@@ -24,7 +25,8 @@ padding:0 1rem}
 h1{font-size:1.35rem;margin:0}.dim,th{color:var(--dim)}table{border-collapse:collapse;width:100%;margin:1rem 0}
 th{text-align:left;font-weight:normal}td,th{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}.status{white-space:nowrap;font-weight:600}.pass{color:var(--pass)}.warn,.partial{color:var(--warn)}
-.fail{color:var(--fail)}.not_run{color:var(--dim)}.note{border-left:4px solid var(--warn);padding:.3rem .8rem}
+.fail{color:var(--fail)}.not_run{color:var(--dim)}.note{border-left:4px solid var(--warn);padding:.3rem .8rem;
+color:var(--ink)}.note.fail{border-color:var(--fail)}
 .plots{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
 svg .name{font-size:13px;fill:var(--ink)}
 """
@@ -41,6 +43,8 @@ def page(new: Certificate, old: Certificate | None = None, changes: Sequence[Cha
     notes = []
     if new.emulated:
         notes.append(f"<p class='note'>{EMULATED}</p>")
+    notes += [f"<p class='note {c.status}'><b>{escape(WORDS.get(c.status, c.status))}</b> {escape(c.title)}: "
+              f"{escape(said(c))}</p>" for c in new.checks if c.status in ("fail", "warn")]
     if old:
         notes.append(f"<p class='note'>{escape(headline(old, new, list(changes)))}</p>")
     return f"""<!doctype html>
@@ -71,6 +75,14 @@ def plots(new: Certificate, old: Certificate | None) -> list[str]:
     return made
 
 
+def scale(most: float) -> list[float]:
+    """Round numbers from zero to the first that isn't below `most`, some TICKS of them."""
+    rough = max(most, 1e-9) / TICKS
+    power = 10.0 ** floor(log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+    return [round(step * n, 12) for n in range(ceil(round(most / step, 9)) + 1)] if most > 0 else [0.0, step]
+
+
 def plot(name: str, points: list[list[float]], before: list[list[float]] | None, logarithmic: bool) -> str:
     """A line through the points, from zero up; the earlier one dashed behind it."""
     everything = points + (before or [])
@@ -79,22 +91,22 @@ def plot(name: str, points: list[list[float]], before: list[list[float]] | None,
         return log10(x) if logarithmic and x > 0 else x
 
     low, high = (f(across(x) for x, _ in everything) for f in (min, max))
-    top = max(max(y for _, y in everything) * 1.08, 1e-9)
+    ticks = scale(max(y for _, y in everything))
+    top = ticks[-1]
 
     def at(x: float, y: float) -> tuple[float, float]:
         share = (across(x) - low) / ((high - low) or 1)
-        return LEFT + share * (WIDTH - LEFT - 14), HEIGHT - BOTTOM - max(y, 0) / top * (HEIGHT - BOTTOM - TOP)
+        return LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - max(y, 0) / top * (HEIGHT - BOTTOM - TOP)
 
     def line(some: list[list[float]], style: str) -> str:
         where = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in some))
         return f"<polyline points='{where}' fill='none' {style}/>"
 
     marks = []
-    for step in range(5):
-        value = top * step / 4
+    for value in ticks:
         _, y = at(points[0][0], value)
-        marks.append(f"<line x1='{LEFT}' x2='{WIDTH - 14}' y1='{y:.1f}' y2='{y:.1f}' stroke='var(--line)'/>"
-                     f"<text x='{LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:.3g}</text>")
+        marks.append(f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}' stroke='var(--line)'/>"
+                     f"<text x='{LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:g}</text>")
     shown = points if len(points) <= 8 else [points[0], points[len(points) // 2], points[-1]]
     for x, _ in shown:
         marks.append(f"<text x='{at(x, 0)[0]:.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{x:g}</text>")

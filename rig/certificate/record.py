@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console
 
 from rig.rules import load_rules
 from rig.stack import Stack
@@ -26,13 +26,13 @@ class Taken:
     old: Certificate | None
     changes: list[Change]
 
-    def shown(self) -> list[RenderableType]:
-        """The table, what has changed since the last, and where it is."""
-        told: list[RenderableType] = [table.render(self.new)]
+    def tell(self, console: Console) -> None:
+        """Print the table, what has changed since the last, and where it is."""
+        console.print(table.render(self.new))
         if self.old:
-            told.append(f"since the last: {diff.headline(self.old, self.new, self.changes)}")
-        told.append(f"kept: {self.path}" if self.path else "no card, so no certificate is kept")
-        return told
+            console.print(f"since the last: {diff.headline(self.old, self.new, self.changes)}")
+        where = f"kept: {self.path}" if self.path else "no card, so no certificate is kept"
+        console.print(where, soft_wrap=True)  # a path must survive copying
 
     @property
     def failed(self) -> list[str]:

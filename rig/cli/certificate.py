@@ -122,5 +122,5 @@ def _read(options: argparse.Namespace) -> int:
     measured = read_json(options.measured, "name a file that certify.py --out wrote")
     taken = record.take(measured, stack, options.host, where=str(options.measured))
     for each in taken:
-        render.console().print(*each.shown())
+        each.tell(render.console())
     return exits.VERIFICATION if any(each.new.overall == "fail" for each in taken) else exits.OK
