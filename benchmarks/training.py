@@ -1,16 +1,19 @@
 """The guide's performance table, measured: what one training step gives on the card at hand.
 
-    python benchmarks/training.py [--model half-billion] [--batch 8] [--length 1024] [--runs 5] > training-bench.json
+    python benchmarks/training.py [--model half-billion] [--batch 8] [--length 1024] [--seconds 150] [--output FILE]
 
-Any Python with torch and transformers will do; it needs nothing else of this project. A random Qwen2 (no download)
-takes the same full training step (forward, backward, AdamW) by each attention implementation and each precision:
+Any Python with torch and transformers will do; it needs nothing else of this project (rich only draws the table). A
+random Qwen2 (no download) takes the same full training step (forward, backward, AdamW) by each attention implementation
+and each precision:
 
     bf16   weights in bfloat16 and autocast, as the guide loads and trains
     tf32   fp32 with TF32 in the tensor cores
     fp32   fp32, TF32 switched off
 
-A row is the median of several runs of several steps, after warm-up; rows are measured in turns (one run of each, then
-again), so that a card that warms up slows them all alike. JSON goes to standard output, the table to standard error.
+A row is the median of several runs of several steps, each run after warm-up; rows are measured in turns (one run of
+each, then again), so that a card that warms up slows them all alike. Each run is told as it ends, and --output is
+written anew after each, so that a run that is killed keeps what it had. No run is begun that would end after --seconds,
+which count from the start of the program. JSON goes to standard output (or --output), the table to standard error.
 The guide's own figures (+5 % by Flash Attention 2, +15 % and +20 % by CUDA 12.8) were never measured by anybody we know
 of, and none of them is repeated here. What CUDA 12.1 gives isn't told: that takes a second torch.
 """
@@ -18,14 +21,19 @@ of, and none of them is repeated here. What CUDA 12.1 gives isn't told: that tak
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import math
 import platform
+import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+STARTED = time.monotonic()  # --seconds counts the import of torch too
 
 # The shapes of Qwen2.5-0.5B and 1.5B (their config.json: hidden_size, intermediate_size, num_hidden_layers,
 # num_attention_heads, num_key_value_heads, vocab_size), and one for a CPU's try.
@@ -68,11 +76,12 @@ class Row:
         config._attn_implementation = attention
         torch.manual_seed(0)
         self.torch, self.device, self.precision = torch, device, precision
-        weights = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.model = Qwen2ForCausalLM(config).to(device, weights).train()
+        with torch.device(device):  # random weights made there: on the CPU it takes longer than the whole row
+            model = Qwen2ForCausalLM(config)
+        self.model = model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
         self.tokens = torch.randint(0, words, (batch, length), device=device)
-        self.losses: list[float] = []
+        self.loss: Any = None
 
     def step(self) -> None:
         """One training step."""
@@ -83,10 +92,10 @@ class Row:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.losses.append(loss.detach())
+        self.loss = loss.detach()
 
     def run(self, steps: int) -> float:
-        """Seconds a step, mean over `steps`."""
+        """Seconds a step, mean over `steps`; those of the GPU's own clock where there is one."""
         if self.device.startswith("cuda"):
             begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in "ab")
             begin.record()
@@ -101,66 +110,97 @@ class Row:
         return (time.perf_counter() - since) / steps
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """The whole record: what was measured, on what, with what."""
-    import torch
-    import transformers
-
-    cuda = torch.cuda.is_available()
-    device = f"cuda:{given.device}" if cuda else "cpu"
-    if cuda:
-        torch.cuda.set_device(given.device)
-    wanted = rows_wanted(cuda, torch.cuda.get_device_capability() if cuda else None)
-    times: dict[tuple[str, str], list[float]] = {(a, p): [] for a, p, why in wanted if not why}
-    notes = {(a, p): why for a, p, why in wanted if why}
-    peaks: dict[tuple[str, str], int] = {}
-    ends: dict[tuple[str, str], float] = {}
-    for run in range(given.runs):
-        for attention, precision in [key for key in times if key not in notes]:
-            say(f"run {run + 1} of {given.runs}: {attention}, {precision}")
-            try:
-                seconds, peak, loss = one(torch, given, attention, precision, device)
-                times[attention, precision].append(seconds)
-                peaks[attention, precision] = max(peak, peaks.get((attention, precision), 0))
-                ends[attention, precision] = loss
-            except torch.cuda.OutOfMemoryError:
-                notes[attention, precision] = "out of memory: try a smaller --batch"
-            except Exception as error:  # one row's failure is that row's
-                notes[attention, precision] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            if cuda:
-                torch.cuda.empty_cache()
-    rows = []
-    for attention, precision, _ in wanted:
-        found = times.get((attention, precision), [])
-        good = bool(found) and (attention, precision) not in notes
-        middle = statistics.median(found) if good else None
-        rows.append({
-            "attention": attention, "precision": precision, "seconds_a_step": middle, "runs": found if good else [],
-            "tokens_a_second": given.batch * given.length / middle if middle else None,
-            "spread": (max(found) - min(found)) / middle if middle else None,
-            "peak_mib": (peaks.get((attention, precision)) or None) if good else None,
-            "loss": ends.get((attention, precision)) if good else None,
-            "not_run": notes.get((attention, precision)),
-        })
-    return {
-        "schema": 1, "device": torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})",
-        "torch": torch.__version__, "cuda": torch.version.cuda, "transformers": transformers.__version__,
-        "model": given.model, "batch": given.batch, "length": given.length, "steps_a_run": given.steps,
-        "rows": rows, "not_measured": ["CUDA 12.1 against 12.8: it takes a second torch, built for 12.1"],
-    }
-
-
 def one(torch: Any, given: argparse.Namespace, attention: str, precision: str, device: str) -> tuple[float, int, float]:
     """Seconds a step, peak memory in MiB (0 on a CPU) and the last loss, of one run from a fresh model."""
-    if device != "cpu":
+    cuda = device != "cpu"
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
     row = Row(torch, SHAPES[given.model], attention, precision, given.batch, given.length, device)
     row.run(WARM_UP)
     seconds = row.run(given.steps)
-    loss = float(row.losses[-1])
+    loss = float(row.loss)
     if not math.isfinite(loss):
         raise ValueError(f"the loss is {loss}")
-    return seconds, torch.cuda.max_memory_allocated() >> 20 if device != "cpu" else 0, loss
+    return seconds, torch.cuda.max_memory_allocated() >> 20 if cuda else 0, loss
+
+
+class Bench:
+    """The rows and what was measured of them so far."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        import torch
+        import transformers
+
+        self.given, self.torch = given, torch
+        self.cuda = torch.cuda.is_available()
+        self.device = f"cuda:{given.device}" if self.cuda else "cpu"
+        if self.cuda:
+            torch.cuda.set_device(given.device)
+        wanted = rows_wanted(self.cuda, torch.cuda.get_device_capability() if self.cuda else None)
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {
+            (a, p): {"attention": a, "precision": p, "runs": [], "peak_mib": None, "loss": None, "not_run": why or None}
+            for a, p, why in wanted}
+        self.took: dict[tuple[str, str], float] = {}  # seconds of the row's last run, all in
+        self.about = {
+            "schema": 2, "device": torch.cuda.get_device_name() if self.cuda else f"CPU ({platform.machine()})",
+            "torch": torch.__version__, "cuda": torch.version.cuda, "transformers": transformers.__version__,
+            "python": platform.python_version(), "model": given.model, "batch": given.batch, "length": given.length,
+            "steps_a_run": given.steps, "warm_up_steps": WARM_UP,
+        }
+
+    def measure(self) -> None:
+        """Runs of each row in turn, as many as were asked for and as fit into the time."""
+        for run in range(self.given.runs):
+            for key, row in self.rows.items():
+                if row["not_run"]:
+                    continue
+                if time.monotonic() - STARTED + self.took.get(key, 0) > self.given.seconds:
+                    if not row["runs"]:
+                        row["not_run"] = f"the {self.given.seconds} s were over"
+                    continue
+                self._once(run, key, row)
+                if self.given.output:
+                    self.save()
+
+    def _once(self, run: int, key: tuple[str, str], row: dict[str, Any]) -> None:
+        name, since = f"run {run + 1} of {self.given.runs}: {key[0]}, {key[1]}", time.monotonic()
+        try:
+            seconds, peak, loss = one(self.torch, self.given, *key, self.device)
+        except self.torch.cuda.OutOfMemoryError:
+            row["not_run"] = "out of memory: try a smaller --batch"
+        except Exception as error:  # one row's failure is that row's
+            row["not_run"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        else:
+            row["runs"].append(seconds)
+            row.update(peak_mib=max(peak, row["peak_mib"] or 0) or None, loss=loss)
+        gc.collect()
+        if self.cuda:
+            self.torch.cuda.empty_cache()
+        self.took[key] = time.monotonic() - since
+        say(f"{name}: {row['not_run']}" if row["not_run"] else
+            f"{name}: {row['runs'][-1] * 1000:.1f} ms a step, "
+            f"{self.given.batch * self.given.length / row['runs'][-1]:,.0f} tokens/s, loss {row['loss']:.3f} "
+            f"({time.monotonic() - STARTED:.0f} s)")
+
+    def record(self, cut: str | None = None) -> dict[str, Any]:
+        """The whole record: what was measured, on what, with what. `cut`: why it ended before its time."""
+        rows = []
+        for row in self.rows.values():
+            found = [] if row["not_run"] else row["runs"]
+            middle = statistics.median(found) if found else None
+            rows.append({
+                **row, "runs": found, "seconds_a_step": middle,
+                "tokens_a_second": self.given.batch * self.given.length / middle if middle else None,
+                "spread": (max(found) - min(found)) / middle if middle and len(found) > 1 else None,
+                "not_run": row["not_run"] or (None if found else cut or "not reached"),
+            })
+        return {**self.about, "seconds": round(time.monotonic() - STARTED, 1), "cut": cut, "rows": rows,
+                "not_measured": ["CUDA 12.1 against 12.8: it takes a second torch, built for 12.1"]}
+
+    def save(self, cut: str | None = None) -> None:
+        """The record in --output, whole or not at all."""
+        self.given.output.with_name(f"{self.given.output.name}.new").write_text(json.dumps(self.record(cut), indent=1))
+        self.given.output.with_name(f"{self.given.output.name}.new").replace(self.given.output)
 
 
 def say(text: str) -> None:
@@ -180,7 +220,7 @@ def table(record: dict[str, Any]) -> list[list[str]]:
         else:
             lines.append([row["attention"], row["precision"], f"{seconds * 1000:.1f}", f"{row['tokens_a_second']:,.0f}",
                           f"{base / seconds:.2f}" if base else "-", f"{row['peak_mib']:,}" if row["peak_mib"] else "-",
-                          f"{row['spread']:.1%}"])
+                          f"{row['spread']:.1%} of {len(row['runs'])}" if row["spread"] is not None else "1 run"])
     return lines
 
 
@@ -208,27 +248,49 @@ def show(record: dict[str, Any]) -> None:
         say(f"not measured: {each}")
 
 
+class Cut(BaseException):
+    """Told to end: what was measured is shown. No row's own failure, so no Exception."""
+
+
+def _cut(number: int, frame: object) -> None:
+    raise Cut(f"cut short by {signal.Signals(number).name}")
+
+
 def main() -> int:
     """Measure, show, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=SHAPES, default="half-billion")
     parser.add_argument("--batch", type=int, default=8, help="the guide's for a 5090")
     parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=10, help="of a run, after 3 to warm up")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help=f"of a run, after {WARM_UP} to warm up")
+    parser.add_argument("--runs", type=int, default=5, help="at most")
+    parser.add_argument("--seconds", type=int, default=150, help="no run is begun that would end later")
     parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the JSON, written anew after each run")
     given = parser.parse_args()
-    for name in ("batch", "length", "steps", "runs"):
+    for name in ("batch", "length", "steps", "runs", "seconds"):
         if getattr(given, name) < 1:
             parser.error(f"--{name} must be 1 or more")
+    if given.output and not given.output.absolute().parent.is_dir():
+        parser.error(f"--output: there is no folder {given.output.absolute().parent}")
     for needed in ("torch", "transformers"):
         if importlib.util.find_spec(needed) is None:
             say(f"training.py: this Python has no {needed}: run it with the env's own (…/envs/qwen-train/bin/python)")
             return 1
-    record = measure(given)
-    show(record)
-    print(json.dumps(record, indent=1))
-    return 0
+    bench, cut = Bench(given), None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _cut)
+    try:
+        bench.measure()
+    except Cut as error:
+        cut = str(error)
+        say(cut)
+    show(bench.record(cut))
+    if given.output:
+        bench.save(cut)
+    else:
+        print(json.dumps(bench.record(cut), indent=1))
+    return 1 if cut else 0
 
 
 if __name__ == "__main__":

@@ -105,11 +105,22 @@ def test_two_processes_share_the_effective_batch(python: str, folder: Path) -> N
     assert "2 processes: effective batch 16 (wanted 16)" in done.stdout and "after step 2" in done.stdout
 
 
-def test_the_benchmark_measures_what_it_can_and_says_what_not(python: str) -> None:
+def test_the_benchmark_measures_what_it_can_and_says_what_not(python: str, tmp_path: Path) -> None:
+    kept = tmp_path / "bench.json"
     done = subprocess.run([python, str(HOST.parents[1] / "benchmarks" / "training.py"), "--model", "tiny", "--batch",
-                           "2", "--length", "16", "--steps", "1", "--runs", "2"], text=True, capture_output=True,
+                           "2", "--length", "16", "--steps", "1", "--runs", "2", "--output", str(kept)], text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    rows = {(row["attention"], row["precision"]): row for row in json.loads(kept.read_text())["rows"]}
+    assert len(rows) == 6 and len(rows["sdpa", "fp32"]["runs"]) == 2 and rows["sdpa", "fp32"]["tokens_a_second"] > 0
+    assert "flash" in rows["flash_attention_2", "fp32"]["not_run"] and "TF32" in rows["sdpa", "tf32"]["not_run"]
+    assert "run 1 of 2: sdpa, bf16: " in done.stderr  # told as it is measured
+
+
+def test_a_benchmark_whose_time_is_over_shows_what_it_has(python: str) -> None:
+    done = subprocess.run([python, str(HOST.parents[1] / "benchmarks" / "training.py"), "--model", "tiny", "--batch",
+                           "2", "--length", "16", "--steps", "1", "--seconds", "1"], text=True, capture_output=True,
                           timeout=600)
     assert done.returncode == 0, done.stderr
     rows = {(row["attention"], row["precision"]): row for row in json.loads(done.stdout)["rows"]}
-    assert len(rows) == 6 and len(rows["sdpa", "fp32"]["runs"]) == 2 and rows["sdpa", "fp32"]["tokens_a_second"] > 0
-    assert "flash" in rows["flash_attention_2", "fp32"]["not_run"] and "TF32" in rows["sdpa", "tf32"]["not_run"]
+    assert rows["sdpa", "fp32"]["not_run"] == "the 1 s were over" and rows["sdpa", "fp32"]["seconds_a_step"] is None
