@@ -7,7 +7,8 @@ A signature is a row of rig/data/doctor/*.yml:
   over      more general rows that are not told where this one is
   cause, next   for people; {name} is a named group of the expression or a sign, nothing where there is none
   source    where the text and its meaning are from
-  captures  texts (or signs) on which the row fires, and no other; `made: true` where nobody captured the words
+  captures  texts on which the row fires, and no other, as the source has them (`made: true`: put together by us), or
+            signs, as the probe gives them on such a host
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _no_devices(flavour: str, gpu: str = RTX5090, log: tuple[str, ...] = (), **m
 
 @pytest.mark.parametrize(("state", "name"), [
     (_no_devices("proprietary"), "no-devices-proprietary-modules"),
-    (_no_devices("open"), "no-devices-address-space"),
+    (_no_devices("open"), "no-devices-open-modules"),
+    (_no_devices("open", RTX5090, ("NVRM: BAR1 is 0M @ 0x0 (PCI:0000:01:00.0)",)), "no-devices-address-space"),
     (_no_devices("open", RTX4090), "no-devices"),
     (_no_devices("open", kind="container"), "container-without-device"),
     (_no_devices("open", RTX4090, ("NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",)),
