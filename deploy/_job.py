@@ -124,7 +124,7 @@ class _Attendant:
         pause = float(BACKOFF_S[0])
         while True:
             try:
-                if end is None or self._reconnected():
+                if end is None or reconnected(self.host):
                     command = script(text, POLL_S + 60, stdin)
                     arguments = with_sudo(self.host, dict(command.connector_arguments), self.sudo)
                     command.connector_arguments = {}
@@ -148,17 +148,19 @@ class _Attendant:
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, BACKOFF_S[1])
 
-    def _reconnected(self) -> bool:
-        """Connect anew. pyinfra's disconnect leaves the old client open, and trusts an askpass file that is gone."""
-        client = getattr(self.host.connector, "client", None)
-        if client is not None:
-            client.close()
-        clear_askpass_cache(self.host)
-        self.host.disconnect()
-        self.host.connect(show_errors=False)
-        if self.host.connected:
-            _forward.again(self.host)  # the job may be fetching from a bundle
-        return bool(self.host.connected)
-
     def _tell(self, text: str) -> None:
         _report.progress(self.host.name, text)
+
+
+def reconnected(host: Host) -> bool:
+    """Connect anew; whether it stands. pyinfra's disconnect leaves the old client open, and trusts an askpass file that
+    is gone."""
+    client = getattr(host.connector, "client", None)
+    if client is not None:
+        client.close()
+    clear_askpass_cache(host)
+    host.disconnect()
+    host.connect(show_errors=False)
+    if host.connected:
+        _forward.again(host)  # a job there may be fetching from a bundle
+    return bool(host.connected)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from packaging.version import Version
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -23,6 +24,7 @@ from rig.rules import load_rules
 
 _contexts: dict[str, Context] = {}
 _last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
+capabilities: dict[str, tuple[Version, ...]] = {}  # the GPUs' of each host, as far as known
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
 
@@ -58,6 +60,8 @@ def context(host: Host) -> Context:
         last = ledger.applied(host.name, address(host))
         _last[host.name] = state
         _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last)
+        capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].gpus
+                                        if gpu.compute_capability)
         alike[host.name] = (state["host"]["kind"], wanted.stack)
     return _contexts[host.name]
 

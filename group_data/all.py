@@ -25,6 +25,7 @@ cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too 
 
 # -- Training ----------------------------------------------------------------------------------------
 flash_attn = "auto"  # auto and wheel: a verified prebuilt wheel, else SDPA · off: SDPA
+flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
 verify = "auto"  # auto: when what was verified has changed · always · never
 verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
 

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reboot": ("auto", "never"),
     "cuda_toolkit": ("auto", "always", "never"),
     "flash_attn": ("auto", "wheel", "off"),
+    "flash_attn_leader_failed": ("next", "sdpa"),
     "verify": ("auto", "always", "never"),
 }
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
@@ -44,6 +45,7 @@ class Knobs:
     allow_busy_gpu: bool
     cuda_toolkit: str
     flash_attn: str
+    flash_attn_leader_failed: str
     verify: str
     verify_gpu: bool
     source_pip_index: str | None

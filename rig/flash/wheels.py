@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from packaging.version import Version
 
-from .rules import arch_of, covered
-from .schema import Table
-from .sources import load_sources
+from ..rules import arch_of, covered
+from ..schema import Table
+from ..sources import load_sources
 
 if TYPE_CHECKING:
-    from .stack import Torch
+    from ..stack import Torch
 
 LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
 

@@ -1,0 +1,186 @@
+"""flash-attn once per fleet: of all hosts that would build the same, one does; the others get its wheel from here.
+
+Hosts are greenlets of one pyinfra operation. The first to come leads, and leading never waits for a host that hasn't
+come yet, so that `--serial` and `--parallel 1` can't stand still.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from pyinfra.api.host import Host
+
+from rig.errors import RigError
+from rig.flash import cache
+from rig.flash.key import Key, words
+from rig.flash.resources import rules
+from rig.job import span
+
+from . import _report, _session
+
+# After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
+GRACE_S = 20
+ASK_S = 1.0  # for another run's lock
+SAY_EVERY_S = 60
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of it. `wheel`: on this machine, None where there is none (`why` says it); `record`: how it was built.
+
+    `refused`: the build was not even begun on this host, which costs nothing and says nothing about others.
+    `host`: who built it.
+    """
+
+    wheel: Path | None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    refused: bool = False
+    host: str = ""
+
+
+@dataclass
+class _Group:
+    """The hosts of one key in this run."""
+
+    leader: str = ""
+    ended: Event = field(default_factory=Event)  # of the leader at work; another leader, another event
+    failed: dict[str, str] = field(default_factory=dict)  # host → why
+
+
+_groups: dict[Key, _Group] = {}
+
+
+def archs() -> tuple[str, ...]:
+    """FLASH_ATTN_CUDA_ARCHS's words for the cards of all hosts of this run: one wheel for all."""
+    return words(capability for found in _session.capabilities.values() for capability in found)
+
+
+def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: str,
+               own: Sequence[str] = ()) -> Built:
+    """The wheel for this host: from the cache here, or as built now by one host of all that have this key.
+
+    `build` is called on at most one host at a time, in that host's greenlet; it brings the wheel to this machine
+    (`_copies.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
+    next (one of them tries, up to rig/data/flash.yml's number) or sdpa (a Built without a wheel). `own`: the
+    architectures that this very host needs; a wheel from before that has them will do.
+    """
+    wanted = replace(key, archs=tuple(own)) if own else key
+    group = _groups.setdefault(key, _Group())
+    _await_earlier(host, key, group)
+    while True:
+        if found := _cached(host, wanted):
+            return found
+        if not group.leader:
+            break
+        _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
+        group.ended.wait()
+    if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
+        said = "; ".join(f"the build failed on {name}: {why}" for name, why in group.failed.items())
+        return Built(None, why=f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})")
+    group.leader, group.ended = host.name, Event()
+    try:
+        with _alone(host, key):
+            return _cached(host, wanted) or _lead(host, key, group, build)
+    finally:  # also where this greenlet is killed: the others must not wait for ever
+        group.leader = ""
+        group.ended.set()
+
+
+def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
+    sign = _sign(key)
+    with suppress(OSError):
+        sign.write_text(json.dumps({"host": host.name, "address": _session.address(host)}), encoding="utf-8")
+    group.failed[host.name] = "broke off"  # whatever ends it now
+    try:
+        built = build()
+    except RigError as error:
+        built = Built(None, why=str(error))
+    del group.failed[host.name]
+    sign.unlink(missing_ok=True)  # but not after another exception: a job may be at work there still
+    if built.wheel is None:
+        if not built.refused:
+            group.failed[host.name] = built.why
+        return replace(built, host=host.name)
+    record = {**built.record, "host": host.name}
+    try:
+        path = cache.keep(key, built.wheel, record).path
+    except OSError as error:  # good for this host all the same
+        _report.progress(host.name, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder()}")
+        return replace(built, record=record, host=host.name)
+    return Built(path, record, built.why, host=host.name)
+
+
+def _cached(host: Host, key: Key) -> Built | None:
+    found = cache.find(key, lambda line: _report.progress(host.name, line))
+    if found is None:
+        return None
+    builder = str(found.record.get("host", "an earlier run"))
+    return Built(found.path, found.record, f"built by {builder}", host=builder)
+
+
+def _sign(key: Key) -> Path:
+    """Where it stands who is building, while one is."""
+    return cache.folder() / key.name / "leader.json"
+
+
+def _await_earlier(host: Host, key: Key, group: _Group) -> None:
+    """Let the host that a broken-off run left building come first: it attaches to its job and builds nothing twice."""
+    try:
+        earlier = json.loads(_sign(key).read_text(encoding="utf-8"))
+        name, address = str(earlier["host"]), str(earlier["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    taking_part = {other.name: other for other in host.state.inventory.get_active_hosts()}
+    end = time.monotonic() + GRACE_S
+    if name == host.name or group.leader or group.failed:
+        return
+    if name in taking_part and _session.address(taking_part[name]) == address:
+        _report.progress(host.name, f"waits for {name}, which was building it when the last run broke off")
+        while time.monotonic() < end and not (group.leader or group.failed):
+            gevent.sleep(0.2)
+
+
+@contextmanager
+def _alone(host: Host, key: Key) -> Iterator[None]:
+    """Meanwhile no other run on this machine builds for that key; another one's build is waited for, and that said.
+
+    Without waiting in the kernel, which would stop every other greenlet. A disk that takes no lock is said, too.
+    """
+    path = cache.folder() / key.name / "lock"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+        yield
+        return
+    try:
+        began, said = time.monotonic(), -SAY_EVERY_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - began
+                if waited - said >= SAY_EVERY_S:
+                    said = waited
+                    _report.progress(host.name, "another run on this machine builds the same; waits for it"
+                                                f"{f', {span(waited)} so far' if waited >= 1 else ''}")
+                gevent.sleep(ASK_S)
+            except OSError as error:
+                _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+                break
+        yield
+    finally:
+        os.close(descriptor)

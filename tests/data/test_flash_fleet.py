@@ -1,0 +1,107 @@
+"""What a fleet shares of flash-attn: which wheel serves which host, the controller's cache, the jobs of a build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from rig.errors import RigError
+from rig.flash import cache, resources
+from rig.flash.key import Key, words
+
+KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("120", "90"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def wheel(folder: Path, content: bytes = b"wheel" * 1000) -> Path:
+    path = folder / "flash_attn-2.8.3-cp310-cp310-linux_x86_64.whl"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_name_is_one_folder_and_no_two_keys_share_one() -> None:
+    assert KEY.name == "flash-attn_2.8.3_torch2.8_cu12.8_abiTRUE_cp3.10_glibc2.35_sm90-120"
+    others = [replace(KEY, version="2.8.3/../x"), replace(KEY, version="2.8.3%2f..%2fx"), replace(KEY, archs=()),
+              replace(KEY, cxx11abi=False), replace(KEY, package="a_b"), replace(KEY, torch="2.8_cu12.8")]
+    names = {KEY.name, *(other.name for other in others)}
+    assert len(names) == 1 + len(others) and not any("/" in name or name.startswith(".") for name in names)
+    assert Key.from_json(KEY.to_json()) == KEY
+
+
+def test_architectures_are_the_words_that_flash_attn_knows() -> None:
+    cards = [Version(text) for text in ("12.0", "8.9", "8.6", "9.0", "7.5", "6.1")]
+    assert words(cards) == ("80", "90", "120") and words([]) == ()
+
+
+@pytest.mark.parametrize(("wanted", "serves"), [
+    ({}, True), ({"glibc": "2.39"}, True), ({"glibc": "2.4"}, False), ({"glibc": "2.31"}, False),
+    ({"archs": ("120",)}, True), ({"archs": ("80", "120")}, False), ({"cxx11abi": False}, False),
+    ({"torch": "2.9"}, False), ({"cuda": "13.0"}, False), ({"python": "3.11"}, False), ({"version": "2.8.2"}, False)])
+def test_a_wheel_serves_a_newer_glibc_and_fewer_architectures_and_nothing_else(
+        wanted: dict[str, object], serves: bool) -> None:
+    assert KEY.serves(replace(KEY, **wanted)) is serves  # type: ignore[arg-type]
+
+
+def test_what_is_kept_is_found_by_whom_it_serves(tmp_path: Path) -> None:
+    assert cache.find(KEY) is None
+    kept = cache.keep(KEY, wheel(tmp_path), {"minutes": 18})
+    assert kept.path.name == wheel(tmp_path).name and kept.path.is_relative_to(cache.folder() / KEY.name)
+    assert cache.find(replace(KEY, glibc="2.39", archs=("120",))) == kept
+    assert cache.find(replace(KEY, glibc="2.31")) is None
+    newer = cache.keep(replace(KEY, glibc="2.39"), wheel(tmp_path, b"built on 2.39"), {})
+    assert cache.find(replace(KEY, glibc="2.40")) == newer, "the nearest glibc is preferred"
+    assert cache.find(KEY) == kept
+
+
+def test_a_damaged_wheel_is_not_used_and_that_is_said(tmp_path: Path) -> None:
+    kept = cache.keep(KEY, wheel(tmp_path), {})
+    with kept.path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\0")
+    said: list[str] = []
+    assert cache.find(KEY, said.append) is None
+    assert len(said) == 1 and "sha256" in said[0] and str(kept.path) in said[0]
+    kept.path.unlink()
+    assert cache.find(KEY, said.append) is None and "No such file" in said[1]
+    (cache.folder() / KEY.name / "record.json").write_text("{")
+    assert cache.find(KEY, said.append) is None and "record" in said[2]
+    assert cache.keep(KEY, wheel(tmp_path), {}) == cache.find(KEY), "the next build puts it right"
+
+
+def test_keeping_again_replaces_and_a_broken_off_keep_leaves_what_was(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cache.keep(KEY, wheel(tmp_path), {"n": 1})
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+    with monkeypatch.context() as broken:
+        broken.setattr(cache.shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            cache.keep(KEY, wheel(tmp_path, b"another"), {"n": 2})
+    assert cache.find(KEY) == first
+    second = cache.keep(KEY, wheel(tmp_path, b"another"), {"n": 2})
+    assert cache.find(KEY) == second and not first.path.exists()
+
+
+# Memory as the facts give it: MemTotal or the cgroup's limit, in MiB.
+SHAPES = [
+    ("desktop with a 5090", 16, 64216, 8, "64216 MiB: facts.host.Host's own example, a machine of 64 GiB"),
+    ("container with 8 cores and 32 GiB", 8, 32768, 4, "a usual rented container; its cgroup says 32 GiB"),
+]
+
+
+@pytest.mark.parametrize(("name", "cores", "memory", "wanted", "source"), SHAPES)
+def test_jobs_on_host_shapes(name: str, cores: float, memory: int, wanted: int, source: str) -> None:
+    assert resources.jobs(cores, memory) == wanted, (name, source)
+
+
+def test_no_room_for_one_job_is_refused_with_the_sum() -> None:
+    with pytest.raises(RigError, match=r"\(6 − 4\) / 6 GiB of memory is less than one compile job"):
+        resources.jobs(8, 6144)
+    assert resources.jobs(0.5, 10240) == 1, "half a core still runs one job"
