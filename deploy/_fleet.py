@@ -1,7 +1,7 @@
 """flash-attn once per fleet: of all hosts that would build the same, one does; the others get its wheel from here.
 
-Hosts are greenlets of one pyinfra operation. The first to come leads, and leading never waits for a host that hasn't
-come yet, so that `--serial` and `--parallel 1` can't stand still.
+Hosts are greenlets of one pyinfra operation (gevent makes threading's locks and events theirs). The first to come
+leads, and nobody waits without end for a host that hasn't come: `--serial` and `--parallel 1` can't stand still.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import gevent
-from gevent.event import Event
 from pyinfra.api.host import Host
 
 from rig.errors import RigError
@@ -31,7 +30,7 @@ from . import _report, _session
 # After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
 GRACE_S = 20
 ASK_S = 1.0  # for another run's lock
-SAY_EVERY_S = 60
+SAY_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,28 @@ class Built:
     host: str = ""
 
 
-@dataclass
 class _Group:
     """The hosts of one key in this run."""
 
-    leader: str = ""
-    ended: Event = field(default_factory=Event)  # of the leader at work; another leader, another event
-    failed: dict[str, str] = field(default_factory=dict)  # host → why
+    def __init__(self) -> None:
+        self.leader = ""
+        self.failed: dict[str, str] = {}  # host → why
+        self._ended = threading.Event()  # of the leader at work; another leader, another event
+        self._lock = threading.Lock()
+
+    def join(self, name: str) -> threading.Event | None:
+        """Lead (None), or what to wait for: the end of the one who does."""
+        with self._lock:
+            if self.leader:
+                return self._ended
+            self.leader, self._ended = name, threading.Event()
+            return None
+
+    def leave(self) -> None:
+        """Lead no longer."""
+        with self._lock:
+            self.leader = ""
+            self._ended.set()
 
 
 _groups: dict[Key, _Group] = {}
@@ -77,24 +91,22 @@ def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: 
     """
     wanted = replace(key, archs=tuple(own)) if own else key
     group = _groups.setdefault(key, _Group())
+    if found := _cached(host, wanted):
+        return found
     _await_earlier(host, key, group)
-    while True:
+    while (ended := group.join(host.name)) is not None:
+        _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
+        ended.wait()
         if found := _cached(host, wanted):
             return found
-        if not group.leader:
-            break
-        _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
-        group.ended.wait()
-    if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
-        said = "; ".join(f"the build failed on {name}: {why}" for name, why in group.failed.items())
-        return Built(None, why=f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})")
-    group.leader, group.ended = host.name, Event()
     try:
+        if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
+            said = "; ".join(f"the build failed on {name}: {why}" for name, why in group.failed.items())
+            return Built(None, why=f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})")
         with _alone(host, key):
             return _cached(host, wanted) or _lead(host, key, group, build)
     finally:  # also where this greenlet is killed: the others must not wait for ever
-        group.leader = ""
-        group.ended.set()
+        group.leave()
 
 
 def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
@@ -142,13 +154,13 @@ def _await_earlier(host: Host, key: Key, group: _Group) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     taking_part = {other.name: other for other in host.state.inventory.get_active_hosts()}
-    end = time.monotonic() + GRACE_S
     if name == host.name or group.leader or group.failed:
         return
     if name in taking_part and _session.address(taking_part[name]) == address:
         _report.progress(host.name, f"waits for {name}, which was building it when the last run broke off")
-        while time.monotonic() < end and not (group.leader or group.failed):
-            gevent.sleep(0.2)
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and not (group.leader or group.failed) and _sign(key).exists():
+            time.sleep(0.2)
 
 
 @contextmanager
@@ -177,7 +189,7 @@ def _alone(host: Host, key: Key) -> Iterator[None]:
                     said = waited
                     _report.progress(host.name, "another run on this machine builds the same; waits for it"
                                                 f"{f', {span(waited)} so far' if waited >= 1 else ''}")
-                gevent.sleep(ASK_S)
+                time.sleep(ASK_S)
             except OSError as error:
                 _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
                 break

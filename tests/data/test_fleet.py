@@ -1,0 +1,204 @@
+"""Who builds: one host of many, another where it fails, none twice. Threads stand for pyinfra's greenlets."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy import _fleet, _report
+from deploy._fleet import Built, build_once
+from rig.errors import RigError
+from rig.flash import cache
+from rig.flash.key import Key
+
+KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
+NAMES = [f"lab-{number}" for number in range(1, 9)]
+
+
+class Fleet:
+    """Hosts that all want the same wheel; `fails` says what goes wrong on which, each only at its build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.built, self.at_work = folder, [], 0  # type: tuple[Path, list[str], int]
+        self.fails: dict[str, Callable[[], Built]] = {}
+        self.hosts = {name: SimpleNamespace(name=name, data=SimpleNamespace(get={"ssh_hostname": name}.get),
+                                            state=SimpleNamespace(inventory=self)) for name in NAMES}
+
+    def get_active_hosts(self) -> list[Any]:
+        return list(self.hosts.values())
+
+    def build(self, name: str) -> Built:
+        self.built.append(name)
+        self.at_work += 1
+        assert self.at_work == 1, "two at once"
+        try:
+            time.sleep(0.05)
+            if name in self.fails:
+                return self.fails[name]()
+            wheel = self.folder / name / "flash_attn-2.8.3-cp310-cp310-linux_x86_64.whl"
+            wheel.parent.mkdir(exist_ok=True)
+            wheel.write_bytes(name.encode() * 100)
+            return Built(wheel, {"minutes": 18})
+        finally:
+            self.at_work -= 1
+
+    def once(self, name: str, leader_failed: str = "next", key: Key = KEY, own: tuple[str, ...] = ()) -> Built:
+        return build_once(self.hosts[name], key, lambda: self.build(name), leader_failed, own)  # type: ignore[arg-type]
+
+    def all(self, leader_failed: str = "next", parallel: int = 8) -> dict[str, Built]:
+        with ThreadPoolExecutor(parallel) as pool:
+            jobs = {name: pool.submit(self.once, name, leader_failed) for name in NAMES}
+            return {name: job.result(30) for name, job in jobs.items()}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_fleet, "_groups", {})
+    monkeypatch.setattr(_fleet, "ASK_S", 0.05)
+    return Fleet(tmp_path)
+
+
+def next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fleet, "_groups", {})
+
+
+@pytest.mark.parametrize("parallel", [8, 2, 1])
+def test_one_builds_and_seven_get_its_wheel(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, parallel: int) -> None:
+    got = fleet.all(parallel=parallel)
+    assert len(fleet.built) == 1 and {made.host for made in got.values()} == set(fleet.built)
+    assert len({made.wheel for made in got.values()}) == 1 and all(m.record["minutes"] == 18 for m in got.values())
+    next_run(monkeypatch)
+    assert all(made.wheel for made in fleet.all().values()) and len(fleet.built) == 1, "a second run builds none"
+
+
+def crash() -> Built:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("fails", [lambda: Built(None, why="nvcc died"), lambda: refuse("the wheel can't be brought")])
+def test_where_the_leader_fails_the_next_one_builds(fleet: Fleet, fails: Callable[[], Built]) -> None:
+    fleet.fails = {"lab-1": fails}
+    first = fleet.once("lab-1")
+    assert first.wheel is None and first.why in ("nvcc died", "the wheel can't be brought")
+    others = {name: fleet.once(name) for name in NAMES[1:]}
+    assert fleet.built == ["lab-1", "lab-2"] and {made.host for made in others.values()} == {"lab-2"}
+
+
+def refuse(why: str) -> Built:
+    raise RigError(why)
+
+
+def test_where_all_wait_for_a_leader_that_fails_one_of_them_goes_on(fleet: Fleet) -> None:
+    fleet.fails = {name: lambda: Built(None, why="nvcc died") for name in NAMES[:2]}
+    got = fleet.all()
+    failed = [name for name in fleet.built if name in fleet.fails]
+    assert len(fleet.built) == len(set(fleet.built)) == len(failed) + 1
+    assert [name for name, made in got.items() if not made.wheel] == sorted(failed)
+
+
+def test_by_setting_nobody_else_tries(fleet: Fleet) -> None:
+    fleet.fails = {name: lambda: Built(None, why="nvcc died") for name in NAMES}
+    got = fleet.all("sdpa")
+    assert len(fleet.built) == 1 and not any(made.wheel for made in got.values())
+    others = [made.why for name, made in got.items() if name not in fleet.built]
+    assert all(f"failed on {fleet.built[0]}: nvcc died; no other host tries" in why for why in others)
+
+
+def test_a_build_that_fails_everywhere_ends_after_the_third_host(fleet: Fleet) -> None:
+    fleet.fails = {name: lambda: Built(None, why="nvcc died") for name in NAMES}
+    assert not any(made.wheel for made in fleet.all().values()) and len(fleet.built) == 3
+
+
+def test_a_host_that_is_refused_the_build_says_nothing_about_the_others(fleet: Fleet) -> None:
+    fleet.fails = {"lab-1": lambda: Built(None, why="no nvcc", refused=True)}
+    assert fleet.once("lab-1", "sdpa").why == "no nvcc"
+    assert fleet.once("lab-2", "sdpa").host == "lab-2"
+
+
+def test_a_leader_that_is_killed_lets_the_others_go_on(fleet: Fleet) -> None:
+    fleet.fails = {"lab-1": crash}
+    with pytest.raises(KeyboardInterrupt):
+        fleet.once("lab-1")
+    assert fleet.once("lab-2").host == "lab-2"
+
+
+def test_after_a_broken_off_run_the_host_that_was_building_comes_first(
+        fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.fails = {"lab-7": crash}
+    with pytest.raises(KeyboardInterrupt):
+        fleet.once("lab-7")
+    fleet.fails.clear()
+    next_run(monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        early = [pool.submit(fleet.once, name) for name in NAMES[:6]]
+        time.sleep(0.3)
+        assert fleet.built == ["lab-7"], "nobody has begun: lab-7 is waited for"
+        late = pool.submit(fleet.once, "lab-7").result(30)
+        assert late.host == "lab-7" and {job.result(30).host for job in early} == {"lab-7"}
+    assert fleet.built == ["lab-7", "lab-7"]
+
+
+def test_a_host_that_was_building_and_does_not_come_back_is_not_waited_for_without_end(
+        fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.fails = {"lab-7": crash}
+    with pytest.raises(KeyboardInterrupt):
+        fleet.once("lab-7")
+    next_run(monkeypatch)
+    monkeypatch.setattr(_fleet, "GRACE_S", 0.3)
+    assert fleet.once("lab-1").host == "lab-1"
+
+
+def test_another_run_on_this_machine_is_waited_for_and_its_wheel_used(
+        fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(_report, "progress", lambda host, what: said.append(what))
+    folder = cache.folder() / KEY.name
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(fleet.once, "lab-1")
+        while not said:
+            time.sleep(0.01)
+        assert "another run on this machine builds the same" in said[0] and not fleet.built
+        wheel = fleet.folder / "theirs-1-py3-none-any.whl"
+        wheel.write_bytes(b"theirs")
+        cache.keep(KEY, wheel, {"host": "elsewhere"})
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        made = waiting.result(30)
+    assert made.host == "elsewhere" and made.wheel and made.wheel.read_bytes() == b"theirs" and not fleet.built
+
+
+def test_a_cache_that_takes_nothing_still_serves_the_host_that_built(
+        fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(cache, "keep", full)
+    made = fleet.once("lab-1")
+    assert made.wheel and made.wheel.is_file() and made.record["host"] == "lab-1"
+
+
+def test_a_wheel_with_this_hosts_own_architectures_will_do(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fleet.once("lab-1", key=replace(KEY, archs=("90",))).host == "lab-1"
+    next_run(monkeypatch)
+    assert fleet.once("lab-2", own=("90",)).host == "lab-1", "the fleet has got an sm_120 since; lab-2 has none"
+    assert fleet.once("lab-3", own=("120",)).host == "lab-3"
+    assert json.loads((cache.folder() / KEY.name / "record.json").read_text())["key"]["archs"] == ["90", "120"]
+
+
+def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None:
+    fleet.fails = {name: crash for name in NAMES[:2]}
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(fleet.once, name) for name in NAMES]
+        ends = [job.exception(30) for job in jobs]
+    assert threading.active_count() < 20 and all(ends[index] is None for index in range(2, 8))
