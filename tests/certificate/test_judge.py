@@ -17,6 +17,7 @@ from rig.stack import load_stack
 from .synthesized import h100, not_run, ok
 
 GUIDE = load_stack("guide")
+LEAST = (load_gates().seen["10de:2330"].matmul or (0, 0))[0]  # TFLOP/s that an H100 was seen to do
 
 
 def certificate(measured: dict[str, Any], gpu: bool = True) -> Certificate:
@@ -29,7 +30,7 @@ def test_a_healthy_card_passes_and_what_it_lacks_is_not_run() -> None:
         "kernel_log", "flash_attention", "peers", "all_reduce"}
     assert made.overall == "pass" and not made.of("fail") and not made.of("warn")
     assert made.environment["driver"] == "580.159.04" and made.environment["lock"] == GUIDE.lock_id
-    assert made.check("matmul").expected.startswith("seen: 798 TFLOP/s")  # type: ignore[union-attr]
+    assert made.check("matmul").expected.startswith(f"seen: {LEAST:.0f}–")  # type: ignore[union-attr]
 
 
 Spoil = Callable[[dict[str, Any], dict[str, Any]], Any]
@@ -80,8 +81,8 @@ def _pci(**values: Any) -> Spoil:
     (_data("ecc", **{"ecc.errors.uncorrected.volatile.total": 2}), {"ecc": "fail"}),
     (_data("ecc", **{"ecc.mode.current": None}), {"ecc": "not_run"}),
     (_data("precision", tf32=3e-7), {"precision": "fail"}),
-    (_data("matmul", rows=[{"size": 8192, "tflops": 700.0, "low": 1, "high": 1}]), {"matmul": "warn"}),
-    (_data("matmul", rows=[{"size": 8192, "tflops": 400.0, "low": 1, "high": 1}]), {"matmul": "fail"}),
+    (_data("matmul", rows=[{"size": 8192, "tflops": 0.86 * LEAST, "low": 1, "high": 1}]), {"matmul": "warn"}),
+    (_data("matmul", rows=[{"size": 8192, "tflops": 0.7 * LEAST, "low": 1, "high": 1}]), {"matmul": "fail"}),
     (_data("load", tflops=400.0), {"sustained": "warn"}),
     (_data("bandwidth", rows=[{"mib": 1024, "gbs": 2000.0, "low": 1, "high": 1}]), {"bandwidth": "fail"}),
     (_data("transfer", to_host_gbs=12.0), {"transfer": "warn"}),
