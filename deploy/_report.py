@@ -30,6 +30,7 @@ from rig.plan import Plan, Step
 from rig.plan.since import snapshot
 from rig.render import Card
 from rig.sameness import differences, traits
+from rig.ssh import shell_line
 
 from . import _board, _session
 
@@ -118,7 +119,13 @@ class Reporter(BaseStateCallback):
         if host.name in _running:  # on its way up after a reboot: waited for elsewhere
             return
         what = str(error.args[0] if error.args else error)
-        remedy = "check address, port, user and key in lab.yml"
+        remedy = "check address, port, user and key in the inventory"
+        shown, _, accepting = what.partition("; to accept it: ")  # rig/hostkeys.py
+        if accepting:
+            what, remedy = f"{shown})", accepting.rstrip(")")
+        elif "EOF when reading a line" in what:  # pyinfra asks about a jump host's key, and there's nobody to answer
+            what = "its jump host (ProxyJump) isn't in known_hosts"
+            remedy = f"log in by hand once and say yes: {shell_line(host.name, host.data.dict())}"
         fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy,
              said=[what], status=exits.UNREACHABLE)
 
@@ -259,7 +266,7 @@ def _next(state: State) -> list[str]:
         plan = plans.get(host.name)
         if state.is_executing and plan and host.name not in cards and _has(plan, "training"):
             env = plan.step("training").data["env"]
-            login = f"ssh {host.data.get('ssh_user') or 'USER'}@{host.data.get('ssh_hostname') or host.name}"
+            login = shell_line(host.name, host.data.dict())
             return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help"]
     return []
 

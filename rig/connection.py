@@ -29,6 +29,7 @@ FREE = "x_"  # keys that begin so are handed on unread, for a deploy file of the
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # capitals only: a password put there by mistake is not echoed
 _DNS_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
+_ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of fe80::1%eth0; Python itself takes anything behind the %
 
 _MEANT = {  # other tools' words
     **dict.fromkeys(("host", "hostname", "ip", "ssh_hostname", "ansible_host"), "address"),
@@ -49,7 +50,8 @@ def is_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return bool(_DNS_NAME.fullmatch(text))
-    return True
+    _, percent, zone = text.partition("%")
+    return not percent or bool(_ZONE.fullmatch(zone))
 
 
 def keyed(data: dict[str, Any], name: str, known_hosts: Path) -> dict[str, Any]:

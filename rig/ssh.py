@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +85,25 @@ def transport(sock: Any, host_key: HostKey | None = None, **arguments: Any) -> p
 
 def connect_kwargs(host_key: HostKey | None = None) -> dict[str, Any]:
     """What group data gives pyinfra as `ssh_paramiko_connect_kwargs`; for one host, with where its key is kept."""
-    return {"transport_factory": partial(transport, host_key=host_key) if host_key else transport}
+
+    def keyed(sock: Any, **arguments: Any) -> paramiko.Transport:  # no partial: debug-inventory --json must print it
+        return transport(sock, host_key, **arguments)
+
+    return {"transport_factory": keyed if host_key else transport}
 
 
 def named_host_key(host_key: HostKey) -> dict[str, Any]:
     """The host data that make pyinfra check a host's key by its name."""
     return {"ssh_paramiko_connect_kwargs": connect_kwargs(host_key), "ssh_strict_host_key_checking": "yes",
             "ssh_known_hosts_file": str(host_key.known_hosts)}
+
+
+def shell_line(name: str, data: Mapping[str, Any]) -> str:
+    """`ssh -p 40123 root@1.2.3.4`: how a person logs in to a host of these data, each word quoted for a shell."""
+    user, port = data.get("ssh_user"), data.get("ssh_port")
+    place = str(data.get("ssh_hostname") or name)
+    at = ["-p", str(port)] if port and port != 22 else []
+    return shlex.join(["ssh", *at, f"{user}@{place}" if user else place])
 
 
 @cache

@@ -1,4 +1,4 @@
-"""AWS, GCP and Azure by their own command lines' JSON."""
+"""AWS, GCP and Azure by their own command lines' JSON; Lambda by its API's."""
 
 from __future__ import annotations
 
@@ -39,3 +39,12 @@ def azure(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instanc
         state = str(row.get("powerState") or "unknown")
         yield instance(where, f"azure-{text(row, 'vmId', where)}", address=addresses[0].strip() or None,
                        running=state == "VM running", state=state, label=row.get("name"), tags=row.get("tags"))
+
+
+def lambda_cloud(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]:
+    """What Lambda's API answers to `GET /api/v1/instances`; its images log in as ubuntu. Raises RigError."""
+    for row in rows(data, where, "data"):
+        state = str(row.get("status") or "unknown")
+        address = row.get("private_ip" if options.get("private") else "ip")
+        yield instance(where, f"lambda-{text(row, 'id', where)}", address=address, user="ubuntu",
+                       running=state == "active", state=state, label=row.get("name"))

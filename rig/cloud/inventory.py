@@ -23,11 +23,12 @@ EXAMPLE = "inventories/cloud.example.yml"
 Read = Callable[[Any, str, Mapping[str, Any]], Iterator[Instance]]
 SOURCES: dict[str, Read] = {
     "vast": vast.read, "runpod": runpod.read, "aws": clouds.aws, "gcp": clouds.gcp, "azure": clouds.azure,
-    "terraform": terraform.read, "ssh": pasted.read, "ssh-config": pasted.aliases, "libcloud": libcloud.read,
+    "lambda": clouds.lambda_cloud, "terraform": terraform.read, "ssh": pasted.read, "ssh-config": pasted.aliases,
+    "libcloud": libcloud.read,
 }
 PLAIN = ("ssh", "ssh-config")  # these are text or a list in cloud.yml itself, not JSON
 WHENCE = ("file", "command", "stdin", "hosts")
-OWN = ("source", "group", "label", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
+OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
 COMMAND_S = 120  # a provider's API may take its time; a command that asks for a login never ends
 
 
@@ -94,13 +95,14 @@ class _Cloud(Connections):
         group = options.get("group", "g")
         if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier():
             self.refuse(at, f"group of {title} can't be {group!r}", "letters, digits and _ only")
-        label, tags = options.get("label", "*"), options.get("tags", {})
-        if not isinstance(label, str) or not isinstance(tags, dict):
-            self.refuse(at, f"label of {title} must be a text such as train-*, tags a mapping", self.example)
+        label, state, tags = options.get("label", "*"), options.get("state", "*"), options.get("tags", {})
+        if not isinstance(label, str) or not isinstance(state, str) or not isinstance(tags, dict):
+            self.refuse(at, f"label and state of {title} must be texts such as train-*, tags a mapping", self.example)
         where = f"{self.where(at)}, source {title}"
         data = None if source == "libcloud" else self._data_of(title, at, options)
         return [one for one in SOURCES[source](data, where, options)
-                if fnmatchcase(one.label, label) and all(one.tags.get(k) == str(v) for k, v in tags.items())]
+                if fnmatchcase(one.label, label) and fnmatchcase(one.state, state)
+                and all(one.tags.get(k) == str(v) for k, v in tags.items())]
 
     def _data_of(self, title: str, at: yaml.Node, options: dict[str, Any]) -> Any:
         """What the source says: read from a file, a command, standard input, or cloud.yml itself."""

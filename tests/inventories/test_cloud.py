@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from rig.cloud import load_cloud
 from rig.cloud.inventory import SOURCES
 from rig.errors import RigError
 from rig.hostkeys import KnownHosts
+from rig.ssh import shell_line
 
 from .conftest import ROOT, Port, Ran
 
@@ -47,8 +52,6 @@ def test_every_source_has_a_case() -> None:
 def test_libcloud_by_its_own_dummy_provider() -> None:
     """The library's real code path, with the provider that it brings for tests."""
     pytest.importorskip("libcloud")
-    import os
-
     os.environ["RIG_DUMMY"] = "0"
     found = list(SOURCES["libcloud"](None, "cloud.yml:1", {"provider": "dummy", "arguments": ["RIG_DUMMY"]}))
     assert [(i.name, i.address, i.state) for i in found][:1] == [("dummy-1", "127.0.0.1", "running")]
@@ -83,10 +86,61 @@ def test_filtered_by_label_and_state(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("x")), "a label is text and nothing else"
 
 
+def test_a_state_that_is_left_out_is_not_even_named(tmp_path: Path) -> None:
+    file = listed(tmp_path, row(1), row(2, state="exited"), row(3, state="loading"))
+    found = load_cloud(cloud(tmp_path, {"v": {"source": "vast", "file": file, "state": "[rl]*"}}), tmp_path / "known")
+    assert [name for name, _ in found.groups["vast"]] == ["vast-1"] and len(found.idle) == 1
+
+
+def test_a_key_path_is_a_path_whatever_is_in_it(tmp_path: Path, keys: Path) -> None:
+    (tmp_path / "k; touch x `id`").write_bytes((keys / "plain").read_bytes())
+    line = f"ssh -p 2200 -i {shlex.quote('k; touch x `id`')} root@192.0.2.1"
+    found = load_cloud(cloud(tmp_path, {"b": {"source": "ssh", "hosts": [line]}}), tmp_path / "known")
+    name, data = found.groups["ssh"][0]
+    assert data["ssh_key"] == f"{tmp_path}/k; touch x `id`"
+    assert shell_line(name, data) == "ssh -p 2200 root@192.0.2.1"
+    assert shell_line("a", {"ssh_user": "me; id"}) == "ssh 'me; id@a'", "a user of lab.yml's own"
+    assert shell_line("my-cluster", {"ssh_hostname": "my-cluster"}) == "ssh my-cluster"
+
+
+def test_a_proxy_command_never_sees_a_field_that_is_no_address(tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
+    """%h of the user's own ssh_config is the one place where an address becomes a command."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(f"Host *\n  ProxyCommand touch {tmp_path}/ran-%h\n")
+    ask, env = ("inventories/cloud.py", "fact", "server.Date"), {"HOME": str(tmp_path)}
+
+    def at(address: str) -> dict[str, str]:
+        file = listed(tmp_path, row(1, ssh_host=address))
+        return {**env, "CLOUD_HOSTS": str(cloud(tmp_path, {"v": {"source": "vast", "file": file}}))}
+
+    for address in ("x;touch$IFS/x", "-oProxyCommand=id", "fe80::1%$(id)", "a b", "$(id)", "a\nb"):
+        ran = pyinfra(*ask, **at(address))
+        assert ran.code == 1 and len(ran.said) == 1 and "its address can't be" in ran.said[0]
+    assert not list(tmp_path.glob("ran-*"))
+    with subprocess.Popen([sys.executable, "-m", "pyinfra", *ask], cwd=ROOT, env={**os.environ, **at("192.0.2.1")},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if list(tmp_path.glob("ran-*")):
+                break
+            time.sleep(0.1)
+        process.kill()
+    assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-192.0.2.1"], "what is an address does get there"
+
+
 def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
     say = [sys.executable, "-c", "import sys; print(sys.argv[1])", json.dumps([row(1, "$(id); x")])]
     found = load_cloud(cloud(tmp_path, {"v": {"source": "vast", "command": say}}), tmp_path / "known")
     assert found.groups["vast"][0][1]["x_label"] == "$(id); x"
+
+
+def test_what_is_piped_in(tmp_path: Path) -> None:
+    path = cloud(tmp_path, {"az": {"source": "azure", "stdin": True, "user": "azureuser"}})
+    done = subprocess.run([sys.executable, "-m", "pyinfra", "inventories/cloud.py", "debug-inventory", "--json"],
+                          cwd=ROOT, input=CASES["azure"]["output"], capture_output=True, text=True,
+                          env={**os.environ, "CLOUD_HOSTS": str(path), "HOME": str(tmp_path)})
+    host, = json.loads(done.stdout)
+    assert (host["data"]["ssh_hostname"], host["data"]["ssh_user"]) == ("203.0.113.40", "azureuser")
+    assert set(host["groups"]) == {"cloud", "azure"} and "('t2') is VM deallocated: listed, not dialled" in done.stderr
 
 
 @pytest.mark.parametrize(("sources", "says"), [
