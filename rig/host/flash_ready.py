@@ -1,0 +1,141 @@
+"""Travels with flash_build.py: what must be there before a build: torch, an nvcc that fits, tools, sources."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+ASK_TORCH = ("import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, "
+             "bool(torch._C._GLIBCXX_USE_CXX11_ABI)]))")
+
+
+class Failed(Exception):
+    """Why there is no wheel, in one line; `last`: what was said last."""
+
+    def __init__(self, why, last=()):
+        super().__init__(why)
+        self.last = list(last)
+
+
+def number(text):
+    """12.8 → (12, 8)."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+
+
+def ask_torch(seconds=300):
+    """(version, CUDA, C++11 ABI) of the env's torch; its first import may take long."""
+    try:
+        done = subprocess.run([sys.executable, "-c", ASK_TORCH], capture_output=True, text=True, timeout=seconds)
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        raise Failed(f"torch can't be asked for its CUDA: {type(error).__name__}", []) from None
+
+
+def nvccs():
+    """(release, toolkit's folder) of every nvcc here, each folder once."""
+    folders = [os.environ.get("CUDA_HOME"), *map(str, sorted(Path("/usr/local").glob("cuda*"))),
+               str(Path(shutil.which("nvcc") or "/none/bin/nvcc").parent.parent)]
+    found = {}
+    for folder in filter(None, folders):
+        nvcc = Path(folder, "bin", "nvcc")
+        if not nvcc.is_file():
+            continue
+        with suppress(OSError, subprocess.TimeoutExpired):
+            said = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, timeout=60).stdout
+            if release := re.search(r"release (\d+\.\d+)", said):
+                found[os.path.realpath(folder)] = release[1]
+    return [(release, folder) for folder, release in found.items()]
+
+
+def choose_nvcc(found, cuda, least):
+    """The toolkit to compile with: of torch's CUDA major, not older than `least`, nearest to torch's own release.
+
+    `found`: (release, folder); `cuda`: torch's. Raises Failed with the one line that says what is wrong.
+    """
+    if not cuda:
+        raise Failed("this torch was built without CUDA: nothing to build for")
+    if not found:
+        raise Failed(f"no nvcc here: torch is built for CUDA {cuda}, so a {number(cuda)[0]}.x toolkit is needed")
+    tag = "cu" + "".join(map(str, number(cuda)))
+    same = [row for row in found if number(row[0])[0] == number(cuda)[0]]
+    if not same:
+        have = ", ".join(sorted({release for release, _ in found}, key=number))
+        raise Failed(f"a {have} nvcc with {tag}: torch refuses another CUDA major; install a {number(cuda)[0]}.x "
+                     f"toolkit, or use a torch that is built for that nvcc's CUDA")
+    able = [row for row in same if number(row[0]) >= number(least)]
+    if not able:
+        newest = max((release for release, _ in same), key=number)
+        raise Failed(f"nvcc {newest} can't compile for these cards: they need {least} or newer")
+    return min(able, key=lambda row: (number(row[0]) != number(cuda), number(row[0])))
+
+
+def digest(path):
+    """sha256 of a file."""
+    made = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            made.update(piece)
+    return made.hexdigest()
+
+
+def fetch(source, sha256, work, limit):
+    """The unpacked sources' folder and what they are (sha256 of the sdist, or the commit of a git head)."""
+    if source.startswith("git+"):
+        done = subprocess.run(["git", "clone", "-q", "--depth", "1", source[4:], str(work / "source")],
+                              capture_output=True, text=True, timeout=limit)
+        if done.returncode:
+            raise Failed(f"source unreachable: {source[4:]}", done.stderr.strip().splitlines()[-3:])
+        head = subprocess.run(["git", "-C", str(work / "source"), "rev-parse", "HEAD"], capture_output=True, text=True)
+        return work / "source", head.stdout.strip()
+    file = Path(source)
+    if "://" in source:
+        file = work / source.rpartition("/")[2]
+        try:
+            with urllib.request.urlopen(source, timeout=60) as answer, open(file, "wb") as target:
+                shutil.copyfileobj(answer, target)
+        except OSError as error:
+            raise Failed(f"source unreachable: {source}: {getattr(error, 'reason', None) or error}") from None
+    if not file.is_file():
+        raise Failed(f"source unreachable: there is no {file}")
+    have = digest(file)
+    if sha256 and have != sha256:
+        raise Failed(f"{file.name} has sha256 {have}, not {sha256}: not used")
+    with tarfile.open(file) as archive:
+        options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(work / "source", **options)
+    inner = [path for path in (work / "source").iterdir() if path.is_dir()]
+    if len(inner) != 1:
+        raise Failed(f"{file.name} is no sdist: it holds {len(inner)} folders")
+    return inner[0], have
+
+
+def require(names, wheels, target):
+    """Bring what the build needs, where the env lacks some of it, into a folder of its own: the env stays as it is."""
+    if not missing(names):
+        return
+    offline = ["--no-index", "--find-links", wheels] if wheels else []
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
+                           "--no-warn-script-location", "--target", str(target), "--timeout", "60", *offline, *names],
+                          capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise Failed(f"the build needs {', '.join(missing(names))}, which can't be had",
+                     done.stderr.strip().splitlines()[-3:])
+
+
+def missing(names):
+    """Those that are neither packages of this env nor, as a system's ninja, programs."""
+    def there(name):
+        try:
+            return bool(importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            return bool(shutil.which(name))
+
+    return [name for name in names if not there(re.split(r"[<>=!~]", name)[0])]

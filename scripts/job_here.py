@@ -1,0 +1,61 @@
+"""Run one of rig/host/'s programs on this very machine as a job (rig/host/job.sh): no SSH, but the same runner.
+
+    python3 scripts/job_here.py NAME SECONDS [--wait S] [--python PY] -- flash_build.py --source … --out DIR
+
+NAME is the job's and its run's: the same words again attach to it, or say how it ended; another NAME begins another.
+Comes back after S seconds (default 540) with 3 while it is at work, else with the job's own exit status. For a machine
+that is reached by single commands, none of which may last as long as the job. Needs Python ≥ 3.10 and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from rig import job  # noqa: E402
+
+POLL_S = 10
+
+
+def ask(text: str, stdin: str = "") -> job.Answer:
+    """What the runner answers."""
+    done = subprocess.run(["sh", "-c", text], input=stdin, capture_output=True, text=True)
+    return job.read(done.stdout) or job.Answer("error", why=f"{done.stdout} {done.stderr}".strip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("--wait", type=int, default=540)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("program", nargs="+")
+    o = parser.parse_args()
+    script = f"cd {shlex.quote(str(REPO))}\n{shlex.quote(o.python)} rig/host/{shlex.join(o.program)}\n"
+    made = job.Job(o.name, o.name, script, o.seconds, nice=10)
+    shown, deadline = job.Progress(), time.monotonic() + o.wait
+    answer = ask(*job.start(made, o.name, POLL_S))
+    while True:
+        for line in job.plain(answer.lines):
+            print(line)
+        if answer.state != "running":
+            break
+        if said := shown.feed(answer):
+            print(f"{o.name}: {said}", flush=True)
+        if time.monotonic() > deadline:
+            print(f"{o.name}: at work for {job.span(answer.elapsed)}; the same command again attaches to it")
+            return 3
+        answer = ask(job.poll(made, answer.run, answer.to, POLL_S))
+    print(f"{o.name}: {answer.state} {answer.why} exit status {answer.code} after {job.span(answer.elapsed)}; "
+          f"log {answer.log}")
+    return answer.code if answer.state == "done" and answer.code is not None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The build on the host: nvcc chosen or refused before it begins; a small CUDA-free sdist really built, and the ways in
+which a build ends badly."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig.stack import DATA
+
+HOST = DATA.parent / "host"
+sys.path.insert(0, str(HOST))
+import flash_build  # noqa: E402
+import flash_ready  # noqa: E402
+
+CU128, CU130 = [("12.8", "/usr/local/cuda-12.8")], [("13.0", "/usr/local/cuda-13.0")]
+
+
+@pytest.mark.parametrize(("found", "cuda", "least", "release"), [
+    (CU130, "13.0", "11.8", "13.0"),
+    ([*CU130, *CU128, ("12.9", "/opt/cuda")], "12.8", "12.8", "12.8"),  # torch's own release first
+    ([("12.4", "/a"), ("12.9", "/b"), *CU130], "12.6", "12.8", "12.9"),  # an old one is passed over
+])
+def test_the_nvcc_of_torchs_major_that_knows_the_cards(found: Any, cuda: str, least: str, release: str) -> None:
+    assert flash_ready.choose_nvcc(found, cuda, least)[0] == release
+
+
+@pytest.mark.parametrize(("found", "cuda", "least", "said"), [
+    (CU130, "12.8", "12.8", "a 13.0 nvcc with cu128: torch refuses another CUDA major; install a 12.x toolkit"),
+    (CU128, "13.0", "11.8", "a 12.8 nvcc with cu130"),
+    ([("12.4", "/a")], "12.8", "12.8", "nvcc 12.4 can't compile for these cards: they need 12.8 or newer"),
+    ([], "12.8", "12.8", "no nvcc here: torch is built for CUDA 12.8, so a 12.x toolkit is needed"),
+    (CU128, None, "12.8", "this torch was built without CUDA"),
+])
+def test_refused_before_it_begins(found: Any, cuda: str | None, least: str, said: str) -> None:
+    with pytest.raises(flash_ready.Failed, match=said):
+        flash_ready.choose_nvcc(found, cuda, least)
+
+
+SETUP = '''
+import os, time
+from setuptools import setup
+from setuptools.command.build_py import build_py
+class Built(build_py):
+    def run(self):
+        print("[1/2] nvcc one.cu", flush=True)
+        {now}
+        print("[2/2] nvcc two.cu", flush=True)
+        super().run()
+setup(name="tiny-kernels", version="1.0", py_modules=["tiny_kernels"], cmdclass={{"build_py": Built}})
+'''
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the builds here need, fetched once."""
+    folder = tmp_path_factory.mktemp("tools")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", folder, "setuptools>=70.1"], check=True)
+    return folder
+
+
+@pytest.fixture
+def build(tmp_path: Path, tools: Path) -> Callable[..., tuple[int, list[str], dict[str, Any]]]:
+    """Builds an sdist whose compiler does what is asked in the middle; (exit status, lines, result)."""
+    def run(now: str, *more: str) -> tuple[int, list[str], dict[str, Any]]:
+        sdist = tmp_path / "tiny_kernels-1.0.tar.gz"
+        with tarfile.open(sdist, "w:gz") as archive:
+            for name, text in (("setup.py", SETUP.format(now=now)), ("tiny_kernels.py", "")):
+                entry = tarfile.TarInfo(f"tiny_kernels-1.0/{name}")
+                entry.size = len(text.encode())
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        asked = ["--source", str(sdist), "--no-cuda", "--jobs", "3", "--limit-s", "60", "--requires", "setuptools",
+                 "--out", str(tmp_path / "out"), *more]
+        done = subprocess.run([sys.executable, HOST / "flash_build.py", *asked], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": str(tools)})
+        assert not (tmp_path / "out" / "work").exists(), "nothing is left but the wheel and its papers"
+        lines = done.stdout.splitlines()
+        return done.returncode, lines, json.loads(lines[-1])
+
+    return run
+
+
+def test_a_good_build(build: Any, tmp_path: Path) -> None:
+    code, lines, made = build("print(os.environ['MAX_JOBS'], os.environ['NVCC_THREADS'], flush=True)")
+    assert code == 0 and made["ok"], made
+    assert "@progress 1 2 kernels" in lines and "@progress 2 2 kernels" in lines
+    assert (made["version"], made["objects"], made["jobs"], made["archs"]) == ("1.0", 2, 3, [])
+    wheel = Path(made["wheel"])
+    assert made["sha256"] == hashlib.sha256(wheel.read_bytes()).hexdigest() and made["bytes"] == wheel.stat().st_size
+    assert "tiny_kernels.py" in zipfile.ZipFile(wheel).namelist() and made["peak_mib"] > 0
+    assert "3 1" in (tmp_path / "out" / "build.log").read_text()
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == made
+
+
+@pytest.mark.parametrize(("now", "more", "why", "last"), [
+    ("print('one.cu(3): error: no such kernel'); raise SystemExit(2)", [],
+     "the build failed after 1 of 2 objects: exit status 2", "one.cu(3): error: no such kernel"),
+    ("time.sleep(600)", ["--limit-s", "8"], "out of time after 1 of 2 objects", ""),
+    ("os.kill(os.getpid(), 9)", [], "out of memory after 1 of 2 objects", ""),
+    ("raise OSError(28, 'No space left on device')", [], "disk full after 1 of 2 objects", "No space left on device"),
+    ("pass", ["--free-mib", "999999999"], "a build takes 999999999", ""),
+    ("pass", ["--sha256", "0" * 64], "not used", ""),
+    ("pass", ["--source", "/nowhere/tiny-1.0.tar.gz"], "source unreachable: there is no /nowhere", ""),
+])
+def test_a_bad_end_is_named(build: Any, now: str, more: list[str], why: str, last: str) -> None:
+    code, _, made = build(now, *more)
+    assert code == 1 and not made["ok"] and why in made["why"], made
+    assert any(last in line for line in made["last"]) or not last, made
+
+
+def test_an_object_without_the_code_that_was_asked_for_does_not_pass(tmp_path: Path) -> None:
+    from .synthesized import CUBIN, elf, fatbin
+
+    wheel = tmp_path / "flash_attn-2.8.3-cp310-cp310-linux_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("flash_attn_2_cuda.so", elf(b".nv_fatbin", fatbin((CUBIN, 80))))
+    assert flash_build.checked(wheel, ["80"])["archs"] == ["sm_80"]
+    with pytest.raises(flash_ready.Failed, match="no code for sm_120: only for sm_80"):  # nvcc older than 12.8
+        flash_build.checked(wheel, ["80", "120"])
