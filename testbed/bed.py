@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from . import base, host, leftovers, net, prereq, services
+from . import base, cgroup, host, leftovers, net, prereq, services
 from ._shell import FILES, TestbedError, run
 from .paths import cache, locked, run_folder
 from .services import Request
@@ -133,6 +133,14 @@ class Testbed:
         """The controller's end of the host's cable."""
         index, _ = self._find(name)
         return self._state().network.cable(index)
+
+    def limit_memory(self, name: str, mib: int) -> cgroup.Memory:
+        """A real limit on the memory of all processes of a host, until it is rebooted; says how many it has killed."""
+        folder = self._host_folder(name)
+        pid = host.init_pid(folder)
+        if pid is None:
+            raise TestbedError(f"{name} · is off · boot it")
+        return cgroup.Memory(folder, pid, mib)
 
     def kill(self, name: str) -> None:
         """Power cut: the cable goes dead with the host, so nobody is told."""

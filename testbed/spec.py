@@ -30,7 +30,8 @@ class HostSpec:
              container: Docker's marks, and the outer host's driver mounted in · wsl: WSL's marks (EMULATED), and the
              driver of a Windows that isn't there.
     data     where a second disk is mounted (this machine's own room), the user's to write to; None: no such disk.
-    memory_mib  what an EMULATED /sys/fs/cgroup/memory.max says; nothing enforces it.
+    memory_mib  what an EMULATED /sys/fs/cgroup/memory.max says; nothing enforces it but
+             `Testbed.limit_memory`.
     image    a folder made by `Testbed.commit`: the host starts from that disk instead of a bare one.
     """
 

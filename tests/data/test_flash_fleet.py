@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.version import Version
 
+from facts import _cgroup
 from rig.errors import RigError
 from rig.flash import cache, resources
 from rig.flash.key import Key, words
@@ -89,16 +91,40 @@ def test_keeping_again_replaces_and_a_broken_off_keep_leaves_what_was(
     assert cache.find(KEY) == second and not first.path.exists()
 
 
-# Memory as the facts give it: MemTotal or the cgroup's limit, in MiB.
-SHAPES = [
-    ("desktop with a 5090", 16, 64216, 8, "64216 MiB: facts.host.Host's own example, a machine of 64 GiB"),
-    ("container with 8 cores and 32 GiB", 8, 32768, 4, "a usual rented container; its cgroup says 32 GiB"),
-]
+CAPTURED = Path(__file__).parents[1] / "facts" / "cases" / "probe.HostState"
+GIB = 2**30
 
 
-@pytest.mark.parametrize(("name", "cores", "memory", "wanted", "source"), SHAPES)
-def test_jobs_on_host_shapes(name: str, cores: float, memory: int, wanted: int, source: str) -> None:
-    assert resources.jobs(cores, memory) == wanted, (name, source)
+def captured(name: str) -> str:
+    """The part of a captured probe that tells of limits."""
+    output: str = yaml.safe_load((CAPTURED / name).read_text())["output"]
+    return output.split("##rig host.limits\n")[1].split("##rig")[0]
+
+
+def limits(total_gib: float, cores: int, memory_max_gib: int | None = None, cpu_max: str = "max 100000") -> str:
+    """What facts/_cgroup.py reads on such a host."""
+    memory_max = memory_max_gib * GIB if memory_max_gib else "max"
+    return (f"MemTotal: {int(total_gib * 2**20)} kB\nprocessors: {cores}\nmemory.max: {memory_max}\n"
+            f"cpu.max: {cpu_max}\n")
+
+
+@pytest.mark.parametrize(("text", "wanted", "shape"), [
+    (captured("rented-h200.yaml"), 8,
+     "captured: a rented H200, 16 cores, 125.9 GiB: (125.9 - 4) / 6 = 20, so the guide's 8"),
+    (captured("no-gpu-nvcc-13.yaml"), 2,
+     "captured: 2 cores, 23.5 GiB: memory for 3, but 2 cores"),
+    (limits(220, 24), 8, "Azure's Standard_NC24ads_A100_v4: 24 vCPUs, 220 GiB (Microsoft's size tables)"),
+    (limits(16, 4), 2, "AWS's g5.xlarge, an A10G: 4 vCPUs, 16 GiB (Amazon's instance types): memory for 2"),
+    (limits(503, 64, 32, "800000 100000"), 4,
+     "a rented container's 8 cores and 32 GiB of a host with 64 and 503: the cgroup's (32 - 4) / 6 = 4, not the "
+     "host's 8. Made up, in the form that Docker's limits have"),
+    (limits(62.7, 16), 8, "a 5090 in a desktop of 64 GiB: (62.7 - 4) / 6 = 9, so the guide's 8. Made up"),
+    (limits(15.3, 16), 1, "a laptop of 16 GiB: 15.3 of them are the system's: 1 job. Made up"),
+])
+def test_jobs_on_host_shapes(text: str, wanted: int, shape: str) -> None:
+    memory_mib, cores = _cgroup.read(text)
+    assert resources.jobs(cores, memory_mib) == wanted, shape
+    assert resources.arithmetic(cores, memory_mib).endswith(f"= {wanted} job{'s' * (wanted > 1)}")
 
 
 def test_no_room_for_one_job_is_refused_with_the_sum() -> None:

@@ -1,0 +1,71 @@
+"""A host whose cgroup gives it 6 GiB: a build with the guide's 8 jobs dies there, ours is refused; with 10 GiB, ours of
+one job comes through. The limit and the kernel's killing are real, and so are sshd and the job runner.
+
+A Perl that fills 5.5 GiB STANDS IN for nvcc (one .cu was measured at 5 to 6 GB). In the everyday run limit and
+stand-in are both SCALED down to a sixteenth; the marker `real` has them whole.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rig import job as jobs
+from rig.errors import RigError
+from rig.flash import resources
+from rig.job import Answer, Job
+from testbed._shell import TestbedError
+
+pytestmark = pytest.mark.testbed
+CORES = 8
+NVCC_MIB = 5632
+FILL = "my $x = chr(1) x ($ARGV[0] * 1048576); select undef, undef, undef, 0.5"  # until the others have come as far
+
+
+@pytest.fixture(scope="module")
+def host(bed: Any) -> Iterator[Any]:
+    from testbed import HostSpec
+
+    bed.up([HostSpec("small", kind="container", driver="580.95.05:open")])
+    yield bed
+    bed.down()
+
+
+def build(bed: Any, at_once: int, scale: int, objects: int = 8) -> Answer:
+    """A build's job as ours is run, nice and with its OOM score raised, to its end."""
+    script = (f"seq {objects} | xargs -P {at_once} -n 1 sh -c 'perl -e \"$1\" {NVCC_MIB // scale} && echo compiled' "
+              f"sh '{FILL}' || {{ echo 'ninja: build stopped'; exit 1; }}\n")
+    job = Job("flash_build", "flash-attn build", script, 120, nice=10, oom=500)
+    text, payload = jobs.start(job, f"{at_once}of{objects}x{scale}", 110)
+    done = subprocess.run([*bed.ssh_argv("small"), text], input=payload, text=True, capture_output=True, timeout=130)
+    answer = jobs.read(done.stdout)
+    assert answer is not None, done.stderr
+    return answer
+
+
+@pytest.mark.parametrize("scale", [16, pytest.param(1, marks=pytest.mark.real)])
+def test_the_cap_is_what_lets_a_build_and_sshd_live(host: Any, scale: int) -> None:
+    sshd = host.exec_("small", ["pgrep", "-o", "sshd"], check=True).stdout
+    try:
+        limit = host.limit_memory("small", 6144 // scale)
+    except TestbedError as why:
+        pytest.skip(str(why))
+
+    with pytest.raises(RigError, match=r"\(6 − 4\) / 6 GiB of memory is less than one compile job"):
+        resources.jobs(CORES, 6144)
+    guide = build(host, 8, scale)
+    assert guide.state == "done" and guide.code == 1 and guide.lines[-1] == "ninja: build stopped", guide
+    assert limit.killed >= 1, "the kernel ended it, for want of memory"
+
+    assert resources.jobs(CORES, 10240) == 1
+    limit.set(10240 // scale)
+    before = limit.killed
+    ours = build(host, 1, scale, objects=3)
+    assert (ours.state, ours.code, ours.lines) == ("done", 0, ("compiled",) * 3) and limit.killed == before
+    assert build(host, 8, scale).code == 1 and limit.killed > before, "here too the guide's 8 would have died"
+
+    assert host.exec_("small", ["pgrep", "-o", "sshd"], check=True).stdout == sshd, "sshd is the one that it was"
+    assert host.ssh("small", "echo well").stdout.strip() == "well"
