@@ -89,6 +89,8 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
                     return
             else:
                 why = "connection lost"
+        except (FileNotFoundError, PermissionError) as error:  # another try finds the same
+            raise RigError(f"{what}: {error}", host.name) from None
         except (OSError, EOFError, SSHException, ConnectError) as error:
             why = f"{type(error).__name__}: {error}"
     raise RigError(f"{what}: failed {TRIES} times, at last: {why}", host.name)

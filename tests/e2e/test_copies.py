@@ -1,0 +1,90 @@
+"""A wheel's way from the host that built it to here, and on to another: broken off on the way, and whole in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import REPO, Lab, Run
+
+pytestmark = pytest.mark.testbed
+MIB = 48
+FILE, FOLDER = "/root/made/stand_in-1.0-py3-none-any.whl", "/root/given"
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    from testbed import HostSpec
+
+    lab = Lab(bed, bed.up([HostSpec("far", kind="container", driver="580.95.05:open")]),
+              tmp_path_factory.mktemp("copies"))
+    lab.on("far", f"mkdir -p {FOLDER} /root/made && head -c {MIB}M /dev/urandom >{FILE}")
+    yield lab
+    bed.down()
+
+
+def run(lab: Lab, sha256: str = "", file: str = FILE, **more: str) -> Run:
+    return lab.pyinfra("-y", str(REPO / "tests" / "e2e" / "two_ways.py"), COPY_FILE=file, COPY_FOLDER=FOLDER,
+                       COPY_SHA256=sha256 or there(lab, FILE), XDG_CACHE_HOME=str(lab.folder / "cache"), **more)
+
+
+def there(lab: Lab, path: str) -> str:
+    return lab.on("far", f"sha256sum {path}").split()[0]
+
+
+def when(true: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
+    """Do something in the background as soon as something is so."""
+    def wait() -> None:
+        end = time.monotonic() + 60
+        while not true() and time.monotonic() < end:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: Lab) -> None:
+    incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming"
+    part = f"{FOLDER}/{Path(FILE).name}.part"
+    cut = "pkill -f '[s]shd: root@notty'"  # the connection's own process; the listener stays
+    sizes: list[int] = []
+
+    def coming() -> bool:
+        sizes[:] = [path.stat().st_size for path in incoming.glob("*/*.whl")]
+        return any(sizes)
+
+    bringing = when(coming, lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
+    sending = when(lambda: lab.bed.exec_("far", ["test", "-s", part]).returncode == 0,
+                   lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
+    done = run(lab)
+    bringing.join()
+    sending.join()
+    assert f"sent to {FOLDER}/" in done.stderr, done.stderr
+    assert 0 < sizes[0] < MIB * 2**20, "it was cut in the middle"
+    for what in ("brings stand_in-1.0-py3-none-any.whl from far, again: ",
+                 f"gets stand_in-1.0-py3-none-any.whl ({MIB * 2**20 / 1e6:.1f} MB) from here, again: "):
+        assert done.stderr.count(what) >= 1, done.stderr
+    assert there(lab, f"{FOLDER}/*") == there(lab, FILE)
+    assert lab.on("far", f"ls -A {FOLDER}").split() == [Path(FILE).name], "no half file is left"
+    assert not list(incoming.iterdir())
+
+
+def test_what_comes_with_other_bytes_is_not_used(lab: Lab) -> None:
+    lab.on("far", "echo short >/root/made/short.whl")
+    refused = run(lab, file="/root/made/short.whl", sha256=hashlib.sha256(b"the host's record").hexdigest())
+    assert "it came as sha256" in refused.stderr and "failed 3 times" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not list((lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming").iterdir())
+
+
+def test_a_file_that_is_gone_is_one_line(lab: Lab) -> None:
+    gone = run(lab, file="/root/made/none.whl")
+    assert "No such file" in gone.stderr and "again" not in gone.stderr and "Traceback" not in gone.stderr
