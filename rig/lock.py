@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from .errors import RigError
 
+MACHINE = "x86_64"  # the one that the locks are made for (scripts/lock.py)
 HASH = re.compile(r"\s--hash=(sha256:[0-9a-f]{64})(?=\s|$)")
 
 
@@ -43,7 +44,7 @@ def environment(python: str) -> dict[str, str]:
     """
     return {
         "implementation_name": "cpython", "implementation_version": f"{python}.99", "os_name": "posix",
-        "platform_machine": "x86_64", "platform_python_implementation": "CPython", "platform_release": "",
+        "platform_machine": MACHINE, "platform_python_implementation": "CPython", "platform_release": "",
         "platform_system": "Linux", "platform_version": "", "python_full_version": f"{python}.99",
         "python_version": python, "sys_platform": "linux", "extra": "",
     }

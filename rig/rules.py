@@ -70,6 +70,7 @@ class Rules:
     proprietary_below: Version
     legacy_below: Version
     legacy_branch: int
+    switched_chips: tuple[str, ...]
     compatible_below: Version
     cuda: dict[str, tuple[str, str]]
     nvcc: tuple[tuple[Version, str], ...]
@@ -101,6 +102,11 @@ class Rules:
     def gpu(self, device_id: str) -> GpuModel | None:
         """The card of a PCI id ("10de:2b85"), None where the table doesn't know it."""
         return self.gpus.get(device_id.lower())
+
+    def switched(self, device_id: str | None) -> bool:
+        """Whether several such cards may be joined by NVSwitches; False for a card that the table doesn't know."""
+        row = self.gpu(device_id) if device_id else None
+        return row is not None and row.chip in self.switched_chips and "PCIe" not in row.name
 
     def covered(self, archs: Sequence[str], compute_capability: Version) -> bool:
         """Whether code for one of these architectures runs on a card of that compute capability."""
@@ -192,6 +198,7 @@ def load_rules() -> Rules:
     cards, cards_source = load_gpus()
     archs, flash = table.table("torch_archs"), table.table("flash_attn")
     modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
+    nvswitch = table.table("nvswitch")
     nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
     toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
     rules = Rules(
@@ -201,6 +208,7 @@ def load_rules() -> Rules:
         open_from=Version(modules.take("open_from", str)),
         proprietary_below=Version(modules.take("proprietary_below", str)),
         legacy_below=Version(legacy.take("below", str)), legacy_branch=legacy.take("last_branch", int),
+        switched_chips=nvswitch.texts("chips"),
         compatible_below=Version(cuda.take("compatible_below", str)),
         cuda={name: (row.take("driver", str), row.take("compatible", str))
               for name, row in cuda.named_tables("releases").items()},
@@ -211,8 +219,9 @@ def load_rules() -> Rules:
         compilers_bytes=compilers.take("bytes", int), effective_batch=batch.take("effective", int),
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
         bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
-    blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvcc": nvcc, "torch_builds": builds,
-              "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit, "compilers": compilers}
+    blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvswitch": nvswitch, "nvcc": nvcc,
+              "torch_builds": builds, "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit,
+              "compilers": compilers}
     for name, block in blocks.items():
         rules.words[name] = block.take("source", str)
         block.done()

@@ -37,14 +37,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Torch:
-    """The torch build: its release (None: whichever its index has), its CUDA, and the GPU architectures it has code
-    for."""
+    """The torch build: its release (None: whichever its index has), its CUDA, the GPU architectures it has code for,
+    and the least glibc that its wheels run on (None: not known)."""
 
     release: str | None
     cuda: str
     archs: tuple[str, ...]
     cxx11abi: bool
     source: str
+    glibc: str | None = None
 
     @property
     def name(self) -> str:
@@ -285,7 +286,7 @@ def _torch(table: Table) -> Torch | None:
     row = table.table("torch")
     release = _version(row, "release") if row.raw.get("release") is not None else row.maybe("release", str)
     torch = Torch(release, _version(row, "cuda"), row.texts("archs"), row.take("cxx11abi", bool),
-                  row.take("source", str))
+                  row.take("source", str), row.maybe("glibc", str))
     row.done()
     return torch
 

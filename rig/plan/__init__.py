@@ -9,11 +9,12 @@ from typing import Any
 from packaging.version import Version
 
 from rig.knobs import Knobs
+from rig.lock import MACHINE
 from rig.rules import Rules
 from rig.stack import Stack
 
 from . import driver, env, network, place, since, tools, train
-from .context import Context
+from .context import Context, version
 from .model import Action, Applied, Plan, Refusal, Step
 
 __all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
@@ -68,9 +69,15 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
         seen = ctx.state["driver"]["excerpt"]
         return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
                         "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
-    torch = ctx.stack.torch
+    if ctx.machine["arch"] not in (MACHINE, ""):
+        return [Refusal(f"this is an {ctx.machine['arch']} machine, and the locks hold packages for {MACHINE} only",
+                        "take this host out of the inventory")]
+    torch, glibc = ctx.stack.torch, version(ctx.machine["glibc"])
     if torch is None:
         return []
+    if torch.glibc and glibc and glibc < Version(torch.glibc):
+        return [Refusal(f"{ctx.machine['os']['pretty']} has glibc {glibc}, and torch {torch.name}'s wheels need "
+                        f"{torch.glibc} or newer", "upgrade the system, or run the env in a container of a newer one")]
     known = [gpu for gpu in ctx.gpus if gpu.compute_capability is not None]
     unfit = [gpu for gpu in known
              if gpu.compute_capability and not ctx.rules.covered(torch.archs, gpu.compute_capability)]
@@ -89,8 +96,11 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
         said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
     if ctx.machine["gpu_users"]:
         said.append(f"the GPU is in use by {', '.join(_users(ctx))}")
+    if complaint := driver.unanswered(ctx):
+        said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
     if holder := ctx.machine["apt_lock"]:
         said.append(f"apt is locked by {holder['name']} (pid {holder['pid']}): it is waited for")
+    said += _cards(ctx)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:
         if gpu.compute_capability is None:
@@ -99,6 +109,19 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
             said.append(f"{gpu.name}: torch {torch.name} has no code for it; the other cards are used")
     for part, problem in ctx.state["problems"].items():
         said.append(f"{part} could not be read: {problem}")
+    return said
+
+
+def _cards(ctx: Context) -> list[str]:
+    """What the plan can't know, or doesn't do, for cards that are cut up or bound together."""
+    said = []
+    if cut := sorted({gpu.name for gpu in ctx.gpus if gpu.mig}):
+        said.append(f"MIG is on ({', '.join(cut)}): a process sees one slice, whose memory isn't known here, so the "
+                    "training settings are the smallest")
+    bound = [gpu for gpu in ctx.gpus if ctx.rules.switched(gpu.device_id)]
+    if len(bound) > 1 and not ctx.foreign_kernel and driver.steps(ctx)[1].action.changes:
+        said.append("where NVSwitches join these cards, CUDA answers only beside a running nvidia-fabricmanager of the "
+                    "driver's very version: this tool doesn't install it")
     return said
 
 

@@ -26,12 +26,16 @@ def version(text: str | None) -> Version | None:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics card as the rules and nvidia-smi together know it; None where neither does."""
+    """A graphics card as the rules and nvidia-smi together know it; None where neither does.
+
+    Under MIG a process sees one slice, and nvidia-smi's query tells the whole card's memory: memory_mib is None then.
+    """
 
     name: str
     device_id: str | None
     compute_capability: Version | None
     memory_mib: int | None
+    mig: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,15 @@ class Context:
         return gpus_of(self.state, self.rules)
 
     @cached_property
+    def fit(self) -> tuple[Gpu, ...]:
+        """The GPUs that training uses: those that the stack's torch has code for, or may have. All, where it has none
+        for any, or the stack has no torch."""
+        torch = self.stack.torch
+        fit = tuple(gpu for gpu in self.gpus if torch is None or gpu.compute_capability is None
+                    or self.rules.covered(torch.archs, gpu.compute_capability))
+        return fit or self.gpus
+
+    @cached_property
     def driver_floor(self) -> str:
         """The least driver version that serves the stack on every GPU here."""
         floors = [self.rules.least_driver(self.stack.cuda, gpu.compute_capability) for gpu in self.gpus]
@@ -89,10 +102,11 @@ def gpus_of(state: Mapping[str, Any], rules: Rules) -> tuple[Gpu, ...]:
             name=smi.get("name") or (row.name if row else f"NVIDIA GPU {pci['device_id']}"),
             device_id=pci["device_id"],
             compute_capability=version(smi.get("compute_capability") or (row.compute_capability if row else None)),
-            memory_mib=smi.get("memory_mib") or (row.memory_mib if row else None),
+            memory_mib=None if smi.get("mig") else smi.get("memory_mib") or (row.memory_mib if row else None),
+            mig=bool(smi.get("mig")),
         ))
-    found += [Gpu(smi["name"], None, version(smi["compute_capability"]), smi["memory_mib"])
-              for smi in by_slot.values()]
+    found += [Gpu(smi["name"], None, version(smi["compute_capability"]),
+                  None if smi.get("mig") else smi["memory_mib"], bool(smi.get("mig"))) for smi in by_slot.values()]
     return tuple(found)
 
 

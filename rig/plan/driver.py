@@ -35,7 +35,25 @@ def refusals(ctx: Context) -> list[Refusal]:
                                  "Turing can't use them", "take one of the cards out"))
         elif _driver_action(ctx).changes:
             found += _in_the_way(ctx)
+        elif line := _rejected(ctx):
+            found.append(Refusal(f"Secure Boot is on, and the kernel refuses the driver's module: {line}",
+                                 "switch it off in the firmware, or enrol the key that signed the module (mokutil)"))
     return found
+
+
+def _rejected(ctx: Context) -> str | None:
+    """The kernel's own word that it didn't load a module for its signature; no reboot would change that."""
+    if ctx.machine["secure_boot"] != "enabled" or ctx.state["driver"]["loaded_version"]:
+        return None
+    return next((line for line in ctx.state["kernel_log"]["lines"] if "rejected" in line), None)
+
+
+def unanswered(ctx: Context) -> str | None:
+    """What nvidia-smi complains of although the driver and its loading are right; None where it answers."""
+    driver = ctx.state["driver"]
+    if ctx.foreign_kernel or driver["error"] is None or any(step.action.changes for step in steps(ctx)[1::2]):
+        return None
+    return driver["excerpt"] or str(driver["error"])
 
 
 def _foreign(ctx: Context) -> list[Refusal]:

@@ -38,7 +38,7 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
     if ctx.knobs.flash_attn != "off":
         wheels, rejected = ctx.stack.flash_candidates(
             python=ctx.knobs.python, glibc=ctx.machine["glibc"],
-            compute_capabilities=[gpu.compute_capability for gpu in ctx.gpus],
+            compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn)
     env, check, gpu = current(ctx), ctx.stack.flash_check, ctx.knobs.verify_gpu
     uuids = sorted(row["uuid"] for row in ctx.state["gpus"])
@@ -50,16 +50,16 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
 def settings(ctx: Context) -> dict[str, Any]:
     """training.json as it should be: the guide's settings, scaled to the smallest card that is really here; and what
     accelerate.yaml beside it says."""
-    known = [gpu for gpu in ctx.gpus if gpu.memory_mib]
-    smallest = min(known, key=lambda gpu: gpu.memory_mib or 0, default=None)
-    weakest = min((gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability), default=None)
+    cards = [gpu for gpu in ctx.fit if gpu.mig] or [gpu for gpu in ctx.fit if gpu.memory_mib]
+    smallest = min(cards, key=lambda gpu: gpu.memory_mib or 0, default=None)
+    weakest = min((gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability), default=None)
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
         attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
     return {**settings, "hf_home": hf_home(ctx), "hf_endpoint": endpoint,
-            "accelerate": accelerate_config(settings, len(ctx.gpus))}
+            "accelerate": accelerate_config(settings, len(ctx.fit))}
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:
@@ -85,8 +85,9 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
 
 def _fitting(ctx: Context) -> str:
     """What fits the smallest card, as a word to the settings; `rig fits` has the arithmetic."""
-    sizes = [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]
-    found = largest(min(sizes), ctx.stack.model or "Qwen2") if sizes else None
+    sizes = [gpu.memory_mib for gpu in ctx.fit if gpu.memory_mib]
+    cut = any(gpu.mig for gpu in ctx.fit)
+    found = largest(min(sizes), ctx.stack.model or "Qwen2") if sizes and not cut else None
     return f"; LoRA fits up to {found.removeprefix('Qwen/')} (estimate: rig fits)" if found else ""
 
 
