@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from rig.knobs import Knobs
 
+# Whose lock it is, apt says only where it doesn't wait, or where its progress is just due: it is asked once more.
+_HOLDER = "apt-get -q -o DPkg::Lock::Timeout=0 check 2>&1 | grep 'Could not get lock' || :"
+
 
 def update(knobs: Knobs) -> str:
     """`apt-get update`, waiting for the lists' lock too (DPkg::Lock::Timeout covers dpkg's alone, KB §1.8)."""
@@ -24,8 +27,8 @@ done
 
 def unlocked(knobs: Knobs) -> str:
     """Wait until apt would let us install, and fail naming who holds it if it never does; changes nothing itself."""
-    return (f"said=$(apt-get -q -y -o DPkg::Lock::Timeout={knobs.timeout_apt_lock} install 2>&1) || "
-            "{ printf '%s\\n' \"$said\"; exit 1; }\n")
+    return (f"said=$(apt-get -q -o DPkg::Lock::Timeout={knobs.timeout_apt_lock} check 2>&1) || "
+            f"{{ printf '%s\\n' \"$said\"; {_HOLDER}; exit 1; }}\n")
 
 
 def install(knobs: Knobs, groups: Sequence[Sequence[str]], extra: Sequence[str] = ()) -> str:
@@ -41,5 +44,5 @@ def install(knobs: Knobs, groups: Sequence[Sequence[str]], extra: Sequence[str] 
         lines += [f"apt-get -s {options} install {names} >/tmp/.qwen-rig-apt.$$ 2>&1 || "
                   "{ cat /tmp/.qwen-rig-apt.$$; rm -f /tmp/.qwen-rig-apt.$$; exit 1; }",
                   "rm -f /tmp/.qwen-rig-apt.$$",
-                  f"apt-get -q {options} install {names}"]
+                  f"apt-get -q {options} install {names} || {{ {_HOLDER}; exit 1; }}"]
     return "\n".join(lines) + "\n"

@@ -12,9 +12,9 @@ from pyinfra.context import ctx_state
 from pyinfra.context import host as current_host
 
 from rig.plan import Context, Step
-from rig.plan.files import redacted
 
 from . import _report, _session
+from ._shown import shown
 
 Commands = Callable[[Context, Step], Iterator[StringCommand | FunctionCommand]]
 
@@ -42,19 +42,9 @@ def converge(component: str, title: str, commands: Commands, root: bool = False)
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
     if ctx_state.get().print_noop_info and _session.plan(current_host).step_changes(component):  # -v
         step = _session.step(current_host, component)
-        lines = [_shown(command) for command in commands(_session.context(current_host), step)]
+        lines = [shown(command) for command in commands(_session.context(current_host), step)]
         _report.commands[current_host.name].append((component, title, lines))
     _apply(name=title, component=component, commands=commands, **arguments)
-
-
-def _shown(command: StringCommand | FunctionCommand) -> str:
-    """A command for people: the shell's as it would run, secrets masked; a function of ours by what it says it does."""
-    if job := getattr(command, "job", None):
-        return f"(as a job, key {job.key[:12]}) {redacted(job.script)}"
-    if isinstance(command, StringCommand):
-        return redacted(command.get_masked_value())
-    said = (command.function.__doc__ or "").strip().splitlines()
-    return f"(from here) {said[0] if said else command.function.__name__}"
 
 
 def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:

@@ -70,6 +70,8 @@ class _Attendant:
     def __init__(self, host: Host, job: Job, sudo: bool) -> None:
         self.host, self.job, self.sudo = host, job, sudo
         self.patience = _session.knobs(host).timeout_reconnect
+        known = _session.remembered(host)
+        self.since = int(known.machine["time"] or 0) if known else 0
         self.lines: list[str] = []
         self.shown = Progress()
 
@@ -85,8 +87,10 @@ class _Attendant:
             return Outcome(False, tuple(self.lines))
         if answer.state == "done" and answer.code == 0:
             return Outcome(True, tuple(self.lines), 0, answer.log)
-        why = {124: f"out of time: ended after {jobs.span(self.job.seconds)}; raise its timeout_… knob",
+        why = {124: f"out of time: ended after {jobs.span(answer.limit)}; raise its timeout_… knob",
                137: "killed: out of memory, or by somebody"}.get(answer.code or 0, "")
+        if answer.code == 124 and answer.elapsed < answer.limit:
+            why = ""  # a `timeout` of the script's own, which has words of its own
         if answer.state != "done":
             why = f"{self.job.title} could not be run: {answer.why or answer.state}"
         where = [f"log on the host: {answer.log}"] if answer.log else []
@@ -97,7 +101,7 @@ class _Attendant:
         """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
         own = uuid.uuid4().hex[:12]
         while True:
-            answer = self._ask(*jobs.start(self.job, own, POLL_S))
+            answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
             if answer is None or answer.state != "busy":
                 break
             self._tell(f"waits for another run that does this step with other settings, "
@@ -106,7 +110,8 @@ class _Attendant:
             while answer and answer.state in ("busy", "running"):
                 answer = self._ask(jobs.poll(self.job, other, answer.to, POLL_S))
         if answer and answer.run not in ("", own):
-            self._tell(f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
+            self._tell("done meanwhile by another run" if answer.state == "done" else
+                       f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
             _report.under_way(self.host.name, answer.elapsed)
         self.lines.clear()
         while answer:

@@ -33,6 +33,7 @@ from rig.sameness import differences, traits
 from rig.ssh import shell_line
 
 from . import _board, _session
+from ._shown import shown
 
 LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
 TAIL = 15  # lines of a failing command that a card shows
@@ -197,13 +198,13 @@ def failures(state: State) -> None:
             if meta.is_complete() and not meta.did_succeed():
                 names = ", ".join(state.get_op_meta(op_hash).names)
                 lines = meta.stdout_lines + meta.stderr_lines + _output[host.name]
-                commands = [str(command) for command in meta._commands or []]
+                ran = list(meta._commands or [])
                 what = f"{names} failed"
                 if not lines:
                     what += ": the host said nothing (connection lost, or out of time)"
                 fail(host.name, what, "read the log, mend the cause, run the same command again", said=lines,
-                     command=_short(commands[-1]) if commands else "", tail=tuple(lines[-TAIL:]),
-                     log=_log(host.name, names, commands, lines))
+                     command=_short(shown(ran[-1], whole=False)) if ran else "", tail=tuple(lines[-TAIL:]),
+                     log=_log(host.name, names, [shown(command) for command in ran], lines))
 
 
 def _short(command: str, width: int = 160) -> str:
@@ -212,7 +213,7 @@ def _short(command: str, width: int = 160) -> str:
 
 
 def _log(host: str, names: str, commands: list[str], lines: list[str]) -> str:
-    """Write what a failing operation ran (secrets masked by pyinfra) and said; returns the path, or '' if it can't."""
+    """Write what a failing operation ran (secrets masked) and said; returns the path, or '' if it can't."""
     path = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{host}.log"
     try:
         LOGS.mkdir(parents=True, exist_ok=True)

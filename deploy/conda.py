@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pyinfra.api import deploy
 
+from facts._conda import UNFINISHED
 from rig.plan import Context, Step
 
 from . import _network, _session
@@ -26,23 +27,32 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
     sources = _network.route(ctx, ["miniforge"]).of("miniforge")
     digest = ctx.knobs.source_miniforge_sha256 or _session.rules().miniforge.sha256
     tries = "".join(f"""[ -n "$got" ] || {{
-  if {{ {download(f"{(source.url or '').rstrip('/')}/{name}", '"$dir/installer.sh"')}
+  if {{ {download(f"{(source.url or '').rstrip('/')}/{name}", '"$work/installer.sh"')}
   }}; then
-    if echo "{digest}  $dir/installer.sh" | sha256sum -c --quiet -; then got=1
+    if echo "{digest}  $work/installer.sh" | sha256sum -c --quiet -; then got=1
     else said={shlex.quote(f"{name} from {source.url} isn't the file that is expected: check source_miniforge")}; fi
   fi
 }}
 """ for source in sources)
-    # The installer runs into a folder of its own name first: killed half-way, it leaves no conda that looks sound.
+    # Conda knows its prefix by heart, so it can't be made elsewhere and moved. What marks it as unfinished stands
+    # beside it: the probe passes over such a prefix (facts/_conda.py), however sound it looks, and we begin anew.
     yield job(step, f"""{exports(ctx)}{_network.proxies(ctx, github=True)}prefix={shlex.quote(step.data["prefix"])}
-dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+work=$prefix.{UNFINISHED}
+clear() {{ [ ! -e "$work/begun" ] || rm -rf "$prefix"; rm -rf "$work"; }}
+clear
+trap clear EXIT
+mkdir -p "$work"
 got='' said=''
 {tries}[ -n "$got" ] || {{ [ -z "$said" ] || echo "qwen-rig: $said"; exit 1; }}
-mkdir -p "$(dirname "$prefix")"
-[ ! -e "$prefix" ] || mv "$prefix" "$prefix.unfinished.$$"
-bash "$dir/installer.sh" -b -p "$prefix"
-rm -rf "$prefix".unfinished.*
+if [ -e "$prefix" ]; then # no conda, and not ours: kept, under another name
+  old=$prefix.before-qwen-rig n=1
+  while [ -e "$old" ]; do n=$((n + 1)) old=$prefix.before-qwen-rig-$n; done
+  mv "$prefix" "$old"
+fi
+: > "$work/begun"
+bash "$work/installer.sh" -b -p "$prefix"
 "$prefix/bin/conda" --version
+rm "$work/begun"
 """, ctx.knobs.timeout_env)
 
 

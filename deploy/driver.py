@@ -60,9 +60,10 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     sudo = ctx.machine["sudo"] != "root"
     url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or source.url)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
-    wait = unlocked(ctx.knobs)
-    ok, armored = run(host, wait + _fetch(url + key.key, ctx.knobs.timeout_fetch),
-                      ctx.knobs.timeout_apt_lock + ctx.knobs.timeout_fetch + 60, sudo=sudo)
+    if not attend(host, Job("apt-lock", "Waiting for apt", unlocked(ctx.knobs), ctx.knobs.timeout_apt_lock + 60),
+                  sudo=sudo).ok:
+        return False
+    ok, armored = run(host, _fetch(url + key.key, ctx.knobs.timeout_fetch), ctx.knobs.timeout_fetch + 60, sudo=sudo)
     if not ok:
         return False
     try:

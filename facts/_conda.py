@@ -12,6 +12,7 @@ from . import _disk, _dist, _sh
 RECORDS = ("env", "flash_attn", "verify", "training")
 
 
+UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was at work there, and hasn't ended
 PLACE = "qwen-rig"  # our folder on a data disk: envs/, miniforge3/, caches
 
 
@@ -43,7 +44,7 @@ for p in {first} "${{CONDA_EXE%/bin/conda}}" \
     case $e in (*/envs/*) echo "${{e%/envs/*}}" ;; esac
   done <"$HOME/.conda/environments.txt")
 do
-  [ -n "$p" ] && [ -d "$p/conda-meta" -o -e "$p/bin/conda" ] || continue
+  [ -n "$p" ] && [ -d "$p/conda-meta" -o -e "$p/bin/conda" ] && [ ! -e "$p.{UNFINISHED}/begun" ] || continue
   r=$(cd -P "$p" && pwd)
   case $seen in *:"$r":*) ;; *) seen=$seen$r:; condas=$condas$p$nl ;; esac
 done

@@ -12,6 +12,8 @@ from ._fact import ProbeFact
 class CondaInstalls(ProbeFact[list[dict[str, Any]]]):
     """Every conda found in the usual places, on PATH, by CONDA_EXE or in ~/.conda/environments.txt. conda is not run.
 
+    One that our own installer was cut off in is none: the next run begins it anew (deploy/conda.py).
+
     `sound`: bin/conda, the Python it starts and conda's own record are there. `writable`: by the user who asks.
 
     **Example:**

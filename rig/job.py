@@ -27,7 +27,8 @@ _PLACE = ('if [ "$(id -u)" = 0 ]; then b=/var/lib/qwen-rig\n'
 class Job:
     """One long step. Two with the same `key` are the same job: same step, script and input.
 
-    `script` is POSIX sh (run under `set -eu`) and reads `stdin`; `seconds` is its time limit, kept on the host.
+    `script` is POSIX sh (run under `set -eu`) and reads `stdin`, which always ends in a newline where it isn't empty;
+    `seconds` is the time limit, kept on the host. ValueError where one holds a NUL: no shell carries that.
     `nice` is nice(1)'s; `oom` is added to the score by which the kernel chooses what to end when memory is out
     (proc(5), oom_score_adj, 0 to 1000).
     """
@@ -39,6 +40,10 @@ class Job:
     stdin: str = field(default="", repr=False)
     nice: int = 0
     oom: int = 0
+
+    def __post_init__(self) -> None:
+        if "\0" in self.script + self.stdin:
+            raise ValueError(f"job {self.step}: its script or input holds a NUL")
 
     @property
     def payload(self) -> str:
@@ -57,7 +62,8 @@ class Answer:
     """How a job stands. `state`: running · done (`code` tells how) · aborted (`why`: killed or reboot) · busy
     (another job of this step is at work) · gone (the host knows no such run) · error (`why`).
 
-    Times in seconds of the host's clock; `to`: lines of log so far; `log`: its path on the host.
+    Times in seconds of the host's clock, `now` of a job that is done when it ended; `limit`: how long it may take;
+    `to`: lines of log so far; `log`: its path on the host.
     """
 
     state: str
@@ -66,6 +72,7 @@ class Answer:
     started: int = 0
     now: int = 0
     to: int = 0
+    limit: int = 0
     code: int | None = None
     why: str = ""
     log: str = ""
@@ -82,16 +89,20 @@ def program() -> str:
     return (files("rig.host") / "job.sh").read_text()
 
 
-def start(job: Job, run: str, wait: int) -> tuple[str, str]:
+def start(job: Job, run: str, wait: int, since: int = 0) -> tuple[str, str]:
     """The command that starts the job or attaches to it, and that command's standard input.
 
-    `run` names this beginning: sent again after an answer was lost, it starts nothing a second time.
+    `run` names this beginning: sent again after an answer was lost, it starts nothing a second time. `since`: when, by
+    the host's clock, its state was read: such a job that has ended well after that is not done again. 0: it is.
     """
-    words = shlex.join([job.step, job.key, run, *map(str, (job.seconds, job.nice, job.oom, wait))])
+    words = shlex.join([job.step, job.key, run, *map(str, (job.seconds, job.nice, job.oom, wait, since))])
+    digest = hashlib.sha256(program().encode()).hexdigest()
     text = f"""{_PLACE}IFS= read -r program
-said=$(umask 077; {{ mkdir -p "$b" && printf %s "$program" | base64 -d >"$b/job.sh.$$" &&
-  mv -f "$b/job.sh.$$" "$b/job.sh"; }} 2>&1) ||
-  {{ echo "{MARK}state=error why=$(printf %s "$said" | tr -s ' \\n' __)"; exit 0; }}
+new=$b/job.sh.$$
+said=$(umask 077; {{ mkdir -p "$b" && printf %s "$program" | base64 -d >"$new" &&
+  {{ echo "{digest}  $new" | sha256sum -c >/dev/null 2>&1 || {{ echo "$new came incomplete"; false; }}; }} &&
+  mv -f "$new" "$b/job.sh"; }} 2>&1) ||
+  {{ rm -f "$new"; echo "{MARK}state=error why=$(printf %s "$said" | tr -s '\\n' ' ')"; exit 0; }}
 exec sh "$b/job.sh" start {words}
 """
     return text, base64.b64encode(program().encode()).decode() + "\n" + job.payload
@@ -107,14 +118,15 @@ exec sh "$b/job.sh" poll {words}
 
 def read(output: str) -> Answer | None:
     """What the host answered; None where that is no answer (a connection that broke, a shell that refused)."""
-    head, _, rest = output.partition("\n")
-    if not head.startswith(MARK):
+    first, _, rest = output.partition("\n")
+    if not first.startswith(MARK):
         return None
+    head, _, why = first.partition(" why=")
     said = dict(word.partition("=")[::2] for word in head[len(MARK):].split(" "))
-    numbers = {name: int(said.get(name) or 0) for name in ("started", "now", "to")}
+    numbers = {name: int(said.get(name) or 0) for name in ("started", "now", "to", "limit")}
     code = said.get("code", "")
     return Answer(said.get("state", "error"), said.get("run", ""), said.get("key", ""), **numbers,
-                  code=int(code) if code else None, why=said.get("why", "").replace("_", " "),
+                  code=int(code) if code else None, why=why.strip(),
                   log=said.get("log", ""), lines=tuple(rest.splitlines()))
 
 

@@ -1,13 +1,15 @@
 #!/bin/sh
 # A long step of qwen-rig, run on the host so that it outlives the connection that asked for it.
 #
-#   start STEP KEY RUN LIMIT NICE OOM WAIT   begin the job on standard input, or attach to the one at work; then as poll
-#   poll STEP RUN FROM WAIT                  wait up to WAIT seconds for the run's end; say how it stands, and the log
-#                                            after line FROM
+#   start STEP KEY RUN LIMIT NICE OOM WAIT SINCE   begin the job on standard input, or attach to the one at work, or to
+#                                                  one that ended well after SINCE (0: none); then as poll
+#   poll STEP RUN FROM WAIT                        wait up to WAIT seconds for the run's end; say how it stands, and
+#                                                  the log after line FROM
 #
 # Standard input of start: the script in base64 on one line, then what the script reads on its own standard input. KEY
 # is the sha256 of those bytes, RUN a name for this beginning of the job. The answer is one line, then log lines:
-#   @job state=running|done|aborted|busy|gone|error run= key= started= now= to= code= limit= why= log=
+#   @job state=running|done|aborted|busy|gone|error run= key= started= now= to= code= limit= log= why=(to the line's end)
+# Times are the host's, in seconds; `now` of a job that is done is when it ended.
 #
 # One folder a step, beside this file: `lock` is held while a job of that step runs (the kernel lets go of it when the
 # runner dies, however it dies), `state` says which, `log` what it printed. Scripts, their input and the environment
@@ -23,25 +25,32 @@ now() { date +%s; }
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 all() { cat; echo .; }                          # $(…) drops trailing newlines: keep them behind a dot
 digest() { sha256sum | cut -d' ' -f1; }
+lock() {                                        # SECONDS flock's-arguments: `flock -w`, which busybox's doesn't know
+  patience=$1; shift
+  if [ "$patience" = 0 ]; then flock -n "$@"; else timeout "$patience" flock "$@"; fi
+}
 journal() { echo "$(now) $*" >>"$jobs/journal"; } # one line per beginning and end, for people and tests
 
 die() {
-  echo "@job state=error why=$(printf %s "$*" | tr -s ' \n' __)"
+  echo "@job state=error why=$(printf %s "$*" | tr -s '\n' ' ')"
   exit 0
 }
 
 recall() { # what the step's state file says; all empty where there is none
-  run='' key='' boot='' started=0 limit=0 code=''
+  run='' key='' boot='' started=0 limit=0 code='' ended=0
   while IFS='=' read -r name value; do
     case $name in run) run=$value ;; key) key=$value ;; boot) boot=$value ;; started) started=$value ;;
-      limit) limit=$value ;; code) code=$value ;; esac
+      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; esac
   done 2>/dev/null <"$dir/state"
 }
 
-remember() { # [code]: whole or not at all
-  printf 'run=%s\nkey=%s\nboot=%s\nstarted=%s\nlimit=%s\n%s' "$run" "$key" "$boot" "$started" "$limit" \
-    "${1:+code=$1
-}" >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
+begun() { # a run is on record whole or not at all
+  printf 'run=%s\nkey=%s\nboot=%s\nstarted=%s\nlimit=%s\n' "$run" "$key" "$boot" "$started" "$limit" \
+    >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
+}
+
+over() { # CODE: in a line of its own, which has room left in the file's last block where a disk is full
+  printf 'ended=%s\ncode=%s\n' "$(now)" "$1" >>"$dir/state"
 }
 
 sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
@@ -58,13 +67,14 @@ sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
 }
 
 answer() { # STATE FROM
-  log=$dir/log to=0 why=''
+  log=$dir/log to=0 why='' now=$(now)
+  [ "$1" != 'done' ] || now=$ended
   [ ! -e "$log" ] || to=$(wc -l <"$log")
   if [ "$1" = aborted ]; then
     why=killed
     [ "$boot" = "$(boot_id)" ] || why=reboot
   fi
-  echo "@job state=$1 run=$run key=$key started=$started now=$(now) to=$to code=$code limit=$limit why=$why log=$log"
+  echo "@job state=$1 run=$run key=$key started=$started now=$now to=$to code=$code limit=$limit log=$log why=$why"
   from=$2
   [ $((to - from)) -le $LINES ] || from=$((to - LINES))
   # A progress bar is one line with carriage returns: its last picture counts. The reader takes UTF-8 only.
@@ -75,7 +85,7 @@ answer() { # STATE FROM
 
 poll() { # RUN FROM WAIT
   free=''
-  if flock -s -w "$3" "$dir/lock" true; then free=1; fi
+  if lock "$3" -s "$dir/lock" true; then free=1; fi
   recall
   if [ "$run" != "$1" ]; then answer gone "$2"; fi
   if [ -n "$code" ] && { [ "$code" = 0 ] || [ "$boot" = "$(boot_id)" ]; }; then answer 'done' "$2"; fi
@@ -84,7 +94,7 @@ poll() { # RUN FROM WAIT
 }
 
 launch() { # the runner, out of reach of this session's end
-  set -- "$self" supervise "$step" "$wanted_key" "$wanted_run" "$limit" "$nice" "$oom" "$pipe"
+  set -- "$self" supervise "$step" "$wanted_key" "$wanted_run" "$limit" "$nice" "$oom"
   if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password \
     --unit="qwen-rig-$step-$wanted_run" --property=OOMPolicy=continue /bin/sh "$@" </dev/null >/dev/null 2>&1 8>&-; then
     return
@@ -95,9 +105,10 @@ launch() { # the runner, out of reach of this session's end
 start() {
   payload=$(all) && payload=${payload%.}
   [ "$(printf %s "$payload" | digest)" = "$wanted_key" ] || die "the job's script came incomplete"
-  exec 8>>"$dir/start.lock" || die "can't write $dir/start.lock"
-  flock -w $((2 * HANDOVER)) 8 || die "another start of $step doesn't end: see $dir"
-  until flock -n "$dir/lock" true; do
+  said=$({ echo . >"$dir/room.$$" && rm "$dir/room.$$"; } 2>&1) || die "$said"
+  exec 8>>"$dir/start.lock"
+  lock $((2 * HANDOVER)) 8 || die "another start of $step doesn't end: see $dir"
+  until lock 0 -s "$dir/lock" true; do
     recall
     if [ -z "$code" ]; then
       exec 8>&-
@@ -107,10 +118,12 @@ start() {
     sleep 0.1 # it has ended and is about to let go
   done
   recall
+  if [ "$key" = "$wanted_key" ] && [ "$code" = 0 ] && [ "$since" -gt 0 ] && [ "$ended" -gt "$since" ]; then
+    answer 'done' 0 # by another controller, after ours had looked
+  fi
   if [ "$run" != "$wanted_run" ]; then # else this very start came through, and only its answer was lost
     [ -z "$run" ] || [ -n "$code" ] || [ "$boot" != "$(boot_id)" ] || sweep "$run"
-    pipe=$dir/pipe
-    rm -f "$pipe"
+    rm -f "$dir"/pipe.*
     said=$(mkfifo "$pipe" 2>&1) || die "$said"
     limit=$wanted_limit
     launch
@@ -125,11 +138,12 @@ start() {
 
 supervise() { # in a session or unit of its own
   exec 9>>"$dir/lock"
-  flock -w "$HANDOVER" 9 || exit 75
+  lock "$HANDOVER" 9 || exit 75
+  [ -p "$pipe" ] || exit 75 # given up meanwhile, or begun by another
   recall
   run=$wanted_run key=$wanted_key boot=$(boot_id) started=$(now) limit=$wanted_limit
   [ ! -e "$dir/log" ] || mv -f "$dir/log" "$dir/log.1"
-  : >"$dir/log" && remember || exit 73
+  : >"$dir/log" && begun || exit 73
   payload=$(timeout "$HANDOVER" cat "$pipe"; echo .) && payload=${payload%.}
   rm -f "$pipe"
   [ "$(printf %s "${payload#*
@@ -137,21 +151,24 @@ supervise() { # in a session or unit of its own
   journal start "$step" "$run" "$boot"
   stopped=''
   trap 'stopped=1' HUP INT TERM
-  # Only the runner holds the lock: a daemon that the job leaves behind must not.
-  printf %s "$payload" | QWEN_RIG_JOB=$run timeout -k "$KILL_AFTER" "$limit" nice -n "$nice" \
+  # Only the runner holds the lock: what the job leaves behind must not, nor what feeds a job that doesn't read.
+  { exec 9>&-; printf %s "$payload"; } | QWEN_RIG_JOB=$run timeout -k "$KILL_AFTER" "$limit" nice -n "$nice" \
     /bin/sh "$self" body "$oom" >>"$dir/log" 2>&1 9>&- &
   wait $!
-  ended=$?
+  code=$?
   if [ -n "$stopped" ]; then # a shutdown, or somebody's `systemctl stop`: no end of its own
     kill -TERM $! 2>/dev/null
     wait $!
     sweep "$run"
     exit 1
   fi
-  case $ended in 124 | 137) sweep "$run" ;; esac
+  case $code in # what timeout had to kill is 137; busybox's says how what it ended has ended
+    137 | 143) [ $(($(now) - started)) -lt "$limit" ] || code=124 ;;
+  esac
+  case $code in 124 | 137) sweep "$run" ;; esac
   [ -z "$(tail -c 1 "$dir/log")" ] || echo >>"$dir/log"
-  remember "$ended"
-  journal end "$step" "$run" "$ended"
+  over "$code"
+  journal end "$step" "$run" "$code"
 }
 
 body() { # OOM: environment, script and input come by the pipe
@@ -165,12 +182,12 @@ body() { # OOM: environment, script and input come by the pipe
 }
 
 case $verb in
-  start) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wait=$8 ;;
-  supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 pipe=$8 ;;
+  start) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wait=$8 since=$9 ;;
+  supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 ;;
   poll) step=$2 ;;
   body) body "$2"; exit ;;
 esac
-dir=$jobs/$step
+dir=$jobs/$step pipe=$jobs/$step/pipe.${wanted_run:-}
 said=$(mkdir -p "$dir" 2>&1) || die "$said"
 case $verb in
   start) start ;;

@@ -149,6 +149,12 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     assert (second["complete"], second["records"]["env"]) == (False, None)
     assert list(state["problems"]) == ["generations"] and "training.json" in state["problems"]["generations"]
 
+    mark = prefix.with_name(f"{prefix.name}.unfinished-qwen-rig") / "begun"  # our installer was cut off there
+    mark.parent.mkdir()
+    mark.touch()
+    assert str(prefix) not in [row["prefix"] for row in
+                               CondaInstalls().process(_run(CondaInstalls().command(str(prefix)), shell, **env))]
+    mark.unlink()
     (prefix / "bin" / "python").unlink()  # the prefix was moved, or half removed
     assert CondaInstalls().process(_run(CondaInstalls().command(str(prefix)), shell, **env))[0]["sound"] is False
     assert EnvPackages().process(_run(EnvPackages().command("/nowhere"), shell)) is None

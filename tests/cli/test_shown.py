@@ -1,0 +1,26 @@
+"""What ran, in words: on a failure's card, in its log and with -v."""
+
+from __future__ import annotations
+
+from pyinfra.api import FunctionCommand, MaskString, StringCommand
+
+from deploy._job import JobCommand
+from deploy._shown import shown
+from deploy.driver import _trust
+from rig.job import Job
+
+
+def test_a_function_says_what_it_does_and_shows_nothing_that_it_was_given() -> None:
+    command = FunctionCommand(_trust, ({"state": "x" * 5000}, "step"), {"password": "secret"})
+    assert shown(command).startswith("(from here) Fetch the key, compare its fingerprint")
+    assert len(shown(command)) < 200 and "secret" not in shown(command)
+
+
+def test_a_job_is_its_script_or_its_name() -> None:
+    command = JobCommand(Job("env", "Env", "pip install six", 60, "input"))
+    assert shown(command).endswith("pip install six")
+    assert shown(command, whole=False) == f"job env (key {command.job.key[:12]}) on the host"
+
+
+def test_a_shell_command_with_its_secrets_masked() -> None:
+    assert shown(StringCommand("login", MaskString("secret"))) == "login *MASKED*"

@@ -1,0 +1,68 @@
+"""What a host says of its jobs, read; and what a person is told of their progress."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from rig import job as jobs
+from rig.job import Answer, Job, Progress, read, span
+
+
+def test_two_jobs_are_the_same_by_step_script_and_input_alone() -> None:
+    one = Job("env", "Env", "true", 60)
+    assert one.key == Job("env", "another title", "true", 90, nice=10).key
+    assert len({one.key, Job("env", "Env", "false", 60).key, Job("env", "Env", "true", 60, "input").key}) == 3
+    script, _, rest = Job("env", "Env", "cat", 60, "a\nb").payload.partition("\n")
+    assert base64.b64decode(script) == b"set -eu\ncat" and rest == "a\nb\n"
+    assert Job("env", "Env", "cat", 60, "a\nb").key == hashlib.sha256(f"{script}\na\nb\n".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("more", [{"script": "a\0b"}, {"script": "cat", "stdin": "\0"}])
+def test_what_no_shell_can_carry_is_refused(more: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"job env: .* NUL"):
+        Job("env", "Env", seconds=1, **more)
+
+
+def test_an_answer_and_its_log() -> None:
+    made = read("@job state=done run=ab12 key=c0 started=100 now=160 to=2 code=3 limit=90 log=/var/lib/x why=\n"
+                "one\ntwo\n")
+    assert made == Answer("done", "ab12", "c0", 100, 160, 2, 90, 3, "", "/var/lib/x", ("one", "two"))
+    assert made.elapsed == 60
+
+
+def test_the_reason_is_the_rest_of_the_line_as_it_was() -> None:
+    made = read("@job state=error why=mkdir: cannot create '/root/a b=c_d': No space left on device \n")
+    assert made and (made.state, made.why) == ("error", "mkdir: cannot create '/root/a b=c_d': No space left on device")
+
+
+@pytest.mark.parametrize("output", ["", "sh: 1: base64: not found\n", "Welcome!\n@job state=done why=\n"])
+def test_what_is_no_answer(output: str) -> None:
+    assert read(output) is None
+
+
+def _running(elapsed: int, *lines: str) -> Answer:
+    return Answer("running", "r", started=1000, now=1000 + elapsed, lines=lines)
+
+
+def test_progress_says_what_has_moved_and_a_sign_of_life() -> None:
+    shown = Progress()
+    assert shown.feed(_running(5, "Reading lists")) is None, "no news worth a line yet"
+    assert shown.feed(_running(60)) == "1 min · Reading lists"
+    assert shown.feed(_running(720, "nvcc …", "@progress 31 73 kernels")) == "31/73 kernels · 12 min · ~16 left"
+    assert shown.feed(_running(730, "@progress 31 73 kernels")) is None, "nothing has moved"
+    assert shown.feed(_running(800)) == "31/73 kernels · 13 min · ~18 left"
+    assert shown.feed(_running(801, "@progress 73 73 kernels")) == "73/73 kernels · 13 min"
+    assert shown.feed(_running(802, "@progress 1 2")) == "1/2 · 13 min · ~13 left"
+
+
+def test_marks_of_progress_are_no_part_of_the_log() -> None:
+    assert jobs.plain(["a", "@progress 1 2 files", "@progress is a word", "b"]) == ["a", "@progress is a word", "b"]
+
+
+@pytest.mark.parametrize("seconds, said", [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "1 h 00 min"),
+                                           (3540, "59 min"), (7500, "2 h 05 min")])
+def test_spans(seconds: int, said: str) -> None:
+    assert span(seconds) == said

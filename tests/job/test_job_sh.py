@@ -1,0 +1,293 @@
+"""rig/host/job.sh, run here by every shell that is here: by the very commands that go over SSH, past SSH."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rig import job as jobs
+from rig.job import Answer, Job, read
+
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+PROGRAM = jobs.program()
+OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+class Place:
+    """A folder with jobs, as a host has one. The controller's commands, but for where root's and users' folders are."""
+
+    def __init__(self, folder: Path, path: str) -> None:
+        self.folder, self.jobs = folder / "rig", folder / "rig" / "jobs"
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.env = {"PATH": path, "HOME": str(self.home), "TOKEN": "hf_secret", "ODD": "it's \"two\"\nlines $HOME"}
+
+    def _sh(self, command: str, stdin: str | None = None) -> Answer:
+        text = command.replace(jobs._PLACE, f"b={self.folder}\n")
+        assert text != command
+        done = subprocess.run(["sh", "-c", f"set -eu\n{text}"], input=stdin, text=True, capture_output=True,
+                              env=self.env, timeout=120, umask=0o027)
+        answer = read(done.stdout)
+        assert answer is not None, (done.stdout, done.stderr)
+        return answer
+
+    def start(self, job: Job, run: str, wait: int = 0, since: int = 0) -> Answer:
+        command, stdin = jobs.start(job, run, wait, since)
+        return self._sh(command, stdin)
+
+    def poll(self, job: Job, run: str, seen: int = 0, wait: int = 60) -> Answer:
+        return self._sh(jobs.poll(job, run, seen, wait))
+
+    def journal(self) -> list[list[str]]:
+        """(start or end, step, run, boot id or exit code) of each beginning and end."""
+        path = self.jobs / "journal"
+        return [line.split()[1:] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def began(self) -> list[str]:
+        return [row[2] for row in self.journal() if row[0] == "start"]
+
+    def state(self, step: str) -> Path:
+        return self.jobs / step / "state"
+
+    def runner(self) -> int:
+        """The runner's pid: the leader of the session that `setsid` made."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == int(entry.name):
+                words = _cmdline(entry)
+                if f"{self.folder}/job.sh supervise" in words and "sh -c" not in words:
+                    return int(entry.name)
+        raise AssertionError("no runner")
+
+    def alive(self, run: str) -> list[str]:
+        """The command lines of what bears the mark of a run."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                marked = f"QWEN_RIG_JOB={run}\0".encode() in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if marked and _cmdline(entry):  # a zombie has none
+                found.append(_cmdline(entry))
+        return found
+
+
+def _cmdline(entry: Path) -> str:
+    try:
+        return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.fixture(params=SHELLS)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Without systemd-run: as root on a machine with systemd, jobs would be units; tests/e2e has such a host."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    if request.param == "busybox":  # its own tools too, as far as it has them: Debian's has no flock and no nice
+        subprocess.run([shutil.which("busybox") or "", "--install", "-s", str(tools)], check=True)
+    else:
+        (tools / "sh").symlink_to(shutil.which(request.param) or "")
+    (tools / "systemd-run").symlink_to("/bin/false")
+    path = f"{tools}:{os.environ['PATH']}"
+    monkeypatch.setattr(jobs, "program", lambda: PROGRAM.replace("/bin/sh", f"{tools}/sh"))
+    made = Place(tmp_path, path)
+    yield made
+    for run in set(made.began()):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and f"QWEN_RIG_JOB={run}\0" in _environ(entry):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _environ(entry: Path) -> str:
+    try:
+        return (entry / "environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def waits(step: str = "long", stdin: str = "") -> Job:
+    """A job that says that it is there and waits for a file in its home, at most half a minute."""
+    return Job(step, step, 'echo there; i=0; while [ ! -e "$HOME/go" ] && [ $i -lt 300 ]; do i=$((i + 1)); sleep 0.1; '
+                           "done; echo gone", 60, stdin)
+
+
+def test_a_job_gets_script_input_and_environment_whole(place: Place) -> None:
+    text = "line with 'quotes', \"more\", $dollars, back\\slashes, ünïcode\n" * 5000
+    job = Job("env", "Env", 'cat >input; printf %s "$ODD" >odd; umask >mask; echo "it\'s «done» \\$x"', 60, text)
+    end = place.start(job, "r1", wait=60)
+    assert (end.state, end.code, end.run, end.key) == ("done", 0, "r1", job.key), end
+    assert end.lines == ("it's «done» $x",) or end.lines == ("it's done $x",), "without iconv: ASCII"
+    assert (place.home / "input").read_text() == text
+    assert (place.home / "odd").read_text() == place.env["ODD"]
+    assert (place.home / "mask").read_text().strip().endswith("27"), "the umask of who asked"
+    assert place.journal() == [["start", "env", "r1", place.journal()[0][3]], ["end", "env", "r1", "0"]]
+
+
+def test_a_failure_is_an_end_with_its_code_and_last_words(place: Place) -> None:
+    end = place.start(Job("env", "Env", "echo 'no room' >&2\nfalse\necho never", 60), "r1", wait=60)
+    assert (end.state, end.code, end.lines) == ("done", 1, ("no room",))
+    assert place.poll(Job("env", "Env", "", 1), "r1").code == 1, "as often as it is asked"
+
+
+def test_one_job_however_many_start_it(place: Place) -> None:
+    job, answers = waits(), []
+    threads = [threading.Thread(target=lambda n=n: answers.append(place.start(job, f"r{n}"))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.state for answer in answers} == {"running"}
+    assert len({answer.run for answer in answers}) == 1, "all attached to one"
+    run = answers[0].run
+    (place.home / "go").touch()
+    assert {place.poll(job, run).state for _ in range(3)} == {"done"}
+    assert place.began() == [run]
+
+
+def test_a_start_whose_answer_was_lost_is_sent_again_and_starts_nothing(place: Place) -> None:
+    job = waits()
+    assert place.start(job, "r1").state == "running"
+    assert place.start(job, "r1").state == "running"
+    (place.home / "go").touch()
+    assert place.poll(job, "r1").state == "done"
+    again = place.start(job, "r1", wait=60)
+    assert (again.state, again.code, place.began()) == ("done", 0, ["r1"])
+
+
+def test_the_same_job_done_since_is_not_done_again(place: Place) -> None:
+    job, before = Job("env", "Env", "true", 60), int(time.time()) - 1
+    assert place.start(job, "r1", 60).state == "done"
+    assert place.start(job, "r2", 60, since=before).run == "r1", "done by another after we had looked"
+    assert place.start(job, "r3", 60, since=int(time.time()) + 1).run == "r3", "done before we looked: it was in vain"
+    assert place.start(Job("env", "Env", "false", 60), "r4", 60, since=before).code == 1, "another job"
+    assert place.start(Job("env", "Env", "false", 60), "r5", 60, since=before).run == "r5", "it had failed"
+    assert place.began() == ["r1", "r3", "r4", "r5"]
+
+
+def test_another_job_of_the_step_is_not_disturbed(place: Place) -> None:
+    assert place.start(waits(), "r1").state == "running"
+    other = place.start(Job("long", "Long", "true", 60), "r2")
+    assert (other.state, other.run, place.began()) == ("busy", "r1", ["r1"])
+    assert place.start(Job("else", "Else", "true", 60), "r3", wait=60).state == "done", "steps are apart"
+    (place.home / "go").touch()
+    assert place.poll(waits(), "r1").state == "done"
+    assert place.start(Job("long", "Long", "true", 60), "r2", wait=60).code == 0
+
+
+def test_out_of_time_ends_all_of_it(place: Place) -> None:
+    job = Job("long", "Long", "setsid sh -c 'sleep 77; :' & sleep 77; echo never", 1)
+    end = place.start(job, "r1", wait=60)
+    assert (end.state, end.code, end.lines, end.limit) == ("done", 124, (), 1)
+    assert place.alive("r1") == [], "also what had left the process group"
+
+
+def test_a_killed_runner_is_an_abort_and_the_next_start_clears_up(place: Place) -> None:
+    job = waits(stdin="never read\n" * 20000)
+    place.start(job, "r1")
+    until(lambda: place.poll(job, "r1", wait=0).lines)
+    os.kill(place.runner(), signal.SIGKILL)
+    gone = place.poll(job, "r1")
+    assert (gone.state, gone.why) == ("aborted", "killed")
+    assert place.alive("r1"), "its work goes on without it: that must end first"
+    (place.home / "go").touch()
+    end = place.start(job, "r2", wait=60)
+    assert (end.state, end.code, end.lines) == ("done", 0, ("there", "gone"))
+    assert place.alive("r1") == [] and place.began() == ["r1", "r2"]
+
+
+def test_a_shutdown_is_no_end_of_its_own(place: Place) -> None:
+    job = waits()
+    place.start(job, "r1")
+    until(lambda: place.poll(job, "r1", wait=0).lines)
+    os.kill(place.runner(), signal.SIGTERM)
+    assert place.poll(job, "r1").state == "aborted"
+    assert place.alive("r1") == [] and place.journal()[-1][0] == "start"
+    state = place.state("long")
+    state.write_text("".join(f"boot={OTHER_BOOT}\n" if line.startswith("boot=") else f"{line}\n"
+                             for line in state.read_text().splitlines()))
+    gone = place.poll(job, "r1")
+    assert (gone.state, gone.why) == ("aborted", "reboot")
+    with state.open("a") as file:  # a shutdown's signals may end a job before its runner
+        file.write("ended=1\ncode=143\n")
+    assert place.poll(job, "r1").state == "aborted"
+    state.write_text(state.read_text().replace("code=143", "code=0"))
+    assert place.poll(job, "r1").state == "done", "what was done before the reboot is done"
+
+
+def test_the_log_is_told_by_pages(place: Place) -> None:
+    script = ("printf 'a\\377b\\n'; printf '1%%\\r50%%\\r100%%\\r\\n'; i=0; while [ $i -lt 500 ]; "
+              "do i=$((i + 1)); echo $i; done; printf 'no newline'")
+    job = Job("log", "Log", script, 60)
+    end = place.start(job, "r1", wait=60)
+    assert end.to == 503 and end.lines[-2:] == ("500", "no newline") and len(end.lines) == 400, "the last, at most"
+    assert place.poll(job, "r1", seen=501).lines == ("500", "no newline")[-2:]
+    assert place.poll(job, "r1", seen=503).lines == ()
+    (place.jobs / "log" / "log").write_bytes(b"a\377b\n1%\r50%\r100%\r\n")
+    assert place.poll(job, "r1").lines == ("ab", "100%"), "UTF-8 only, and a progress bar's last picture"
+    place.start(Job("log", "Log", "echo new", 60), "r2", wait=60)
+    assert (place.jobs / "log" / "log.1").exists(), "one older log is kept"
+
+
+def test_half_a_script_never_runs(place: Place) -> None:
+    job = Job("env", "Env", "touch ran", 60, "input")
+    command, stdin = jobs.start(job, "r1", 60)
+    for cut in (stdin[:-3], stdin[: stdin.index("\n") + 9]):
+        answer = place._sh(command, cut)
+        assert (answer.state, answer.why) == ("error", "the job's script came incomplete")
+    before = (place.folder / "job.sh").read_bytes()
+    text = command.replace(jobs._PLACE, f"b={place.folder}\n")
+    half = subprocess.run(["sh", "-c", f"set -eu\n{text}"], input=stdin[:400], text=True, env=place.env)
+    assert half.returncode != 0 and (place.folder / "job.sh").read_bytes() == before, "nor is half a program installed"
+    assert not (place.home / "ran").exists() and not place.began()
+
+
+def test_a_run_that_nobody_knows_and_a_host_without_jobs(place: Place) -> None:
+    assert place.poll(waits(), "r0").state == "gone"
+    place.start(Job("long", "Long", "true", 60), "r1", wait=60)
+    assert place.poll(waits(), "r0").state == "gone"
+
+
+def test_nothing_secret_is_written(place: Place) -> None:
+    job = Job("env", "Env", 'read -r x; : "pw-in-script"; touch "$HOME/read"; '
+                            'until [ -e "$HOME/go" ]; do sleep 0.1; done', 60, "pw-in-input\n" * 9000)
+    place.start(job, "r1")
+    until((place.home / "read").exists)
+    secrets = [b"hf_secret", b"pw-in-script", b"pw-in-input"]
+    secrets += [base64.b64encode(b"x" * n + s)[4:-4] for s in secrets for n in range(3)]
+    for path in filter(Path.is_file, place.folder.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, "others can't read it"
+        assert not [s for s in secrets if s in path.read_bytes()], path
+    for entry in Path("/proc").iterdir():  # command lines are for all to see
+        assert not [s for s in secrets if s.decode() in _cmdline(entry)]
+    (place.home / "go").touch()
+    assert place.poll(job, "r1").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk that is full takes a mount, and root")
+def test_a_full_disk_is_told_and_costs_no_end(place: Place) -> None:
+    place.folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "small", str(place.folder)], check=True)
+    try:
+        fills = Job("env", "Env", f"cat /dev/zero >{place.folder}/fill", 60)
+        end = place.start(fills, "r1", wait=60)
+        assert end.state == "done" and end.code not in (0, None), end
+        refused = place.start(Job("env", "Env", "true", 60), "r2", wait=60)
+        assert refused.state == "error" and "No space left" in refused.why and place.began() == ["r1"]
+    finally:
+        subprocess.run(["umount", "-l", str(place.folder)], check=True)
