@@ -43,7 +43,7 @@ states: dict[str, dict[str, Any]] = {}  # what each plan was made from (rig/plan
 cards: dict[str, Card] = {}
 applied: dict[str, list[Step]] = defaultdict(list)
 caveats: dict[str, list[str]] = defaultdict(list)
-outcomes: dict[str, str] = {}  # what a run came to that is none of steps: a certificate
+outcomes: dict[str, tuple[str, str]] = {}  # what a run came to that is none of steps: a word, and what
 commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)  # component, title, lines: with -v
 _times: list[tuple[str, float]] = []  # what steps took, for the ledger
 _below: list[str] = []  # hosts whose cards wait for the plans to be shown
@@ -243,7 +243,7 @@ def end() -> None:
         if name in cards:
             rows.append((name, "✗ failed", cards[name].what))
         elif name in outcomes:
-            rows.append((name, "✓ certified", outcomes[name]))
+            rows.append((name, *outcomes[name]))
         elif state.is_executing:
             words = ", ".join(render.past(s) for s in done) or "nothing to do"
             rows.append((name, "✓ changed" if done else "✓ no change", words))

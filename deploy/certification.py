@@ -96,8 +96,8 @@ def _judge(state: State, host: Host) -> bool:
     for each in taken:
         each.tell(_report.console)
     failed = [text for each in taken for text in each.failed]
-    _report.outcomes[host.name] = "; ".join(f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})"
-                                            for each in taken)
+    _report.outcomes[host.name] = ("✓ certified", "; ".join(
+        f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})" for each in taken))
     if failed:
         _report.fail(host.name, f"certificate failed: {'; '.join(failed)}",
                      f"python -m rig certificate show {host.name}", said=failed, alone=True, status=exits.VERIFICATION)

@@ -29,6 +29,11 @@ flash_attn_leader_failed = "next"  # one host builds for its like; where it fail
 verify = "auto"  # auto: when what was verified has changed · always · never
 verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
 
+# -- One training over several hosts (deploy/launch.py) ------------------------------------------------
+launch_address = None  # an address of the host's own by which the others reach it; None: the inventory's, else one in
+#                        a network that all share
+launch_port = 29500  # where they meet, at the first host; NCCL then takes more ports, as it likes
+
 # -- Where things come from (None: the default of rig/data/sources.yml, or of the tool itself) ---------
 source_pip_index = None  # PEP 503 index for torch and everything else
 source_torch_index = None  # None: torch from source_pip_index too · pytorch: PyTorch's own index · the URL of one
@@ -54,6 +59,7 @@ timeout_apt = 1800  # the driver and its kernel modules
 timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
 timeout_verify = 900
+timeout_launch = 150  # for the all-reduce; no end after that is a finding
 timeout_reboot = 600
 timeout_reconnect = 600  # for a connection that broke under a long step; the step itself goes on
 

@@ -48,6 +48,8 @@ class Knobs:
     flash_attn_leader_failed: str
     verify: str
     verify_gpu: bool
+    launch_address: str | None
+    launch_port: int
     source_pip_index: str | None
     source_torch_index: str | None
     accept_unlocked_torch: bool
@@ -69,6 +71,7 @@ class Knobs:
     timeout_apt_lock: int
     timeout_env: int
     timeout_verify: int
+    timeout_launch: int
     timeout_reboot: int
     timeout_reconnect: int
 

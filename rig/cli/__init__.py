@@ -27,6 +27,7 @@ VERBS = (
     "certificate",
     "doctor",
     "fits",
+    "launch",
     "host-keys",
     "bundle",
 )

@@ -1,0 +1,143 @@
+"""deploy/launch.py over real SSH: two hosts prepared for one training. Their stack is the stand-in, so that the
+all-reduce is `not run` here; tests/training/test_launch_check.py and the last test here (real) show it at work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import Lab
+
+pytestmark = pytest.mark.testbed
+ENV = "/root/miniforge3/envs/qwen-train"
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Two hosts with the stand-in stack's env, and one without an env."""
+    from testbed import HostSpec
+
+    driver = "580.95.05:open"
+    specs = [HostSpec("one-01", driver=driver), HostSpec("one-02", driver=driver), HostSpec("bare-01", driver=driver)]
+    made = Lab(bed, bed.up(specs), tmp_path_factory.mktemp("launch"), cuda_toolkit="never", flash_attn="off",
+               verify="never")
+    ready = made.deploy("-y", "--exclude", "bare-01")
+    assert ready.code == 0, ready.stderr
+    made.data["defaults"]["verify"] = "auto"
+    made.write()
+    yield made
+    bed.down()
+
+
+def _files(lab: Lab, name: str) -> str:
+    return lab.on(name, f"cd {ENV}/.rig && ls -l --time-style=full-iso && sha256sum launch.* torchrun.sh")
+
+
+def test_two_hosts_get_their_files_once(lab: Lab) -> None:
+    pair = ("--limit", "one-01", "--limit", "one-02")
+    dry = lab.pyinfra("--dry", "deploy/launch.py", *pair)
+    assert dry.code == 0 and "Traceback" not in dry.stderr, dry.stderr
+    assert "launch.sh" not in lab.on("one-01", f"ls {ENV}/.rig")
+    first = lab.pyinfra("-y", "deploy/launch.py", *pair)
+    assert first.code == 0, first.stderr
+    assert "all-reduce not run: torch is not installed" in first.stderr  # said, and never a pass
+    assert "✓ ready" in first.stderr and "wrote launch.yaml" in first.stderr, first.stderr
+    master = lab.hosts["one-01"].address
+    for rank, name in enumerate(("one-01", "one-02")):
+        config = yaml.safe_load(lab.on(name, f"cat {ENV}/.rig/launch.yaml"))
+        assert (config["machine_rank"], config["num_machines"], config["num_processes"]) == (rank, 2, 2)
+        assert (config["main_process_ip"], config["main_process_port"]) == (master, 29500)
+        assert lab.on(name, f". {ENV}/.rig/launch.env; echo $NCCL_SOCKET_IFNAME $GLOO_SOCKET_IFNAME") == "eth0 eth0\n"
+        assert f"--node-rank {rank}" in lab.on(name, f"cat {ENV}/.rig/torchrun.sh")
+        lab.on(name, f"sh -n {ENV}/.rig/launch.sh && sh -n {ENV}/.rig/torchrun.sh")
+    before = [_files(lab, name) for name in ("one-01", "one-02")]
+    second = lab.pyinfra("-y", "deploy/launch.py", *pair)
+    assert second.code == 0 and second.results["Grand total"]["success"] == 0, second.stderr
+    assert "✓ no change" in second.stderr and before == [_files(lab, name) for name in ("one-01", "one-02")]
+    lab.on("one-02", f"rm {ENV}/.rig/launch.yaml")
+    mended = lab.pyinfra("-y", "deploy/launch.py", *pair)
+    assert mended.code == 0 and mended.results["Grand total"]["success"] == 1, mended.stderr
+
+
+@pytest.mark.parametrize(("limit", "said"), [
+    (("one-01",), "a launch takes two hosts or more, and this is one-01"),
+    (("one-01", "bare-01"), "no env on bare-01 · run deploy/5090.py on it first"),
+])
+def test_hosts_that_cannot_train_together_are_left_untouched_and_told_in_one_line(
+        lab: Lab, limit: tuple[str, ...], said: str) -> None:
+    before = _files(lab, "one-01")
+    done = lab.rig("launch", *limit)
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert done.code == 1 and "Traceback" not in done.stderr
+    assert all(part in words for part in said.split(" · ")), done.stderr
+    assert _files(lab, "one-01") == before
+    assert "launch.sh" not in lab.on(limit[-1], f"ls {ENV}/.rig 2>/dev/null || true") or limit[-1] == "one-01"
+
+
+def test_no_launch_without_a_host_that_is_down(lab: Lab) -> None:
+    lab.bed.cable("one-02", up=False)
+    try:
+        done = lab.rig("launch", "one-01", "one-02")
+    finally:
+        lab.bed.cable("one-02", up=True)
+    assert done.code == 1 and "no launch without one-02" in " ".join(done.stderr.split()), done.stderr
+
+
+def test_an_address_that_is_not_the_hosts_own(lab: Lab, tmp_path: Path) -> None:
+    done = lab.rig("launch", "one-01", "one-02", "--data", "launch_address=192.0.2.7")
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert done.code == 1 and "192.0.2.7 is no address of one-01's own, which are: " in words, done.stderr
+
+
+def _give_torch(lab: Lab, name: str, python: str) -> None:
+    """A plain venv in the env's place, with the site-packages of a Python of this machine that has a torch for CPUs.
+
+    It is of the host's own Python: that torch is published for the Python that this machine has, not for the env's.
+    """
+    from testbed import host
+
+    ask = "import sys, sysconfig; print(sysconfig.get_path('purelib'), '%d.%d' % sys.version_info[:2])"
+    site, minor = subprocess.run([python, "-c", ask], check=True, text=True, capture_output=True).stdout.split()
+    lab.on(name, "(apt-get -q update && apt-get -qy install --no-install-recommends python3-venv) 2>&1")
+    if f"Python {minor}." not in (has := lab.on(name, "python3 --version")):
+        pytest.skip(f"{python} is Python {minor}, the hosts have {has.strip()}")
+    unpack = host.enter(lab.bed._host_folder(name), ["sh", "-c", "mkdir -p /opt/site && tar -x -C /opt/site"])
+    with subprocess.Popen(["tar", "-C", site, "-c", "."], stdout=subprocess.PIPE) as packed:
+        subprocess.run(unpack, stdin=packed.stdout, check=True)
+    lab.on(name, f"rm {ENV}; python3 -m venv --without-pip {ENV}; mkdir {ENV}/.rig; "
+                 f"echo /opt/site >{ENV}/lib/python{minor}/site-packages/of-the-test.pth")
+
+
+@pytest.mark.real
+def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> None:
+    """gloo on the CPUs: it shows the way from `rig launch` to the sum and back, and not NCCL."""
+    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with torch")
+    pair = ("one-01", "one-02")
+    for name in pair:
+        _give_torch(lab, name, python)
+    first = lab.rig("launch", *pair)
+    words = " ".join(first.stderr.split())
+    assert first.code == 0, first.stderr
+    assert "all-reduce of 2 ranks over gloo (torch " in words and "the network, not the cards" in words, first.stderr
+    again = lab.rig("launch", *pair)
+    assert again.code == 0 and "all-reduce of" not in again.stderr, again.stderr
+    # Somebody else sits on the port: the first host can't listen, and the second speaks to who never answers.
+    listen = "import socket, time; s = socket.create_server(('', 29500)); print(1, flush=True); time.sleep(300)"
+    taken = subprocess.Popen([*lab.bed.ssh_argv("one-01"), f'timeout 300 python3 -c "{listen}"'],
+                             stdout=subprocess.PIPE, text=True)
+    try:
+        assert taken.stdout is not None and taken.stdout.readline() == "1\n"
+        stuck = lab.rig("launch", *pair, "--data", "verify=always", "--data", "timeout_launch=25")
+    finally:
+        taken.terminate()
+    words = " ".join(stuck.stderr.replace("│", " ").split())
+    assert stuck.code == 4 and "Traceback" not in stuck.stderr, stuck.stderr
+    assert "all-reduce failed: one-01, meeting at" in words and "29500" in words, stuck.stderr
+    assert "one-02, meeting at" in words, stuck.stderr
