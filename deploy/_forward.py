@@ -6,6 +6,8 @@ import hashlib
 import http.server
 import threading
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import paramiko
@@ -14,6 +16,7 @@ from pyinfra.api.host import Host
 from rig.errors import RigError
 from rig.network import bundle as bundles
 from rig.network import serve
+from rig.network.archive import Archive
 
 FIRST, PORTS, TRIES = 20000, 12000, 8  # below the ports that Linux hands out by itself (32768, ip_local_port_range)
 AGAIN_S = 30  # a host's sshd may hold a port for a connection that it doesn't know to be dead yet
@@ -58,6 +61,12 @@ def again(host: Host) -> None:
             time.sleep(1)
 
 
+@cache
+def archive(folder: Path) -> Archive:
+    """The apt archives that are handed on beside the bundle of a folder, one for all of its hosts."""
+    return Archive(folder)
+
+
 def _transport(host: Host) -> paramiko.Transport | None:
     """The host's SSH connection; None where it is this machine, or a connection of another kind."""
     client = getattr(host.connector, "client", None)
@@ -70,7 +79,7 @@ def _alive(transport: paramiko.Transport | None) -> bool:
 
 def _forward(transport: paramiko.Transport | None, bundle: bundles.Bundle, name: str) -> int:
     if transport is None:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve.handler(bundle))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve.handler(bundle, archive(bundle.folder)))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.server_address[1]
@@ -91,6 +100,6 @@ def _ask(transport: paramiko.Transport, port: int, bundle: bundles.Bundle) -> in
 
     def accept(channel: paramiko.Channel, origin: Any, server: Any) -> None:
         # Called by the connection's own thread, which must not be kept.
-        threading.Thread(target=serve.answer, args=(bundle, channel), daemon=True).start()
+        threading.Thread(target=serve.answer, args=(bundle, archive(bundle.folder), channel), daemon=True).start()
 
     return int(transport.request_port_forward("127.0.0.1", port, accept))

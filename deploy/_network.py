@@ -14,21 +14,24 @@ from pyinfra.context import ctx_state
 
 from rig.errors import RigError
 from rig.lock import Requirement
+from rig.managed import repository_folder, repository_url
 from rig.network import bundle as bundles
 from rig.network import preflight
+from rig.network.archive import Forbidden
 from rig.network.limits import load_limits
 from rig.network.route import Route, Source, candidates, from_bundle, unmeasured
 from rig.network.web import Unreachable, bare, get, private_to_host
 from rig.plan import Context, Plan, Refusal
 from rig.sources import load_sources
 
-from . import _forward, _session
+from . import _apt, _forward, _session
 
 _asking = Lock()  # hosts are prepared side by side: the first asks, the others find its answer
 _looks: dict[tuple[str, str, str], preflight.Look] = {}
 _routes: dict[str, Route] = {}
 _heads: dict[str, int | None] = {}
 NAMED = 4  # missing files that a card names
+APT = ("repository", "driver", "compilers", "toolkit")  # the steps that apt fetches for
 
 
 def checked(host: Host, plan: Plan) -> Plan:
@@ -37,7 +40,7 @@ def checked(host: Host, plan: Plan) -> Plan:
         return plan
     ctx = _session.context(host)
     refused, said = _packages(ctx, plan)
-    refused += _miniforge(ctx, plan)
+    refused += _miniforge(ctx, plan) + _keyring(ctx, plan)
     return replace(plan, refusals=plan.refusals + tuple(refused), caveats=plan.caveats + tuple(said))
 
 
@@ -68,6 +71,51 @@ def _bundle_address(ctx: Context) -> str:
         return _forward.address(ctx_state.get().inventory.get_host(ctx.host), ctx.knobs.bundle or "")
     except RigError:  # refused when it was first asked for: told then, and no step comes this far
         return "http://127.0.0.1:9"
+
+
+def through(ctx: Context) -> str:
+    """Lines for the head of a script of apt's: its archives through the SSH connection, where a bundle is used."""
+    return _apt.through(_bundle_address(ctx)) + proxies(ctx) if ctx.knobs.bundle else ""
+
+
+def apt_needed(plan: Plan) -> bool:
+    """Whether this plan has apt fetch something."""
+    return any(step.component in APT and step.action.changes for step in plan.steps)
+
+
+def hand_on(host: Host, ctx: Context, plan: Plan, said: str) -> None:
+    """Let the host have its archives (`said`: what deploy/_apt.py's sources() printed there) and NVIDIA's, each tried
+    once. Raises RigError where one can't be had from here either."""
+    archive = _forward.archive(bundles.load(ctx.knobs.bundle or "").folder)
+    rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
+    if plan.step_changes("repository"):
+        rows.append([repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or load_sources().nvidia_apt.url),
+                     "/"])
+    archive.allow(uri for uri, _ in rows)
+    for uri, suite in rows:
+        release = suite.lstrip("/") if suite.endswith("/") else f"dists/{suite}/"
+        try:
+            archive.file(f"{uri.rstrip('/')}/{release}InRelease".replace("://", "/", 1))
+        except Forbidden:
+            raise RigError(f"{uri} isn't handed on: only http and https are", host.name,
+                           "take it out of the host's apt sources") from None
+        except Unreachable as error:
+            if error.status != 404:  # an archive may have Release and Release.gpg instead
+                apart = " (compilers=never does without)" if _only_compilers(plan) else ""
+                raise RigError(f"the host's apt needs {bare(uri)}, which this machine can't reach either ({error})",
+                               host.name, "run it where that can be reached; the bundle keeps what was fetched before"
+                               + apart) from None
+
+
+def _only_compilers(plan: Plan) -> bool:
+    return not any(plan.step_changes(component) for component in APT if component != "compilers")
+
+
+def keyring(ctx: Context, fingerprint: str) -> str | None:
+    """The bundle's key of that fingerprint, armored; None where it has none."""
+    made = bundles.load(ctx.knobs.bundle or "")
+    path = f"{bundles.KEYS}/{fingerprint}.asc"
+    return (made.folder / path).read_text(encoding="utf-8") if path in made.files else None
 
 
 def flash_wheels(ctx: Context, wheels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -146,7 +194,7 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
 def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]:
     """What the bundle lacks for this host."""
     made = bundles.load(ctx.knobs.bundle or "")
-    again = f"python -m rig bundle {made.folder} --data stack={ctx.knobs.stack} --data python={ctx.knobs.python}"
+    again = _again(ctx)
     if made.python != ctx.knobs.python:
         what = f"the bundle {made.folder} is for Python {made.python}, and {ctx.knobs.python} is wanted"
         return [Refusal(what, again)]
@@ -154,6 +202,27 @@ def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]
         more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
         return [Refusal(f"the bundle {made.folder} lacks {', '.join(lacking[:NAMED])}{more}", again)]
     return []
+
+
+def _keyring(ctx: Context, plan: Plan) -> list[Refusal]:
+    if not ctx.knobs.bundle or not plan.step_changes("repository"):
+        return []
+    wanted = repository_key(ctx)
+    if keyring(ctx, wanted) is not None:
+        return []
+    return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {wanted} of NVIDIA's repository", _again(ctx))]
+
+
+def repository_key(ctx: Context) -> str:
+    """The fingerprint of the key that must sign NVIDIA's repository for this host."""
+    key = load_sources().nvidia_apt.key_for(repository_folder(ctx.machine["os"])).fingerprint
+    return (ctx.knobs.source_nvidia_apt_key or key).replace(" ", "").upper()
+
+
+def _again(ctx: Context) -> str:
+    """The command that makes the bundle whole."""
+    folder = bundles.load(ctx.knobs.bundle or "").folder
+    return f"python -m rig bundle {folder} --data stack={ctx.knobs.stack} --data python={ctx.knobs.python}"
 
 
 def _miniforge(ctx: Context, plan: Plan) -> list[Refusal]:

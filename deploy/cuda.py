@@ -8,6 +8,7 @@ from pyinfra.api import deploy
 
 from rig.plan import Context, Step
 
+from . import _network
 from ._apt import install, update
 from ._converge import converge
 from ._job import JobCommand, job
@@ -26,4 +27,5 @@ def cuda_toolkit() -> None:
 
 
 def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    yield job(step, update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]), ctx.knobs.timeout_apt)
+    yield job(step, _network.through(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
+              ctx.knobs.timeout_apt)

@@ -17,7 +17,7 @@ from rig.job import Job
 from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text, repository_url
 from rig.plan import Context, Step
 
-from . import _report, _session
+from . import _network, _report, _session
 from ._apt import install, unlocked, update
 from ._converge import converge, run, script
 from ._job import JobCommand, attend, job
@@ -56,28 +56,33 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     source = _session.rules().nvidia_apt
     folder = repository_folder(ctx.machine["os"])
     key = source.key_for(folder)
-    wanted = (ctx.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
+    wanted = _network.repository_key(ctx)
     sudo = ctx.machine["sudo"] != "root"
     url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or source.url)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
     if not attend(host, Job("apt-lock", "Waiting for apt", unlocked(ctx.knobs), ctx.knobs.timeout_apt_lock + 60),
                   sudo=sudo).ok:
         return False
-    ok, armored = run(host, _fetch(url + key.key, ctx.knobs.timeout_fetch), ctx.knobs.timeout_fetch + 60, sudo=sudo)
-    if not ok:
-        return False
+    armored = _network.keyring(ctx, wanted) if ctx.knobs.bundle else None
     try:
-        found = openpgp.fingerprints(base64.b64decode(armored).decode())
+        if armored is None:
+            ok, said = run(host, _fetch(url + key.key, ctx.knobs.timeout_fetch), ctx.knobs.timeout_fetch + 60,
+                           sudo=sudo)
+            if not ok:
+                return False
+            armored = base64.b64decode(said).decode()
+        found = openpgp.fingerprints(armored)
     except (ValueError, binascii.Error, UnicodeDecodeError) as error:
         found = [f"unreadable: {error}"]
     if found != [wanted]:
         _report.fail(host.name, f"the key at {url}{key.key} is {', '.join(found) or 'empty'}, expected {wanted}",
                      "check source_nvidia_apt; if NVIDIA has a new key, set source_nvidia_apt_key to its fingerprint")
         return False
-    files = {KEYRING: base64.b64decode(armored).decode(), REPOSITORY: repository_text(url)}
+    assert armored is not None  # it has a fingerprint
+    files = {KEYRING: armored, REPOSITORY: repository_text(url)}
     text = "".join(_write(path, content) for path, content in files.items())
     undo = f"rm -f {KEYRING} {REPOSITORY}"
-    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{update(ctx.knobs)}"
+    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.through(ctx)}{update(ctx.knobs)}"
     return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
 
 
@@ -107,7 +112,8 @@ def _write(path: str, content: str) -> str:
 def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
     groups: list[list[str]] = [list(group) for group in step.data["packages"]]
     headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
-    yield job(step, update(ctx.knobs) + install(ctx.knobs, groups, extra=headers), ctx.knobs.timeout_apt)
+    yield job(step, _network.through(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
+              ctx.knobs.timeout_apt)
 
 
 def _guard(ctx: Context, step: Step) -> Iterator[JobCommand]:

@@ -15,7 +15,7 @@ from rig.network.limits import load_limits
 from rig.network.route import candidates, choose, from_bundle, needs
 from rig.sources import load_sources
 
-from . import _forward, _network, _report, _session
+from . import _apt, _forward, _network, _report, _session
 from ._converge import run
 
 
@@ -28,7 +28,8 @@ def sources() -> None:
 @operation()
 def _reach() -> Generator[FunctionCommand, None, None]:
     plan = _session.plan(current_host)
-    if not needs(plan):
+    bundled = bool(_session.context(current_host).knobs.bundle)
+    if not needs(plan) and not (bundled and _network.apt_needed(plan)):
         current_host.noop("nothing is fetched")
         return
     yield FunctionCommand(_ask, (), {})
@@ -42,6 +43,11 @@ def _ask(state: State, host: Host) -> bool:
     if ctx.knobs.bundle:
         try:
             served = from_bundle(_forward.address(host, ctx.knobs.bundle))
+            if _network.apt_needed(plan):
+                ok, said = run(host, _apt.sources(), ctx.knobs.timeout_fetch)
+                if not ok:
+                    return False
+                _network.hand_on(host, ctx, plan, said)
         except RigError as error:
             _report.fail(host.name, f"nothing was changed: {error.what}", error.remedy)
             return False

@@ -20,6 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "installer": ("auto", "uv", "pip"),
     "nvidia_driver": ("auto", "never"),
     "reboot": ("auto", "never"),
+    "compilers": ("auto", "never"),
     "cuda_toolkit": ("auto", "always", "never"),
     "flash_attn": ("auto", "wheel", "off"),
     "flash_attn_leader_failed": ("next", "sdpa"),
@@ -43,6 +44,7 @@ class Knobs:
     nvidia_driver_branch: int
     reboot: str
     allow_busy_gpu: bool
+    compilers: str
     cuda_toolkit: str
     flash_attn: str
     flash_attn_leader_failed: str

@@ -8,6 +8,7 @@ from typing import Any
 
 HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
 
+FOLDERS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")  # NVIDIA's names of the distributions we know
 REPOSITORY = "/etc/apt/sources.list.d/qwen-rig-nvidia.sources"
 KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
 
@@ -50,5 +51,4 @@ def repository_text(url: str) -> str:
 
 def watched() -> tuple[str, ...]:
     """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
-    folders = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")
-    return (*GUARD, REPOSITORY, *(f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in folders))
+    return (*GUARD, REPOSITORY, *(f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in FOLDERS))

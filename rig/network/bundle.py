@@ -16,6 +16,7 @@ from rig.lock import Requirement
 
 FORM = 1
 MANIFEST = "manifest.json"
+KEYS = "keys"  # its folder of apt's keys, each named by its fingerprint
 AGAIN = "make it again: python -m rig bundle FOLDER"
 
 

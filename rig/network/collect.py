@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from urllib.parse import quote
 
 from packaging.utils import parse_wheel_filename
 
+from rig import openpgp
 from rig.errors import RigError
 from rig.knobs import Knobs, stack_of
 from rig.lock import Requirement, read_lock, select
+from rig.managed import FOLDERS
 from rig.sources import load_sources
 from rig.stack import Stack
 
@@ -56,6 +59,7 @@ class Collector:
             self._conda(conda, installer)
         except Unreachable as error:
             raise RigError(str(error), "bundle", "run the same command again: what is here already is kept") from None
+        self._keys()
         self._flash()
         bundle.write(self.folder, self.stack.name, self.knobs.python, self.files)
 
@@ -146,6 +150,28 @@ class Collector:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         self.files[path] = {"sha256": digest(target), "bytes": target.stat().st_size, "from": "written by us"}
+
+    def _keys(self) -> None:
+        """The keys of NVIDIA's repositories, one for several distributions; each is known by its fingerprint."""
+        source, left_out = load_sources().nvidia_apt, set()
+        for folder in FOLDERS:
+            key = source.key_for(folder)
+            wanted = (self.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
+            path = f"{bundle.KEYS}/{wanted}.asc"
+            if path in self.files:
+                continue
+            url = f"{(self.knobs.source_nvidia_apt or source.url).rstrip('/')}/{folder}/x86_64/{key.key}"
+            with suppress(Unreachable, ValueError, UnicodeDecodeError):
+                text = get(url, load_limits().lookup_seconds).body.decode()
+                if openpgp.fingerprints(text) == [wanted]:
+                    self._write(path, text)
+                    continue
+            left_out.add(wanted)
+        kept = [path for path in self.files if path.startswith(f"{bundle.KEYS}/")]
+        self.say(f"NVIDIA's apt keys: {len(kept)}")
+        for wanted in sorted(left_out):
+            if f"{bundle.KEYS}/{wanted}.asc" not in kept:
+                self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused")
 
     def _flash(self) -> None:
         """flash-attn's wheel, an attempt here too: SDPA does without."""

@@ -32,7 +32,9 @@ def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None
             break
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code != 416:
-                raise Unreachable(f"{bare(url)}: HTTP {error.code}") from None
+                said = Unreachable(f"{bare(url)}: HTTP {error.code}")
+                said.status = error.code
+                raise said from None
             if isinstance(error, urllib.error.HTTPError):  # nothing is left to fetch, or it isn't the file it was
                 break
             if not left:

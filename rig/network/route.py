@@ -134,7 +134,7 @@ def choose(found: Mapping[str, tuple[Source, ...]], rows: Sequence[Measured]) ->
             usable = [default, *(s for s in usable if s is not default)]
         if usable:
             chosen[role] = tuple(usable[:KEPT])
-            if usable[0].label != DEFAULT:
+            if usable[0].label not in (DEFAULT, BUNDLE):
                 said.append(f"{WORDS[role]} from mirror {usable[0].label}, measured fastest"
                             + ("" if role in CHECKED else f": {UNCHECKED}"))
         else:

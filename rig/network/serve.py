@@ -6,31 +6,49 @@ import http.server
 import os
 import re
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from .archive import PLACE, Archive, Forbidden
 from .bundle import Bundle
+from .web import Unreachable
 
 PIECE = 1 << 18
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """GET and HEAD of what the manifest names, whole or a range; /simple/ is an index (PEP 503) of its wheels."""
+    """GET and HEAD of what the manifest names, whole or a range; /simple/ is an index (PEP 503) of its wheels; /apt/ is
+    what `archive` hands on."""
 
     protocol_version = "HTTP/1.1"
     timeout = 600
     bundle: Bundle
+    archive: Archive
 
     def do_GET(self) -> None:
-        path = unquote(self.path.partition("?")[0]).strip("/")
-        if path == "simple" or path.startswith("simple/"):
+        quoted = self.path.partition("?")[0].strip("/")
+        path = unquote(quoted)
+        if quoted.startswith(f"{PLACE}/"):
+            self._apt(quoted.removeprefix(f"{PLACE}/"))
+        elif path == "simple" or path.startswith("simple/"):
             self._index(path.removeprefix("simple").strip("/"))
         elif path in self.bundle.files:
-            self._file(path)
+            self._file(self.bundle.folder / path)
         else:
             self._page(404, "")
 
     do_HEAD = do_GET
+
+    def _apt(self, path: str) -> None:
+        try:
+            found = self.archive.file(path)
+        except Forbidden as error:
+            self._page(403, "", str(error))
+        except (Unreachable, OSError) as error:  # no answer from there, or no room here
+            self._page(404 if getattr(error, "status", None) == 404 else 502, "", str(error))
+        else:
+            self._file(found)
 
     def _index(self, project: str) -> None:
         projects = self.bundle.projects()
@@ -43,17 +61,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._page(404, "")
 
-    def _page(self, status: int, body: str) -> None:
+    def _page(self, status: int, body: str, why: str | None = None) -> None:
+        """An HTML page. why: the status line's words, which apt shows."""
         data = f"<!DOCTYPE html><html><body>\n{body}</body></html>\n".encode()
-        self.send_response(status)
+        self.send_response(status, why and " ".join(why.encode("ascii", "replace").decode().split())[:200])
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(data)
 
-    def _file(self, path: str) -> None:
-        with open(self.bundle.folder / path, "rb") as file:
+    def _file(self, path: Path) -> None:
+        with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             start, end = _range(self.headers.get("Range", ""), size)
             self.send_response(206 if (start, end) != (0, size) else 200)
@@ -84,15 +103,15 @@ def _range(asked: str, size: int) -> tuple[int, int]:
     return (start, end) if start < end else (0, size)
 
 
-def handler(bundle: Bundle) -> type[Handler]:
-    """The handler of one bundle."""
-    return type("BundleHandler", (Handler,), {"bundle": bundle})
+def handler(bundle: Bundle, archive: Archive) -> type[Handler]:
+    """The handler of one bundle and the archives that go with it."""
+    return type("BundleHandler", (Handler,), {"bundle": bundle, "archive": archive})
 
 
-def answer(bundle: Bundle, channel: Any) -> None:
+def answer(bundle: Bundle, archive: Archive, channel: Any) -> None:
     """Serve one connection (a paramiko channel, or any socket) until the other side is done. Never raises."""
     try:
-        handler(bundle)(channel, ("ssh", 0), None)  # type: ignore[arg-type]
+        handler(bundle, archive)(channel, ("ssh", 0), None)  # type: ignore[arg-type]
     except (OSError, EOFError):  # the other side had enough, or the connection is gone
         pass
     finally:

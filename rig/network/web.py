@@ -12,7 +12,9 @@ LARGEST_PAGE = 64 << 20  # an index page; the largest projects' are a few MB
 
 
 class Unreachable(Exception):
-    """No answer, or none that says yes or no; its text is why."""
+    """No answer, or none that says yes or no; its text is why. status: HTTP's, where the server said one."""
+
+    status: int | None = None
 
 
 @dataclass(frozen=True)

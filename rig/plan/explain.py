@@ -58,7 +58,8 @@ OURS = "qwen-rig's own rule"
 Parts = tuple[list[Fact], list[Rule]]
 _KNOBS = {
     "driver": ("nvidia_driver", "nvidia_driver_branch", "allow_busy_gpu"), "reboot": ("reboot",),
-    "toolkit": ("cuda_toolkit",), "conda": ("conda_prefix",), "env": ("stack", "python", "env_name"),
+    "compilers": ("compilers",), "toolkit": ("cuda_toolkit",), "conda": ("conda_prefix",),
+    "env": ("stack", "python", "env_name"),
     "flash_attn": ("flash_attn",), "verify": ("verify", "verify_gpu"), "repository": ("source_nvidia_apt",),
 }
 

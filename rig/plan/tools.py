@@ -20,8 +20,8 @@ def _compilers(ctx: Context) -> Step:
     title, why = "C and C++ compiler", "Triton and torch.compile call gcc while training"
     if not missing:
         return Step("compilers", title, now, now, Action.NONE, why)
-    if ctx.knobs.bundle:
-        return Step("compilers", title, now, "-", Action.NA, f"{why}; the bundle that serves this host has none")
+    if ctx.knobs.compilers == "never":
+        return Step("compilers", title, now, "-", Action.NA, f"{why}; compilers=never: left as it is")
     if not ctx.root or not ctx.machine["tools"].get("apt-get"):
         return Step("compilers", title, now, "-", Action.NA, f"{why}, but installing needs root and apt")
     return Step("compilers", title, now, " ".join(missing), Action.ADD, why, data={"packages": missing},
@@ -39,7 +39,7 @@ def toolkit_action(ctx: Context) -> Action:
     releases = [found for row in ctx.state["cuda"] if (found := version(row["release"]))]
     if any(release >= floor for release in releases):
         return Action.NONE
-    if ctx.knobs.bundle or ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
+    if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
                                              and (not releases or ctx.foreign_kernel)):
         return Action.NA
     if not ctx.root or ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"]) is None:

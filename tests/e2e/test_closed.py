@@ -1,7 +1,8 @@
-"""Ten hosts without a way out, served from one bundle through their SSH connections. The cables are listened on.
+"""Ten hosts without a way out, served from one bundle through their SSH connections, and a bare one whose driver and
+compilers come that way too. The cables are listened on.
 
-Emulated, as everywhere on the testbed: GPUs, and conda with its installer. Real: sshd and its forwarding, every packet,
-uv, pip, the wheels and the env's Python.
+Emulated, as everywhere on the testbed: GPUs, NVIDIA's packages, and conda with its installer. Real: sshd and its
+forwarding, every packet, apt and Debian's packages, uv, pip, the wheels and the env's Python.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .conftest import REPO, Lab, Run
 
 pytestmark = pytest.mark.testbed
 HOSTS = [f"closed-{number:02}" for number in range(1, 11)]
+BARE = ["bare-1", "bare-2"]  # the second gets a driver and no compilers: gcc takes its time
+ALL = [*HOSTS, *BARE]
 WHEELS = {"attrs", "click", "idna", "packaging", "six", "tabulate", "uv"}
 
 
@@ -50,29 +53,40 @@ def bundle(lab: Lab, folder: Path, *more: str) -> subprocess.CompletedProcess[st
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ})
 
 
+def apt_from(bed: Any, name: str, server: str) -> None:
+    """Let a host's apt name another server for the distribution's archives."""
+    bed.exec_(name, ["sed", "-Ei", f"s#http://[^/]+/#http://{server}/#", "/etc/apt/sources.list"], check=True)
+
+
 @pytest.fixture(scope="module")
 def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     from testbed import HostSpec
     from testbed.wire import cut_off, tapped
 
     folder = tmp_path_factory.mktemp("closed")
-    infos = bed.up([HostSpec(name, kind="container", driver="580.95.05:open") for name in HOSTS])
+    infos = bed.up([*(HostSpec(name, kind="container", driver="580.95.05:open") for name in HOSTS),
+                    *map(HostSpec, BARE)])
     lab = Lab(bed, infos, folder)
-    for name in HOSTS:
+    for name in ALL:
         cut_off(bed, name)
+    for name in BARE:  # their archives are on the bridge: by its address, as this machine doesn't know its name
+        apt_from(bed, name, bed.services().base.removeprefix("http://"))
     assert bed.exec_(HOSTS[0], ["curl", "-sS", "--max-time", "5", bed.services().pip_index]).returncode != 0
     made = bundle(lab, folder / "bundle")
     assert made.returncode == 0, made.stderr
     # No source is named: what the hosts get can have come from nowhere else.
+    apt = {name: lab.data["defaults"][name] for name in ("source_nvidia_apt", "source_nvidia_apt_key")}
     for name in [key for key in lab.data["defaults"] if key.startswith("source_") and "sha256" not in key]:
         del lab.data["defaults"][name]
-    lab.data["defaults"].update(bundle=str(folder / "bundle"), verify="never")
+    lab.data["defaults"].update(bundle=str(folder / "bundle"), verify="never", compilers="never")
+    for name in BARE:
+        lab.data["hosts"][name].update(apt, compilers="auto" if name == BARE[0] else "never")
     lab.write()
-    with tapped(bed, HOSTS) as taps:
+    with tapped(bed, ALL) as taps:
         first = lab.deploy("-y")
-        counted = {name: bed.execs(name) for name in HOSTS}
+        counted = {name: bed.execs(name) for name in ALL}
         second = lab.deploy("-y")
-    execs = {name: bed.execs(name) - counted[name] for name in HOSTS}
+    execs = {name: bed.execs(name) - counted[name] for name in ALL}
     yield Outcome(lab, folder / "bundle", made, first, second, execs,
                   {name: dict(tap.packets) for name, tap in taps.items()}, bed.requests())
     bed.down()
@@ -80,15 +94,41 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
 
 def test_they_converge_from_the_bundle_and_stay(outcome: Outcome) -> None:
     assert outcome.first.code == 0, outcome.first.stderr
-    for name in HOSTS:
+    for name in ALL:
         made = outcome.lab.record(name, "env")
         assert (made["stack"], made["source"], made["installer"].split()[0]) == ("standin", "bundle", "uv")
     assert outcome.second.code == 0 and "No changes." in outcome.second.stderr, outcome.second.stderr
-    assert outcome.execs == dict.fromkeys(HOSTS, 1)
+    assert outcome.execs == dict.fromkeys(ALL, 1)
+
+
+def test_bare_ones_get_driver_and_compilers_that_way_too(outcome: Outcome) -> None:
+    lab = outcome.lab
+    for name in BARE:
+        assert lab.on(name, "nvidia-smi --query-gpu=driver_version --format=csv,noheader").strip() == "580.95.05"
+    assert lab.on(BARE[0], "dpkg-query -W -f '${Status}' g++").startswith("install ok")
+    # Nothing of the detour is left in the host's own apt: its sources and lists name the archives themselves.
+    own = lab.on(BARE[0], "cat /etc/apt/sources.list /etc/apt/sources.list.d/*; ls /var/lib/apt/lists; env APT_CONFIG= "
+                       "apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages'")
+    assert "127.0.0.1" not in own and "/nvidia/" in own
+    debs = {row["path"]: row["count"] for row in outcome.requests if row["path"].endswith(".deb")}
+    assert any("/nvidia/" in path for path in debs) and any("/g++" in path for path in debs)
+    assert set(debs.values()) == {1}, "each package left its source once for both"
+
+
+def test_an_archive_that_this_machine_cannot_reach_either_is_a_card_and_nothing_is_touched(outcome: Outcome) -> None:
+    lab, name = outcome.lab, BARE[1]
+    apt_from(lab.bed, name, "192.0.2.1:9")
+    before = lab.fingerprint(name)
+    refused = lab.deploy("-y", "--limit", name, "--data", "compilers=auto", http_proxy="http://127.0.0.1:9")
+    said = " ".join(refused.stderr.replace("│", " ").split())
+    assert refused.code == 1 and "Traceback" not in said
+    assert "nothing was changed: the host's apt needs http://192.0.2.1:9/debian" in said, refused.stderr
+    assert "which this machine can't reach either" in said and "compilers=never does without" in said
+    assert lab.fingerprint(name) == before
 
 
 def test_nothing_but_ssh_was_on_their_cables(outcome: Outcome) -> None:
-    assert set(outcome.packets) == set(HOSTS)
+    assert set(outcome.packets) == set(ALL)
     for name, packets in outcome.packets.items():
         assert set(packets) == {"tcp 22"}, f"{name}: {packets}"
         assert packets["tcp 22"] > 100

@@ -15,6 +15,7 @@ import pytest
 
 from rig.errors import RigError
 from rig.network import bundle, serve
+from rig.network.archive import Archive
 from rig.network.collect import repodata
 from rig.network.fetch import fetch
 from rig.network.web import Unreachable
@@ -88,10 +89,10 @@ def made(tmp_path: Path) -> bundle.Bundle:
     return bundle.load(str(tmp_path))
 
 
-def ask(made: bundle.Bundle, path: str, **headers: str) -> tuple[int, bytes]:
+def ask(made: bundle.Bundle, path: str, archive: Archive | None = None, **headers: str) -> tuple[int, bytes]:
     """One request over a pair of sockets, as it comes over a channel of SSH."""
     here, there = socket.socketpair()
-    threading.Thread(target=serve.answer, args=(made, there), daemon=True).start()
+    threading.Thread(target=serve.answer, args=(made, archive or Archive(made.folder), there), daemon=True).start()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     here.sendall(f"GET {path} HTTP/1.1\r\nConnection: close\r\n{lines}\r\n".encode())
     with here.makefile("rb") as file:
