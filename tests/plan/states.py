@@ -10,7 +10,6 @@ from typing import Any
 from rig import knobs
 from rig.plan import Context, make_context
 from rig.rules import load_rules
-from rig.stack import load_stack
 
 REPO = Path(__file__).parents[2]
 RTX5090, RTX4090, GTX1080, V100 = "10de:2b85", "10de:2684", "10de:1b80", "10de:1db4"
@@ -57,4 +56,4 @@ def context(state: dict[str, Any], stack: str = "guide", **set_: Any) -> Context
     """A planner's context with the defaults of group_data/all.py, but for what is set."""
     defaults = runpy.run_path(str(REPO / "group_data" / "all.py"))
     data = {name: defaults[name] for name in knobs.NAMES} | {"stack": stack} | set_
-    return make_context("lab-01", state, load_stack(stack), knobs.read(data, "test"), load_rules())
+    return make_context("lab-01", state, knobs.stack_of(stack), knobs.read(data, "test"), load_rules())
