@@ -187,8 +187,11 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
         return [], []
     named = [f"{name} {packages[name].version} ({why})" for name, why in sorted(found.missing.items())]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    remedy = "take another source_pip_index"
+    if preflight.OTHER_BYTES in found.missing.values():
+        remedy += f"; where every index has these bytes, the lock is wrong: make the lock again ({ctx.stack.lock})"
     return [Refusal(f"{len(named)} of {len(packages)} locked files can't be had from {bare(index)}: "
-                    f"{', '.join(named[:NAMED])}{more}", "take another source_pip_index")], []
+                    f"{', '.join(named[:NAMED])}{more}", remedy)], []
 
 
 def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]:

@@ -117,7 +117,9 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         try:
             stack_of(value).check()
         except RigError as error:
-            raise RigError(error.what, where, error.remedy) from None
+            # A file's own place says more than who named it; a name has none.
+            raise RigError(error.what, f"{error.where}, {where}" if "/" in error.where else where,
+                           error.remedy) from None
     return value
 
 

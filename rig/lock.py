@@ -17,6 +17,7 @@ from .errors import RigError
 
 MACHINE = "x86_64"  # the one that the locks are made for (scripts/lock.py)
 HASH = re.compile(r"\s--hash=(sha256:[0-9a-f]{64})(?=\s|$)")
+OPTION = re.compile(r"\s(--[\w-]+=?\w*)\S*")
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,18 @@ def _again(path: Path) -> str:
 
 
 def _entry(text: str, where: str, sizes: Mapping[str, int]) -> Entry:
-    hashes = tuple(HASH.findall(text))
+    hashes, text = tuple(HASH.findall(text)), HASH.sub("", text)
+    others = OPTION.findall(text)
     try:
-        line = Line(HASH.sub("", text).strip())
+        line = Line(OPTION.sub("", text).strip())
     except InvalidRequirement as error:
         raise RigError(f"no requirement: {str(error).splitlines()[0]}", where, "make the lock again") from None
     pins = [spec for spec in line.specifier if spec.operator == "=="]
     if len(pins) != 1 or len(line.specifier) != 1 or line.url:
         raise RigError(f"{line.name} has no exact version", where, "make the lock again")
+    if others:
+        raise RigError(f"{line.name} has {others[0]}, and only whole sha256 hashes are taken", where,
+                       "make the lock again")
     if not hashes:
         raise RigError(f"{line.name} has no sha256 hash", where, "make the lock again")
     name, version = canonicalize_name(line.name), pins[0].version

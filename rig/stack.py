@@ -340,7 +340,7 @@ def _beside(path: Path, name: str) -> Path:
 
 def _agree(stack: Stack) -> None:
     """The lock holds every pin in its very version on every Python, and every other wanted package; else RigError."""
-    remedy = f"make lock STACK={stack.name}"
+    remedy = f"make lock STACK={stack.name if stack.path.parent == DATA / 'stacks' else stack.path}"
     for python in stack.pythons:
         locked = stack.requirements(python)
         for name, pin in stack.pins.items():

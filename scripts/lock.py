@@ -1,8 +1,9 @@
 """Write a stack's lock and sizes from its pins: `python scripts/lock.py STACK` (`make lock STACK=guide`).
 
-The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing
-counts, so that the same stack file always gives the same bytes. Written: rig/data/locks/STACK.lock.txt (requirements
-with markers and hashes, as pip and uv take them; no addresses in it) and STACK.sizes.yml (bytes to download).
+STACK is a name, or the path of a stack file of one's own, whose lock and sizes are then written beside it.
+The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing counts, so
+that the same stack file always gives the same bytes. Written, by the names that the stack file has for them: the lock
+(requirements with markers and hashes, as pip and uv take them; no addresses in it) and the sizes (bytes to download).
 """
 
 from __future__ import annotations
@@ -30,16 +31,27 @@ DATA = Path(__file__).resolve().parent.parent / "rig" / "data"
 PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
+class Unresolved(Exception):
+    """The resolver found no set of versions, or reached no index; its own words."""
+
+
 def main(stack: str) -> None:
-    wanted = yaml.safe_load((DATA / "stacks" / f"{stack}.yml").read_text())
+    own = "/" in stack or stack.endswith((".yml", ".yaml"))
+    path = Path(stack) if own else DATA / "stacks" / f"{stack}.yml"
+    if not path.is_file():
+        sys.exit(f"lock: there is no stack {stack} ({path}): make lock STACK=name, or STACK=path/of/your.yml")
+    wanted = yaml.safe_load(path.read_text())
     if wanted.get("refused"):
         sys.exit(f"lock: stack {stack} is refused ({wanted['refused']['reason']}): there is nothing to lock")
     with tempfile.TemporaryDirectory() as folder:
-        requirements, lock = resolve(Path(folder), wanted)
+        try:
+            requirements, lock = resolve(Path(folder), wanted)
+        except Unresolved as error:
+            sys.exit(f"lock: the pins of {path} can't be had together: {error}")
     built = sorted({p["name"] for p in lock["package"] if "registry" in p["source"] and not p.get("wheels")})
     if built != sorted(wanted["sdists"]):
-        sys.exit(f"lock: sdists in {stack}.yml must be {built}: these are published as source only")
-    locks = DATA / "locks"
+        sys.exit(f"lock: sdists in {path} must be {built}: these are published as source only")
+    locks = path.parent if own else DATA / "locks"
     (locks / wanted["lock"]).write_text(header(wanted) + requirements)
     (locks / wanted["sizes"]).write_text(sizes(lock, wanted))
     print(f"lock: wrote {locks / wanted['lock']} and {locks / wanted['sizes']}")
@@ -57,8 +69,10 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
         f'requires-python = ">={least},<{newest[0]}.{int(newest[1]) + 1}"\n'
         f"dependencies = {names!r}\n[tool.uv]\npackage = false\nenvironments = [\"{PLATFORM}\"]\n"
         f"override-dependencies = {left_out(wanted)!r}\n")
-    subprocess.run([uv, "lock", "--no-config", "--quiet", "--exclude-newer", wanted["exclude_newer"]],
-                   cwd=folder, check=True)
+    locked = subprocess.run([uv, "lock", "--no-config", "--quiet", "--exclude-newer", wanted["exclude_newer"]],
+                            cwd=folder, check=False, capture_output=True, text=True)
+    if locked.returncode:
+        raise Unresolved(" ".join(locked.stderr.split()))
     text = subprocess.run(
         [uv, "export", "--no-config", "--frozen", "--no-emit-project", "--no-annotate", "--no-header", "--quiet"],
         cwd=folder, check=True, capture_output=True, text=True).stdout

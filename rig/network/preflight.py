@@ -23,6 +23,7 @@ from .limits import load_limits
 from .web import Unreachable, bare, get, private_to_host
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen-rig" / "preflight"
+OTHER_BYTES = "other bytes than the lock's"  # why a file of the locked version isn't the locked one
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
 def _why(files: list[File], name: str, wanted: Requirement) -> str:
     same = [file for file in files if re.match(rf"{re.escape(wanted.version)}(\.tar|\.zip|-|$)",
                                                file.name[len(name) + 1:])]
-    return "other bytes than the lock's" if same else f"no {wanted.version}"
+    return OTHER_BYTES if same else f"no {wanted.version}"
 
 
 def _key(index: str, wanted: Mapping[str, Requirement], python: str) -> str:

@@ -98,6 +98,13 @@ class Lab:
                              "find /etc -xdev -type f ! -name ld.so.cache -exec sha256sum {} + 2>/dev/null | sort; "
                              "ls -la /root/miniforge3/envs 2>/dev/null || true")
 
+    def installed(self, name: str, env: str) -> set[str]:
+        """What an env's site-packages hold: each package with its version, each module's file by its digest, whoever
+        installed them."""
+        script = (f"cd /root/miniforge3/envs/{env}/lib/python3*/site-packages && ls -d *.dist-info && "
+                  "find . -name '*.py' -o -name '*.so*' | sort | xargs sha256sum")
+        return {" ".join(line.split()) for line in self.on(name, script).splitlines()}
+
     def record(self, name: str, kind: str) -> dict[str, Any]:
         return json.loads(self.on(name, f"cat /root/miniforge3/envs/qwen-train/.rig/{kind}.json"))  # type: ignore
 

@@ -3,6 +3,7 @@ taken with consent only; an impossible stack is refused before anything is diall
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,23 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A stack file of one's own without `six` in its lock: it's to come from an index of its own, unlocked."""
+def copied(tmp_path: Path) -> Path:
+    """A stack file of one's own, with its lock and sizes beside it."""
     for name in ("stacks/standin.yml", "locks/standin.lock.txt", "locks/standin.sizes.yml"):
         shutil.copy(DATA / name, tmp_path)
-    path = tmp_path / "standin.yml"
+    return tmp_path / "standin.yml"
+
+
+@pytest.fixture
+def own(copied: Path) -> Path:
+    """One without `six` in its lock: it's to come from an index of its own, unlocked."""
+    path = copied
     raw = yaml.safe_load(path.read_text())
     del raw["pins"]["six"]
     raw["name"] = "own"
     raw["torch_index"] = {"packages": ["six"], "only": True, "pre": False, "lock": None, "why": "a test of consent"}
     path.write_text(yaml.safe_dump(raw))
-    lock = tmp_path / "standin.lock.txt"
+    lock = path.with_name("standin.lock.txt")
     head, _, tail = lock.read_text().partition("six==")
     lock.write_text(head + tail[tail.index("\ntabulate==") + 1:])
     return path
@@ -96,6 +103,62 @@ def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, o
     assert "No changes." in lab.deploy("-y", *given, "--data", "accept_unlocked_torch=true").stderr
 
 
+def test_a_wrong_hash_in_the_lock_is_refused_before_the_host_is_touched(lab: Lab, copied: Path) -> None:
+    lock = copied.with_name("standin.lock.txt")
+    head, _, tail = lock.read_text().partition("six==1.17.0")
+    lock.write_text(head + "six==1.17.0" + re.sub(r"sha256:[0-9a-f]{64}", "sha256:" + "0" * 64, tail, count=2))
+    before = lab.fingerprint(HOST), lab.on(HOST, STATE)
+    refused = lab.deploy("-y", "--data", f"stack={copied}")
+    assert refused.code == 1 and "Traceback" not in refused.stderr, refused.stderr
+    said = " ".join(refused.stderr.split())
+    assert "1 of 6 locked files can't be had" in said and "six 1.17.0 (other bytes than the lock's)" in said, said
+    assert "make the lock again" in said
+    assert (lab.fingerprint(HOST), lab.on(HOST, STATE)) == before
+    lab.on(HOST, LOST_CACHES)
+
+
+def test_uv_and_pip_install_the_same_set_of_the_same_files(lab: Lab) -> None:
+    envs = {installer: f"by-{installer}" for installer in ("uv", "pip")}
+    for installer, env in envs.items():
+        made = lab.deploy("-y", "--data", f"installer={installer}", "--data", f"env_name={env}")
+        assert made.code == 0, made.stderr
+    by_uv, by_pip = (lab.installed(HOST, env) for env in envs.values())
+    assert by_uv == by_pip, by_uv ^ by_pip
+    assert "six-1.17.0.dist-info" in by_uv and any(line.endswith(" ./six.py") for line in by_uv)
+    told = "cat /root/miniforge3/envs/by-*/lib/python3*/site-packages/six-*.dist-info/INSTALLER"
+    assert lab.on(HOST, told).split() == ["pip", "uv"], "each by its own"
+
+
+@pytest.mark.parametrize(("file", "old", "new", "says"), [
+    ("standin.yml", "import_gate:", "import_gat:", "import_gate is missing"),
+    ("standin.yml", "version: 8.1.8,", "version: 8.1.999,", "pins.click wants 8.1.999, but the lock has 8.1.8"),
+    ("standin.lock.txt", "click==8.1.8", "click==8.1.7", "pins.click wants 8.1.8, but the lock has 8.1.7"),
+    ("standin.lock.txt", "click==8.1.8", "click>=8.1.8", "click has no exact version"),
+    ("standin.lock.txt", "--hash=sha256:", "--hash=md5:", "attrs has --hash=md5, and only whole sha256 hashes are taken"),
+])
+@pytest.mark.parametrize("door", ["pyinfra", "rig"])
+def test_a_stack_file_of_ones_own_that_is_wrong_is_one_line_before_anything_is_dialled(
+        tmp_path: Path, copied: Path, door: str, file: str, old: str, new: str, says: str) -> None:
+    spoilt = copied.with_name(file)
+    assert old in spoilt.read_text()
+    spoilt.write_text(spoilt.read_text().replace(old, new))
+    lab = nobody(tmp_path)
+    run = (lab.deploy("--dry", "--data", f"stack={copied}") if door == "pyinfra"
+           else lab.rig("plan", "--data", f"stack={copied}"))
+    assert run.code == 1 and "Connecting to hosts" not in run.stderr and "Traceback" not in run.stderr
+    line, = said(run) if door == "pyinfra" else run.stderr.splitlines()
+    assert says in line and str(copied.parent) in line and line.count(" · ") >= 1
+
+
+def nobody(folder: Path) -> Lab:
+    """An inventory of one host at TEST-NET-1, where nobody answers."""
+    lab = Lab.__new__(Lab)
+    lab.file, lab.folder = folder / "lab.yml", folder
+    lab.data = {"hosts": {"nobody": {"address": "192.0.2.1"}}}
+    lab.write()
+    return lab
+
+
 @pytest.mark.parametrize(("knob", "says"), [
     ("stack=guide-literal", "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, cu124 only, "
                             "and cu128 begins with torch 2.7"),
@@ -106,11 +169,7 @@ def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, o
     ("timeout_env=long", "timeout_env must be a whole number above 0, not 'long'"),
 ])
 def test_bad_input_is_one_line_before_anything_is_dialled(tmp_path: Path, knob: str, says: str) -> None:
-    lab = Lab.__new__(Lab)
-    lab.file, lab.folder = tmp_path / "lab.yml", tmp_path
-    lab.data = {"hosts": {"nobody": {"address": "192.0.2.1"}}}  # TEST-NET-1: nobody answers there
-    lab.write()
-    run = lab.deploy("--dry", "--data", knob)
+    run = nobody(tmp_path).deploy("--dry", "--data", knob)
     assert run.code == 1 and "Connecting to hosts" not in run.stderr and "Traceback" not in run.stderr
     line, = said(run)
     assert says in line and line.count(" · ") >= 1
