@@ -134,7 +134,7 @@ def test_uv_and_pip_install_the_same_set_of_the_same_files(lab: Lab) -> None:
     ("standin.yml", "version: 8.1.8,", "version: 8.1.999,", "pins.click wants 8.1.999, but the lock has 8.1.8"),
     ("standin.lock.txt", "click==8.1.8", "click==8.1.7", "pins.click wants 8.1.8, but the lock has 8.1.7"),
     ("standin.lock.txt", "click==8.1.8", "click>=8.1.8", "click has no exact version"),
-    ("standin.lock.txt", "--hash=sha256:", "--hash=md5:", "attrs has --hash=md5, and only whole sha256 hashes are taken"),
+    ("standin.lock.txt", "--hash=sha256:", "--hash=md5:", "attrs has --hash=md5, and only whole sha256 hashes"),
 ])
 @pytest.mark.parametrize("door", ["pyinfra", "rig"])
 def test_a_stack_file_of_ones_own_that_is_wrong_is_one_line_before_anything_is_dialled(
