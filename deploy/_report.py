@@ -268,7 +268,9 @@ def _next(state: State) -> list[str]:
         if state.is_executing and plan and host.name not in cards and _has(plan, "training"):
             env = plan.step("training").data["env"]
             login = shell_line(host.name, host.data.dict())
-            return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help"]
+            fits = plan.step("training").data["fits"]
+            return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help",
+                    *([f"python -m rig fits {host.name}      # {fits} (estimates)"] if fits else [])]
     return []
 
 

@@ -17,6 +17,7 @@ from pyinfra.api.state import State
 from facts.probe import HostState
 from rig import knobs as knobs_of
 from rig import ledger
+from rig.certificate import store
 from rig.knobs import Knobs
 from rig.managed import watched
 from rig.plan import Context, Plan, Step, make_context, make_plan
@@ -58,8 +59,10 @@ def context(host: Host) -> Context:
         if state["host"]["time"]:
             state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
         last = ledger.applied(host.name, address(host))
+        largest = store.largest_batch([gpu["uuid"] for gpu in state["gpus"]])
         _last[host.name] = state
-        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last)
+        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last,
+                                           largest)
         capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].gpus
                                         if gpu.compute_capability)
         alike[host.name] = (state["host"]["kind"], wanted.stack)

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Iterator
 from importlib.resources import files
 
-import yaml
 from pyinfra.api import StringCommand, deploy
 
 from rig.plan import Context, Step
 from rig.plan.env import envs_dir
+from rig.training import accelerate_text
 
 from ._converge import converge, script
 
@@ -24,7 +24,7 @@ def training() -> None:
 
 def _settings(ctx: Context, step: Step) -> Iterator[StringCommand]:
     text = json.dumps(step.data["settings"], indent=1)
-    accelerate = yaml.safe_dump(step.data["settings"]["accelerate"])
+    accelerate = accelerate_text(step.data["settings"])
     folder = shlex.quote(f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig")
     yield script(f"""cd {folder}
 cat > train_qwen.py.new

@@ -10,6 +10,7 @@ from typing import Any
 from . import _disk, _dist, _sh
 
 RECORDS = ("env", "flash_attn", "verify", "training")
+BESIDE = ("accelerate.yaml", "train_qwen.py")  # files of ours in .rig that are no records: their digests are brought
 
 
 UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was at work there, and hasn't ended
@@ -101,6 +102,9 @@ done""",
     [ -d "$g" ] || continue
     printf '##generation %s\n' "$g"
     IFS=' '
+    for f in {" ".join(BESIDE)}; do
+      [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
+    done
     for r in {records}; do
       [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && cat "$g/.rig/$r.json" && echo
     done
@@ -128,7 +132,8 @@ def read(text: str) -> list[dict[str, Any]]:
 
 
 def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
-    """Each generation with its records; and one line on the first record that is no JSON (it reads as None)."""
+    """Each generation with its records and the digests of what lies `beside` them; and one line on the first record
+    that is no JSON (it reads as None)."""
     found, problem = [], None
     for block in re.split(r"^##generation ", text, flags=re.MULTILINE)[1:]:
         path, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
@@ -141,8 +146,10 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
                 parsed[name.strip()] = json.loads(body)
             except ValueError as error:
                 problem = problem or f"{path.strip()}/.rig/{name.strip()}.json: {error}"
-        found.append({"name": path.strip().rpartition("/")[2], "path": path.strip(), "complete": "env" in seen,
-                      "records": parsed})
+        path, *lines = path.strip().splitlines()
+        words = [line.split() for line in lines if line.startswith("##beside ")]
+        found.append({"name": path.rpartition("/")[2], "path": path, "complete": "env" in seen, "records": parsed,
+                      "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from time import gmtime, strftime
 
 from rig.errors import RigError
 from rig.ledger import folder as state
+from rig.training import LargestBatch
 
 from .model import Certificate, load
 
@@ -55,6 +57,24 @@ def last(uuid: str, before: int | None = None) -> Certificate | None:
         if before is None or found.began < before:
             return found
     return None
+
+
+def largest_batch(uuids: Iterable[str]) -> LargestBatch | None:
+    """The smallest of these cards' largest batches, each by the newest certificate that measured one; None where none
+    did. A card of the testbed's (EMULATED) measures nothing."""
+    found = []
+    for uuid in uuids:
+        for path in reversed(history(uuid)) if UUID.fullmatch(uuid) else ():
+            try:
+                made = load(path)
+            except RigError:
+                continue
+            check = made.check("largest_batch")
+            if check and check.numbers and not made.emulated:
+                found.append(LargestBatch(int(check.numbers[0].value), uuid,
+                                          strftime("%Y-%m-%d", gmtime(made.began))))
+                break
+    return min(found, key=lambda one: one.batch, default=None)
 
 
 def cards() -> list[str]:

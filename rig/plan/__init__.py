@@ -12,6 +12,7 @@ from rig.knobs import Knobs
 from rig.lock import MACHINE
 from rig.rules import Rules
 from rig.stack import Stack
+from rig.training import LargestBatch
 
 from . import driver, env, network, place, since, tools, train
 from .context import Context, version
@@ -21,9 +22,10 @@ __all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_cont
 
 
 def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules,
-                 applied: Applied | None = None) -> Context:
-    """All that one host's plan is made from; `applied`: how the last apply left it, where that is on record."""
-    return Context(host, state, stack, knobs, rules, applied)
+                 applied: Applied | None = None, largest: LargestBatch | None = None) -> Context:
+    """All that one host's plan is made from; `applied`: how the last apply left it, and `largest`: the largest batch
+    that its cards' certificates tell, where those are on record."""
+    return Context(host, state, stack, knobs, rules, applied, largest)
 
 
 def make_plan(ctx: Context) -> Plan:

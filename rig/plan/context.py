@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
+from rig.training import LargestBatch
 
 from .model import Applied
 
@@ -48,6 +49,7 @@ class Context:
     knobs: Knobs
     rules: Rules
     applied: Applied | None = None  # how this controller's last apply left the host
+    largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
 
     @property
     def machine(self) -> Mapping[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rig.fits import largest
-from rig.training import accelerate_config, training_settings
+from rig.training import accelerate_config, accelerate_text, training_settings
 
 from .context import Context
 from .env import current, envs_dir, record
@@ -55,7 +56,8 @@ def settings(ctx: Context) -> dict[str, Any]:
     weakest = min((gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability), default=None)
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
-        attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None)
+        attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None,
+        largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
     return {**settings, "hf_home": hf_home(ctx), "hf_endpoint": endpoint,
@@ -83,29 +85,61 @@ def _flash(ctx: Context, env_changes: bool) -> Step:
                 "decided on another env, driver or GPU: tried again", data=spec)
 
 
-def _fitting(ctx: Context) -> str:
-    """What fits the smallest card, as a word to the settings; `rig fits` has the arithmetic."""
+def fitting(ctx: Context) -> str:
+    """The largest models that fit the smallest card, "" where none does or its memory isn't known."""
     sizes = [gpu.memory_mib for gpu in ctx.fit if gpu.memory_mib]
-    cut = any(gpu.mig for gpu in ctx.fit)
-    found = largest(min(sizes), ctx.stack.model or "Qwen2") if sizes and not cut else None
-    return f"; LoRA fits up to {found.removeprefix('Qwen/')} (estimate: rig fits)" if found else ""
+    if not sizes or any(gpu.mig for gpu in ctx.fit):
+        return ""
+    found = {name: largest(min(sizes), ctx.stack.model or "Qwen2", four) for name, four in
+             (("LoRA", False), ("QLoRA", True))}
+    return ", ".join(f"{name} up to {model.removeprefix('Qwen/')}" for name, model in found.items() if model)
+
+
+def _beside(ctx: Context, want: dict[str, Any]) -> list[str]:
+    """What is missing beside training.json, or (accelerate.yaml, which is made from it) isn't as it should be."""
+    generation = current(ctx)
+    there = generation.get("beside") if generation else None
+    if there is None:
+        return []
+    text = hashlib.sha256(accelerate_text(want).encode()).hexdigest()
+    said = [] if there.get("accelerate.yaml") == text else ["accelerate.yaml"]
+    return said + ([] if "train_qwen.py" in there else ["train_qwen.py"])
+
+
+def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
+    """The keys in which they differ. Another certificate that measured the same is no difference."""
+    def plain(row: Mapping[str, Any], key: str) -> Any:
+        value = row.get(key)
+        return {k: v for k, v in value.items() if k != "date"} if key == "batch_source" and value else value
+
+    return sorted(key for key in want if plain(want, key) != plain(have, key))
 
 
 def _training(ctx: Context, env_changes: bool) -> Step:
     want, have = settings(ctx), record(ctx, "training")
     path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
-    data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}"}
+    data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}", "fits": fitting(ctx)}
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"the guide's settings for {want['for']}{_fitting(ctx)}",
+                    f"{_whose(want)}{f'; {fits} fits (estimates: rig fits)' if (fits := data['fits']) else ''}",
                     known_after="env" if env_changes else "", data=data, files=as_json(path, None, want))
-    if have == want:
-        return Step("training", "training.json", said, said, Action.NONE, f"the guide's settings for {want['for']}",
-                    data=data)
-    changed = ", ".join(sorted(key for key in want if want.get(key) != have.get(key)))
-    return Step("training", "training.json", "other", said, Action.CHANGE, f"differs in: {changed}",
-                data=data, files=as_json(path, have, want))
+    changed, beside = _same(want, have), _beside(ctx, want)
+    if not changed and not beside:
+        return Step("training", "training.json", said, said, Action.NONE, _whose(want), data=data)
+    if not changed:
+        return Step("training", "training.json", said, said, Action.CHANGE,
+                    f"{', '.join(beside)} beside it isn't as it should be", data=data)
+    why = f"differs in: {', '.join(changed)}" + (f"; {_whose(want)}" if "batch_source" in changed else "")
+    return Step("training", "training.json", "other", said, Action.CHANGE, why, data=data,
+                files=as_json(path, have, want))
+
+
+def _whose(want: Mapping[str, Any]) -> str:
+    """Whose settings they are: the guide's, held to what was measured where it was."""
+    source = want["batch_source"]
+    return f"the guide's settings for {want['for']}" + (
+        f"; measured {source['date']}: {source['largest']} samples fit" if source["measured"] else "")
 
 
 def _verify(ctx: Context, env_changes: bool) -> Step:

@@ -130,3 +130,16 @@ def test_a_damaged_certificate_is_skipped_where_the_last_is_looked_for(state: Pa
     (store.folder() / UUID / "20990101T000000Z.json").write_text("{")
     found = store.last(UUID)
     assert found is not None and found.began == 1793664000
+
+
+def test_the_largest_batch_of_a_hosts_cards_is_the_smallest_of_the_newest(state: Path) -> None:
+    assert store.largest_batch([UUID]) is None
+    read(state, 1793664000)
+    read(state, 1795478400, lambda checks: checks["largest_batch"]["data"].update(batch=20))
+    found = store.largest_batch(["GPU-without-a-certificate", "no/uuid", UUID])
+    assert found is not None and (found.batch, found.uuid, found.date) == (20, UUID, "2026-11-24")
+    read(state, 1795564800, lambda checks: checks.update(largest_batch={"status": "not_run", "why": "others use it"}))
+    assert store.largest_batch([UUID]) == found, "one that could not measure it doesn't hide the one that did"
+    emulated = json.loads(store.history(UUID)[-2].read_text()) | {"emulated": True}
+    (store.folder() / UUID / "20270101T000000Z.json").write_text(json.dumps(emulated))
+    assert store.largest_batch([UUID]) == found

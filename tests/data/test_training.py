@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rig.training import accelerate_config, training_settings
+from rig.training import LargestBatch, accelerate_config, training_settings
 
 
 @pytest.mark.parametrize(("memory", "cc", "batch", "accumulation", "dtype"), [
@@ -30,6 +30,16 @@ def test_batch_and_precision(memory: int | None, cc: str | None, batch: int, acc
     assert (made["bf16"], made["tf32"], made["fp16"]) == (dtype == "bfloat16", dtype == "bfloat16", dtype == "float16")
     assert made["use_cache"] is False
     assert json.loads(json.dumps(made)) == made
+
+
+@pytest.mark.parametrize(("measured", "batch", "accumulation"), [
+    (36, 8, 2), (8, 8, 2), (7, 4, 4), (4, 4, 4), (3, 2, 8), (1, 1, 16), (0, 1, 16)])
+def test_a_measured_largest_batch_bounds_the_guides_and_the_effective_one_stays(measured: int, batch: int,
+                                                                                accumulation: int) -> None:
+    made = training_settings(32607, "12.0", largest=LargestBatch(measured, "GPU-1", "2026-11-25"))
+    assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (batch, accumulation)
+    assert made["batch_source"] == {"measured": True, "largest": measured, "uuid": "GPU-1", "date": "2026-11-25"}
+    assert training_settings(32607, "12.0")["batch_source"]["measured"] is False
 
 
 def test_attention_is_the_one_decided() -> None:

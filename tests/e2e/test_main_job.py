@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,40 @@ def test_flash_attn_is_kept_where_it_proves_itself_and_sdpa_is_a_normal_end(conv
     assert converged.record("lab-01", "training")["attn_implementation"] == "sdpa"
 
 
-def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
-    import json
+def test_accelerate_yaml_deleted_alone_is_written_again(converged: Lab) -> None:
+    path = "/root/miniforge3/envs/qwen-train/.rig/accelerate.yaml"
+    before = converged.on("lab-02", f"cat {path}; rm {path}")
+    assert "accelerate.yaml beside it isn't as it should be" in " ".join(converged.deploy("--dry").stderr.split())
+    again = converged.deploy("-y", "--limit", "lab-02")
+    assert again.code == 0 and again.results["Grand total"]["success"] == 1, again.stderr
+    assert converged.on("lab-02", f"cat {path}") == before
+    assert "rig fits lab-02" in again.stderr and "LoRA up to Qwen2.5-7B, QLoRA up to Qwen2.5-32B" in again.stderr
 
+
+def test_the_batch_is_held_to_what_the_cards_certificate_measured(converged: Lab) -> None:
+    """The certificate is made up: an emulated card has no real one."""
+    uuid = converged.on("lab-02", "nvidia-smi --query-gpu=uuid --format=csv,noheader").strip()
+    kept = converged.folder / "state" / "qwen-rig" / "certificates" / uuid / "20261125T000000Z.json"
+    kept.parent.mkdir(parents=True)
+    number = {"label": "largest batch", "value": 5, "unit": "samples", "better": "higher"}
+    kept.write_text(json.dumps({
+        "kind": "qwen-rig certificate", "format": 1, "uuid": uuid, "name": "made up", "host": "lab-02",
+        "began": 1795564800, "seconds": 1, "overall": "pass", "emulated": False, "environment": {}, "checks": [
+            {"name": "largest_batch", "title": "", "status": "fail", "measured": "", "expected": "", "source": "",
+             "why": "", "numbers": [number], "facts": {}, "series": {}}]}))
+    try:
+        held = converged.deploy("-y", "--limit", "lab-02")
+        assert held.code == 0 and held.results["Grand total"]["success"] == 1, held.stderr
+        made = converged.record("lab-02", "training")
+        assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (4, 4)
+        assert made["batch_source"] == {"measured": True, "largest": 5, "uuid": uuid, "date": "2026-11-25"}
+        assert "No changes." in converged.deploy("-y", "--limit", "lab-02").stderr
+    finally:
+        kept.unlink()
+    assert converged.deploy("-y", "--limit", "lab-02").results["Grand total"]["success"] == 1
+
+
+def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
     gpus = json.loads(converged.pyinfra("fact", "facts.gpu.Gpus", "--json").stdout)
     listed = next(iter(next(iter(gpus.values())).values())) if isinstance(gpus, dict) else gpus
     assert "lab-01" in json.dumps(gpus) and listed

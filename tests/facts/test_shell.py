@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     rig.mkdir()
     (rig / "env.json").write_text('{\n "lock": "0a1b2c3d4e5f"\n}')
     (rig / "training.json").write_text("{cut")
+    (rig / "accelerate.yaml").write_text("debug: false\n")
     (prefix / "envs" / ".qwen-train-ffffffffffff-2").mkdir()
     (prefix / "envs" / os.fsdecode(b"latin-\xe9") / "conda-meta").mkdir(parents=True)  # pyinfra would choke on it
 
@@ -146,6 +148,7 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     assert EnvPackages().process(_run(EnvPackages().command(f"{prefix}/envs/qwen-train"), shell)) == state["env"]
     first, second = state["generations"]
     assert (first["name"], first["complete"], first["records"]["env"]) == (name, True, {"lock": "0a1b2c3d4e5f"})
+    assert first["beside"] == {"accelerate.yaml": sha256(b"debug: false\n").hexdigest()} and second["beside"] == {}
     assert (second["complete"], second["records"]["env"]) == (False, None)
     assert list(state["problems"]) == ["generations"] and "training.json" in state["problems"]["generations"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from rig import render
 from rig.managed import REPOSITORY, guard_digests
 from rig.plan import Action, make_plan
 from rig.plan.train import fingerprint, flash_spec, settings
+from rig.training import LargestBatch, accelerate_text
 
 from .states import GTX1080, RTX4090, RTX5090, V100, bare, context, with_driver
 
@@ -168,3 +171,31 @@ def test_the_user_is_told_where_the_stack_leaves_the_guide() -> None:
 def test_the_last_line_counts() -> None:
     line = render.cost([make_plan(context(bare(RTX5090))), make_plan(context(bare()))])
     assert "1 reboot · 1 host · ↓ 4." in line and "1 host refused" in line
+
+
+def test_a_certificate_on_record_bounds_the_batch_and_a_newer_one_that_says_the_same_changes_nothing() -> None:
+    state = converged()
+    ctx = replace(context(state, "standin"), largest=LargestBatch(5, "GPU-1", "2026-11-20"))
+    step = make_plan(ctx).step("training")
+    assert (step.action, step.now, step.wanted) == (Action.CHANGE, "other", "batch 4 × 4")
+    assert "measured 2026-11-20: 5 samples fit" in step.why
+    state["generations"][0]["records"]["training"] = settings(ctx)
+    assert make_plan(ctx).step("training").action is Action.NONE
+    again = replace(ctx, largest=LargestBatch(5, "GPU-1", "2026-11-26"))
+    assert make_plan(again).step("training").action is Action.NONE
+    assert make_plan(replace(ctx, largest=LargestBatch(6, "GPU-1", "2026-11-26"))).step_changes("training")
+
+
+@pytest.mark.parametrize(("beside", "said"), [
+    ({"train_qwen.py": "x"}, "accelerate.yaml beside it"),
+    ({"train_qwen.py": "x", "accelerate.yaml": "of other settings"}, "accelerate.yaml beside it"),
+    ({}, "accelerate.yaml, train_qwen.py beside it"),
+])
+def test_what_lies_beside_training_json_is_noticed_when_it_is_gone(beside: dict[str, str], said: str) -> None:
+    state = converged()
+    text = accelerate_text(state["generations"][0]["records"]["training"])
+    state["generations"][0]["beside"] = {"train_qwen.py": "x", "accelerate.yaml": sha256(text.encode()).hexdigest()}
+    assert not make_plan(context(state, "standin")).changes
+    state["generations"][0]["beside"] = beside
+    step = make_plan(context(state, "standin")).step("training")
+    assert step.action is Action.CHANGE and step.why.startswith(said)
