@@ -19,7 +19,7 @@ from rig.network import bundle as bundles
 from rig.network import preflight
 from rig.network.archive import Forbidden
 from rig.network.limits import load_limits
-from rig.network.route import Route, Source, candidates, from_bundle, unmeasured
+from rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
 from rig.network.web import Unreachable, bare, get, private_to_host
 from rig.plan import Context, Plan, Refusal
 from rig.sources import load_sources
@@ -73,9 +73,9 @@ def _bundle_address(ctx: Context) -> str:
         return "http://127.0.0.1:9"
 
 
-def through(ctx: Context) -> str:
-    """Lines for the head of a script of apt's: its archives through the SSH connection, where a bundle is used."""
-    return _apt.through(_bundle_address(ctx)) + proxies(ctx) if ctx.knobs.bundle else ""
+def apt(ctx: Context) -> str:
+    """Lines for the head of a script of apt's: proxies, and its archives by way of a bundle where there is one."""
+    return proxies(ctx) + _apt.through(_bundle_address(ctx) if ctx.knobs.bundle else None)
 
 
 def apt_needed(plan: Plan) -> bool:
@@ -140,19 +140,26 @@ def files(ctx: Context) -> dict[str, str]:
             "huggingface": load_sources().huggingface.measure}
 
 
-def proxies(ctx: Context, github: bool = False) -> str:
-    """Lines for the head of a script that fetches: the proxy knob, and for GitHub alone the host's own proxy script.
-    Every script is a shell of its own, so that what it sets ends with it."""
+def proxies(ctx: Context) -> str:
+    """Lines for the head of a script that fetches: the proxy knob. Every script is a shell of its own, so that what it
+    sets ends with it."""
     if ctx.knobs.bundle:  # loopback: a proxy would look for it on its own machine
         return "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n"
-    lines, own = "", (ctx.machine.get("network") or {}).get("proxy_script")
-    if ctx.knobs.proxy:
-        url = shlex.quote(ctx.knobs.proxy)
-        lines += f"export http_proxy={url} https_proxy={url} HTTP_PROXY={url} HTTPS_PROXY={url}\n"
+    if not ctx.knobs.proxy:
+        return ""
+    url = shlex.quote(ctx.knobs.proxy)
+    return f"export http_proxy={url} https_proxy={url} HTTP_PROXY={url} HTTPS_PROXY={url}\n"
+
+
+def turbo(ctx: Context, url: str) -> str:
+    """A command for the head of a subshell that fetches this URL: the host's own proxy script (AutoDL's network_turbo),
+    for GitHub alone, as it slows what is near. Empty where it isn't wanted."""
+    own = (ctx.machine.get("network") or {}).get("proxy_script")
     named = own if ctx.knobs.proxy_script == "auto" else ctx.knobs.proxy_script
-    if github and named and named != "off":
-        lines += f"if [ -r {shlex.quote(named)} ]; then set +eu; . {shlex.quote(named)} >/dev/null 2>&1; set -eu; fi\n"
-    return lines
+    if ctx.knobs.bundle or not named or named == "off" or not from_github(url):
+        return ""
+    quoted = shlex.quote(named)
+    return f"if [ -r {quoted} ]; then set +eu; . {quoted} >/dev/null 2>&1; set -eu; fi\n"
 
 
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:

@@ -27,8 +27,9 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
     sources = _network.route(ctx, ["miniforge"]).of("miniforge")
     digest = ctx.knobs.source_miniforge_sha256 or _session.rules().miniforge.sha256
     tries = "".join(f"""[ -n "$got" ] || {{
-  if {{ {download(f"{(source.url or '').rstrip('/')}/{name}", '"$work/installer.sh"')}
-  }}; then
+  if (
+{_network.turbo(ctx, source.url or "")}{download(f"{(source.url or '').rstrip('/')}/{name}", '"$work/installer.sh"')}
+  ); then
     if echo "{digest}  $work/installer.sh" | sha256sum -c --quiet -; then got=1
     else said={shlex.quote(f"{name} from {source.url} isn't the file that is expected: check source_miniforge")}; fi
   fi
@@ -36,7 +37,7 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
 """ for source in sources)
     # Conda knows its prefix by heart, so it can't be made elsewhere and moved. What marks it as unfinished stands
     # beside it: the probe passes over such a prefix (facts/_conda.py), however sound it looks, and we begin anew.
-    yield job(step, f"""{exports(ctx)}{_network.proxies(ctx, github=True)}prefix={shlex.quote(step.data["prefix"])}
+    yield job(step, f"""{exports(ctx)}{_network.proxies(ctx)}prefix={shlex.quote(step.data["prefix"])}
 work=$prefix.{UNFINISHED}
 clear() {{ [ ! -e "$work/begun" ] || rm -rf "$prefix"; rm -rf "$work"; }}
 clear

@@ -27,5 +27,5 @@ def cuda_toolkit() -> None:
 
 
 def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    yield job(step, _network.through(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
+    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
               ctx.knobs.timeout_apt)

@@ -66,8 +66,8 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     armored = _network.keyring(ctx, wanted) if ctx.knobs.bundle else None
     try:
         if armored is None:
-            ok, said = run(host, _fetch(url + key.key, ctx.knobs.timeout_fetch), ctx.knobs.timeout_fetch + 60,
-                           sudo=sudo)
+            ok, said = run(host, _network.proxies(ctx) + _fetch(url + key.key, ctx.knobs.timeout_fetch),
+                           ctx.knobs.timeout_fetch + 60, sudo=sudo)
             if not ok:
                 return False
             armored = base64.b64decode(said).decode()
@@ -82,7 +82,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     files = {KEYRING: armored, REPOSITORY: repository_text(url)}
     text = "".join(_write(path, content) for path, content in files.items())
     undo = f"rm -f {KEYRING} {REPOSITORY}"
-    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.through(ctx)}{update(ctx.knobs)}"
+    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.apt(ctx)}{update(ctx.knobs)}"
     return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
 
 
@@ -112,7 +112,7 @@ def _write(path: str, content: str) -> str:
 def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
     groups: list[list[str]] = [list(group) for group in step.data["packages"]]
     headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
-    yield job(step, _network.through(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
+    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
               ctx.knobs.timeout_apt)
 
 

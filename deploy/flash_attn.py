@@ -24,7 +24,8 @@ def flash_attn() -> None:
 
 def _attempt(ctx: Context, step: Step) -> Iterator[JobCommand]:
     spec = {**step.data, "wheels": _network.flash_wheels(ctx, step.data["wheels"])}
+    turbo = (_network.turbo(ctx, wheel["url"]) for wheel in spec["wheels"])
     # The check stands beside the attempt, which runs it in a process of its own.
     yield program(ctx, ("attention.py", "flash_attn_check.py"),
                   f"--spec {shlex.quote(json.dumps(spec))}", ctx.knobs.timeout_verify,
-                  head=_network.proxies(ctx, github=True))  # the wheels are GitHub's
+                  head=_network.proxies(ctx) + next(filter(None, turbo), ""))

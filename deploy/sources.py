@@ -54,7 +54,8 @@ def _ask(state: State, host: Host) -> bool:
         found = {role: served.get(role, rows[:1]) for role, rows in found.items() if role in served}
     packages = _network.wanted(ctx, plan)
     ask = measure.script(_network.known(ctx, found), measure.probe_of(packages), _network.files(ctx),
-                         {load_sources().conda_channel: load_sources().conda_measure})
+                         {load_sources().conda_channel: load_sources().conda_measure},
+                         lambda url: _network.turbo(ctx, url))
     ok, said = run(host, _network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
     if not ok:
         return False

@@ -1,4 +1,4 @@
-"""AutoDL's containers: the data disk stays when the instance is stopped, / is small (its own documentation, env page).
+"""AutoDL's containers: / is small, and a stop keeps it and the data disk alike (rig/data/disks.yml).
 
 miniconda in /root is there already and is adopted; /etc/network_turbo is found by itself (`proxy_script`).
 """

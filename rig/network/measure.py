@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rig.lock import Requirement
@@ -96,11 +96,12 @@ good() { # out-file: whether this default needs no rival
 
 
 def script(found: Mapping[str, tuple[Source, ...]], probe: Probe | None, files: Mapping[str, str],
-           channels: Mapping[str, str]) -> str:
+           channels: Mapping[str, str], aside: Callable[[str], str] = lambda url: "") -> str:
     """A script that prints a row for each source it could ask: the defaults first, all at once, and the mirrors of a
     role only where its default isn't good. A default of unknown address is not asked.
 
-    files: role → the file below its address that is fetched; channels: a channel's name → its address.
+    files: role → the file below its address that is fetched; channels: a channel's name → its address; aside: what a
+    subshell runs before it fetches from an address.
     """
     limits = load_limits()
     first: list[str] = []
@@ -111,7 +112,8 @@ def script(found: Mapping[str, tuple[Source, ...]], probe: Probe | None, files: 
             words = _words(source, probe, files, channels)
             if words is None:
                 continue
-            line = f'row {" ".join(shlex.quote(word) for word in words)} >"$dir/{role}.{source.label}.row" &'
+            row = " ".join(shlex.quote(word) for word in words)
+            line = f'( {aside(words[2])}set +e; row {row} ) >"$dir/{role}.{source.label}.row" &'
             (first if source.label == DEFAULT else rivals).append(line)
         if rivals:
             rest += [f'if ! good "$dir/{role}.{DEFAULT}.row" 2>/dev/null; then', *rivals, "fi"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from rig.plan import Context, Plan
 from rig.sources import load_mirrors, load_sources
@@ -143,6 +144,13 @@ def choose(found: Mapping[str, tuple[Source, ...]], rows: Sequence[Measured]) ->
                 wrong.append(f"{WORDS[role]} can't be had: "
                              + "; ".join(f"{_named(s)}: {seen[s.label].verdict}" for s in sources if s.label in seen))
     return Route(chosen, tuple(said)), wrong
+
+
+def from_github(url: str) -> bool:
+    """Whether an address is on the server that Miniforge's and flash-attn's releases are on."""
+    defaults = load_sources()
+    return urlsplit(url).hostname in {urlsplit(place).hostname for place in (defaults.miniforge.url,
+                                                                             defaults.flash_attn.url)}
 
 
 WORDS = {"pip_index": "packages", "conda_channel": "Python for the env", "miniforge": "Miniforge",

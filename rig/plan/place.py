@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from rig import schema
+from rig.sources import DATA
 
 from .context import Context
 
@@ -31,7 +36,7 @@ def data_folder(ctx: Context) -> str | None:
     if home is None or home["free_mib"] >= need:
         return None
     roomy = [d for d in ctx.machine["disks"] if d.get("writable") and d["free_mib"] >= need and usable(d)]
-    best = max(roomy, key=lambda d: d["free_mib"], default=None)
+    best = max(roomy, key=lambda d: (_kept(d["mount"]), d["free_mib"]), default=None)
     return f"{best['mount'].rstrip('/')}/{PLACE}" if best else None
 
 
@@ -66,12 +71,41 @@ def environment(ctx: Context) -> dict[str, str]:
             "HF_HOME": f"{folder}/huggingface"}
 
 
+@dataclass(frozen=True)
+class Stop:
+    """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words."""
+
+    kept: bool
+    words: str
+
+
+@cache
+def load_stops() -> dict[str, Stop]:
+    """Mount → what a stop does to it (rig/data/disks.yml). Raises RigError where the data is wrong."""
+    table = schema.read(DATA / "disks.yml")
+    found = {}
+    for mount, row in table.named_tables("disks").items():
+        found[mount] = Stop(row.take("kept", bool), row.take("stop", str))
+        row.take("source", str)
+        row.done()
+    table.done()
+    return found
+
+
+def _kept(mount: str) -> bool:
+    return mount not in load_stops() or load_stops()[mount].kept
+
+
 def caveats(ctx: Context, envs: str) -> list[str]:
-    """What a stop of a rented container would lose. Said while an env is still to be made."""
+    """What a stop of a rented machine would lose. Said while an env is still to be made."""
+    disk, stops = disk_at(ctx, envs), load_stops()
+    mounts = {d["mount"] for d in ctx.machine["disks"]}
+    known = [stop.words for mount, stop in stops.items() if mount in mounts]
     if ctx.machine["kind"] != "container":
-        return []
-    disk = disk_at(ctx, envs)
+        return [f"{stops[disk['mount']].words}: env, caches and HF_HOME lie there"] \
+            if disk and not _kept(disk["mount"]) else []
     if disk is None or disk["mount"] == "/":
         return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
-                "along; data_dir=FOLDER puts them on a disk that stays"]
-    return [f"env, caches and HF_HOME lie on {disk['mount']}; all else on this container's / may go when it is stopped"]
+                "along; data_dir=FOLDER puts them on a disk that stays", *known]
+    return [f"env, caches and HF_HOME lie on {disk['mount']}; all else on this container's / may go when it is "
+            "stopped", *known]

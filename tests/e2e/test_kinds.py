@@ -87,9 +87,26 @@ def test_what_is_not_theirs_is_said_to_be_not_theirs(lab: Lab, first: Any) -> No
         assert not lab.on(name, "dpkg-query -W -f '${Package}\\n' | grep -E '^(nvidia|cuda|linux-headers)' || true")
 
 
+def test_those_that_cannot_be_served_are_refused_again_and_left_alone(lab: Lab, first: Any) -> None:
+    before = {name: lab.fingerprint(name) for name in ("oldpod", "rootless")}
+    again = lab.deploy("-y", "--limit", "oldpod", "--limit", "rootless")
+    flat = " ".join(again.stderr.replace("│", " ").split())
+    assert again.code == 1 and "rent a host with driver ≥ 570" in flat and "has neither root nor sudo" in flat
+    assert {name: lab.fingerprint(name) for name in before} == before
+
+
+def test_without_root_the_env_comes_and_the_rest_says_what_it_needs(lab: Lab, first: Any) -> None:
+    dry, _ = first
+    plan = " ".join(dry.stderr[dry.stderr.index("wsl  RTX 5090"):].split())
+    assert "call gcc while training, but installing needs root and apt" in plan
+    assert lab.on("wsl", "find /home/nosudo ! -user nosudo").strip() == ""
+
+
 def test_a_small_root_is_spared(lab: Lab, first: Any) -> None:
     dry, _ = first
-    assert "env, caches and HF_HOME lie on /workspace" in dry.stderr
+    said = " ".join(dry.stderr.split())
+    assert "env, caches and HF_HOME lie on /workspace; all else on this container's / may go when it is stopped" in said
+    assert "RunPod empties / at a stop and keeps /workspace until the pod is deleted" in said
     assert not lab.on("pod", "ls -d /root/miniforge3 /root/.cache/qwen-rig /root/.cache/uv 2>/dev/null || true")
     assert lab.on("pod", "ls /workspace/qwen-rig").split()
     settings = json.loads(lab.on("pod", f"cat {_place(lab, 'pod')}/.rig/training.json"))

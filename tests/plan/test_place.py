@@ -1,0 +1,36 @@
+"""Where env and caches go, and what is said of a stop. States are synthesized."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rig.plan import make_plan
+from rig.plan.place import data_folder, load_stops
+from tests.plan.states import RTX5090, bare, context, with_driver
+
+
+def disks(*mounts: tuple[str, int]) -> list[dict[str, Any]]:
+    return [{"mount": mount, "fstype": "ext4", "size_mib": free, "free_mib": free, "writable": True}
+            for mount, free in mounts]
+
+
+def machine(kind: str, *mounts: tuple[str, int]) -> Any:
+    return context(with_driver(bare(RTX5090, kind=kind, disks=disks(("/", 3_000), *mounts)), "580.95.05", "open"))
+
+
+def test_a_disk_that_a_stop_empties_comes_after_one_that_is_kept() -> None:
+    nvme, volume = ("/opt/dlami/nvme", 900_000), ("/data", 100_000)
+    assert data_folder(machine("vm", nvme, volume)) == "/data/qwen-rig"
+    only = machine("vm", nvme)
+    assert data_folder(only) == "/opt/dlami/nvme/qwen-rig"
+    assert any("AWS empties when the instance is stopped: env, caches" in said for said in make_plan(only).caveats)
+    assert not [said for said in make_plan(machine("vm", volume)).caveats if "stop" in said]
+
+
+def test_what_a_providers_stop_does_is_said_by_its_data_disk() -> None:
+    for mount, stop in load_stops().items():
+        if mount != "/opt/dlami/nvme":
+            said = make_plan(machine("container", (mount, 100_000))).caveats
+            assert f"lie on {mount}" in said[0] and stop.words in said
+    unknown = make_plan(machine("container", ("/scratch", 100_000))).caveats
+    assert "lie on /scratch" in unknown[0] and len(unknown) == 1
