@@ -3,6 +3,7 @@ taken with consent only; an impossible stack is refused before anything is diall
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -127,6 +128,33 @@ def test_uv_and_pip_install_the_same_set_of_the_same_files(lab: Lab) -> None:
     assert "six-1.17.0.dist-info" in by_uv and any(line.endswith(" ./six.py") for line in by_uv)
     told = "cat /root/miniforge3/envs/by-*/lib/python3*/site-packages/six-*.dist-info/INSTALLER"
     assert lab.on(HOST, told).split() == ["pip", "uv"], "each by its own"
+
+
+# An env by hand as the guide's problems 2 and 3 leave it. Its files are made up: they hold what tells a package and a
+# build (names of .dist-info, torch/version.py), no code.
+BY_HAND = """cd /root/miniforge3/envs && cp -aL qwen-train by-hand && rm -rf by-hand/.rig
+cd by-hand/lib/python3*/site-packages
+rm -rf *.dist-info
+for package in torch-2.7.1 transformers-4.40.0 trl-0.11.0 peft-0.13.0 accelerate-0.34.0 datasets-3.1.0; do
+  mkdir $package.dist-info && echo "Version: ${package#*-}" >$package.dist-info/METADATA
+done
+mkdir torch && printf "__version__ = '2.7.1+cu126'\\ncuda: Optional[str] = '12.6'\\n" >torch/version.py"""
+
+
+def test_a_careless_torch_and_an_old_transformers_are_named_from_the_files_of_a_real_host(lab: Lab) -> None:
+    lab.on(HOST, BY_HAND)
+    before = lab.fingerprint(HOST)
+    told = lab.rig("plan", "--json", "--limit", HOST, "--data", "stack=guide", "--data", "env_name=by-hand")
+    (host,) = json.loads(told.stdout)["hosts"]
+    env = next(step for step in host["steps"] if step["component"] == "env")
+    assert env["action"] == "change" and "built beside" in env["why"]
+    assert env["problems"][0].startswith("torch 2.7.1+cu126 is built for CUDA 12.6, not 12.8, as a plain `pip install "
+                                         "torch==2.7.1` brings it; it has no code for sm_120")
+    assert {"torch 2.7.1 is older than the lock's 2.8.0", "transformers 4.40.0 is older than the lock's 4.46.0",
+            "torchvision is missing; the lock has 0.23.0"} <= set(env["problems"])
+    assert not any("trl" in line or "peft" in line for line in env["problems"]), "what is right isn't named"
+    assert lab.fingerprint(HOST) == before
+    lab.on(HOST, "rm -r /root/miniforge3/envs/by-hand")
 
 
 @pytest.mark.parametrize(("file", "old", "new", "says"), [
