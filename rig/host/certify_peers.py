@@ -17,6 +17,7 @@ from certify_compute import gpu, timed
 from children import MARK, NotRun, attempt, kill, one_line, result
 
 BYTES = 1 << 30
+BATCHES, CALLS = 7, 10  # after one batch to warm up
 RANK_SECONDS = 60  # what torch.distributed waits for a partner
 LIMIT = 150  # and what we wait for all of it
 
@@ -82,6 +83,25 @@ def all_reduce(expect, ranks=None, backend="nccl", size=BYTES, limit=LIMIT, prog
         "environment": {name: text for name, text in os.environ.items() if name.startswith("NCCL_")}})
 
 
+def batch(torch, dist, data, on_gpu):
+    """Seconds that one all-reduce takes, of some without a pause: alone, each would count the host's own delays too."""
+    data.fill_(1.0)  # sums grow by the number of ranks each time, and stay finite
+    if not on_gpu:
+        dist.barrier()
+        began = time.perf_counter()
+        dist.all_reduce(data)
+        return time.perf_counter() - began
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    dist.barrier()
+    begin.record()
+    for _ in range(CALLS):
+        dist.all_reduce(data)
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000 / CALLS
+
+
 def rank_main(job):
     """One rank: warm up, time, and check the sum."""
     import torch
@@ -96,19 +116,7 @@ def rank_main(job):
     data = torch.full((job["bytes"] // 4,), float(job["rank"] + 1), device=device)
     dist.all_reduce(data)
     right = bool((data == job["world"] * (job["world"] + 1) / 2).all())
-    data.fill_(1.0)
-    times = []
-    for turn in range(13 if on_gpu else 3):
-        if on_gpu:
-            torch.cuda.synchronize()
-        dist.barrier()
-        began = time.perf_counter()
-        dist.all_reduce(data)
-        if on_gpu:
-            torch.cuda.synchronize()
-        if turn >= (3 if on_gpu else 1):
-            times.append(time.perf_counter() - began)
-        data.fill_(1.0)
+    times = [batch(torch, dist, data, on_gpu) for _ in range(1 + BATCHES)][1:]
     version = ".".join(map(str, torch.cuda.nccl.version())) if on_gpu else torch.__version__
     dist.destroy_process_group()
     if not right:
