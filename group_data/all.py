@@ -48,7 +48,8 @@ source_nvidia_apt_key = None  # fingerprint of the key that signs it
 source_flash_attn = None  # folder URL that holds v<version>/<wheel>
 source_huggingface = None  # HF_ENDPOINT of train_qwen.py
 mirrors = "auto"  # auto: where a default is slow or out of reach from the host, the fastest of sources.yml's mirrors;
-#                   off: never · the path of a file like sources.yml's `mirrors:`. A source_… knob stands above it
+#                   off: never · {lan: {pip_index: https://…}} · the path of a file like sources.yml's `mirrors:`.
+#                   A source_… knob stands above it
 proxy = None  # http(s)_proxy for all that is fetched; None: as the host's own environment says
 proxy_script = "auto"  # auto: /etc/network_turbo, where there is one, for GitHub alone · off · a script on the host
 bundle = None  # a folder made by `python -m rig bundle`: hosts fetch from it through their SSH connection, nothing else

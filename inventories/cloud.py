@@ -15,7 +15,8 @@ from rig.errors import RigError as _RigError
 
 _folder = _Path(__file__).parent
 try:
-    _found = _load_cloud(_Path(_os.environ.get("CLOUD_HOSTS") or _folder / "cloud.yml"), _folder / "cloud.known_hosts")
+    _file = _Path(_os.environ.get("CLOUD_HOSTS") or _folder / "cloud.yml").expanduser()
+    _found = _load_cloud(_file, _file.with_suffix(".known_hosts"))
     cloud = _hand_over([_host for _hosts in _found.groups.values() for _host in _hosts])
 except _RigError as _error:
     raise SystemExit(f"qwen-rig: {_error}") from None  # one line, exit 1, before anything is dialled

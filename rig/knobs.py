@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -95,6 +96,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
             return value
         raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
                        f"see {name} in group_data/all.py")
+    if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
+        value = json.dumps(value)
     if name == "python":
         value = str(value)  # YAML and --data read 3.11 as a number, and 3.10 as 3.1
         value = "3.10" if value == "3.1" else value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from . import schema
+from .errors import RigError
 
 DATA = Path(__file__).parent / "data"
 
@@ -86,8 +88,8 @@ class Sources:
     mirrors: dict[str, dict[str, str]]
 
 
-def read_mirrors(table: schema.Table) -> dict[str, dict[str, str]]:
-    """A `mirrors` block: name → role → address. Raises RigError."""
+def read_mirrors(table: schema.Table, own: bool = False) -> dict[str, dict[str, str]]:
+    """A `mirrors` block: name → role → address. own: of the user's, which needs no source. Raises RigError."""
     found = {}
     for name, row in table.named_tables("mirrors").items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name == "default":
@@ -96,18 +98,27 @@ def read_mirrors(table: schema.Table) -> dict[str, dict[str, str]]:
         for role, address in found[name].items():
             if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
                 raise row.error(f"{row.key(role)} must be a URL, not {address!r}", "begin it with https:// or http://")
-        row.take("source", str)
+        if not own:
+            row.take("source", str)
         row.done()
     return found
 
 
 @cache
 def load_mirrors(wanted: str) -> dict[str, dict[str, str]]:
-    """The mirrors that the knob `mirrors` names: auto: ours; off: none; else those of a file. Raises RigError."""
+    """The mirrors that the knob `mirrors` names: auto: ours; off: none; {name: {role: address}} as JSON: those; else
+    those of a file. Raises RigError."""
     if wanted == "off":
         return {}
     if wanted == "auto":
         return load_sources().mirrors
+    if wanted.startswith("{"):
+        try:
+            block = json.loads(wanted)
+        except ValueError as error:
+            remedy = 'mirrors={"lan": {"pip_index": "https://…"}}'
+            raise RigError(f"mirrors is no JSON ({error})", "--data", remedy) from None
+        return read_mirrors(schema.Table(Path("the knob"), {"mirrors": block}), own=True)
     table = schema.read(Path(wanted).expanduser())
     found = read_mirrors(table)
     table.done()

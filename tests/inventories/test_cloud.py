@@ -134,12 +134,15 @@ def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
 
 
 def test_what_is_piped_in(tmp_path: Path) -> None:
-    path = cloud(tmp_path, {"az": {"source": "azure", "stdin": True, "user": "azureuser"}})
+    path = cloud(tmp_path, {"az": {"source": "azure", "stdin": True, "user": "azureuser"},
+                            "box": {"source": "ssh", "group": "autodl", "hosts": ["ssh -p 9 root@192.0.2.1"]}})
     done = subprocess.run([sys.executable, "-m", "pyinfra", "inventories/cloud.py", "debug-inventory", "--json"],
                           cwd=ROOT, input=CASES["azure"]["output"], capture_output=True, text=True,
                           env={**os.environ, "CLOUD_HOSTS": str(path), "HOME": str(tmp_path)})
-    host, = json.loads(done.stdout)
+    host, box = json.loads(done.stdout)
     assert (host["data"]["ssh_hostname"], host["data"]["ssh_user"]) == ("203.0.113.40", "azureuser")
+    assert box["data"]["data_dir"] == "/root/autodl-tmp", "group_data/autodl.py"
+    assert host["data"]["ssh_known_hosts_file"] == f"{tmp_path}/cloud.known_hosts", "one for each inventory"
     assert set(host["groups"]) == {"cloud", "azure"} and "('t2') is VM deallocated: listed, not dialled" in done.stderr
 
 

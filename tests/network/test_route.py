@@ -88,6 +88,18 @@ def test_a_mirrors_file_is_checked_like_ours(text: str, said: str, tmp_path: Pat
         knobs.check("mirrors", "fast")
 
 
+def test_mirrors_written_out_where_they_are_used() -> None:
+    said = knobs.check("mirrors", {"lan": {"pip_index": "https://lan.test/simple"}}, "lab.yml:3")
+    assert sources.load_mirrors(said) == {"lan": {"pip_index": "https://lan.test/simple"}}
+    found = candidates(context(bare(RTX5090), mirrors=said), ["pip_index"])["pip_index"]
+    assert [source.label for source in found] == [DEFAULT, "lan"]
+    for wrong, words in (({"lan": {"pip": "https://lan.test"}}, "unknown key mirrors.lan.pip"), ("{lan: x", "no JSON"),
+                         ({"lan": 3}, "must be a mapping")):
+        with pytest.raises(RigError, match=words) as caught:
+            knobs.check("mirrors", wrong, "lab.yml:3")
+        assert "\n" not in str(caught.value)
+
+
 def test_our_own_mirrors_have_sources_and_known_roles() -> None:
     assert set().union(*sources.load_mirrors("auto").values()) == set(sources.ROLES)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rig.plan import make_plan
+from rig.plan.env import envs_dir, prefix
 from rig.plan.place import data_folder, load_stops
 from tests.plan.states import RTX5090, bare, context, with_driver
 
@@ -34,3 +35,14 @@ def test_what_a_providers_stop_does_is_said_by_its_data_disk() -> None:
             assert f"lie on {mount}" in said[0] and stop.words in said
     unknown = make_plan(machine("container", ("/scratch", 100_000))).caveats
     assert "lie on /scratch" in unknown[0] and len(unknown) == 1
+
+
+def test_a_conda_that_is_there_is_adopted_and_the_env_goes_to_the_data_disk() -> None:
+    """AutoDL's images bring /root/miniconda3."""
+    state = with_driver(bare(RTX5090, kind="container", disks=disks(("/", 20_000), ("/root/autodl-tmp", 50_000))),
+                        "580.95.05", "open")
+    state["conda"] = [{"prefix": "/root/miniconda3", "version": "24.5.0", "kind": "miniconda", "sound": True,
+                       "writable": True, "envs": ["base"]}]
+    ctx = context(state, data_dir="/root/autodl-tmp")
+    assert not make_plan(ctx).step_changes("conda") and prefix(ctx) == "/root/miniconda3"
+    assert envs_dir(ctx) == "/root/autodl-tmp/qwen-rig/envs"
