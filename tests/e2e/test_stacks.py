@@ -178,6 +178,24 @@ def test_a_stack_file_of_ones_own_that_is_wrong_is_one_line_before_anything_is_d
     assert says in line and str(copied.parent) in line and line.count(" · ") >= 1
 
 
+@pytest.mark.parametrize(("data", "groups", "where"), [
+    ({"hosts": {"nobody": {"address": "192.0.2.1", "stack": "guide-literal"}}}, {}, "lab.yml:"),
+    ({"defaults": {"stack": "guide-literal"}, "hosts": {"nobody": {"address": "192.0.2.1"}}}, {}, "lab.yml:"),
+    ({"hosts": {"nobody": {"address": "192.0.2.1"}}}, {"lab.py": 'stack = "guide-literal"'}, "host nobody"),
+])
+def test_a_stack_is_chosen_in_the_inventory_or_per_group_too(tmp_path: Path, data: Any, groups: dict[str, str],
+                                                             where: str) -> None:
+    lab = nobody(tmp_path)
+    lab.data = data
+    lab.write()
+    for name, text in groups.items():
+        (tmp_path / name).write_text(text)
+    run = lab.deploy("--dry", *(("--group-data", "group_data", "--group-data", str(tmp_path)) if groups else ()))
+    assert run.code == 1 and "Connecting to hosts" not in run.stderr and "Traceback" not in run.stderr, run.stderr
+    line, = said(run)
+    assert line.startswith("torch 2.5.1 was never published for CUDA 12.8") and where in line, line
+
+
 def nobody(folder: Path) -> Lab:
     """An inventory of one host at TEST-NET-1, where nobody answers."""
     lab = Lab.__new__(Lab)
