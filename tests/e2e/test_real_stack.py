@@ -1,11 +1,15 @@
 """The real stacks on a testbed host: gigabytes from the registry, installed by uv and by pip from one lock, then five
 real training steps on the host's CPU: Qwen2 with the guide's stack, Qwen3 with its own.
 
-Real: the packages, the installers, the training. Emulated: the GPU and NVIDIA's packages. It needs some 45 GB of disk.
+Real: the packages, the installers, the training. Emulated: the GPU and NVIDIA's packages. It needs some 50 GB of disk.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 
 from .conftest import Lab
+from .test_door import OUTSIDE
 
 pytestmark = [pytest.mark.testbed, pytest.mark.real]
 HOST = "real-01"
@@ -78,3 +83,39 @@ def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     wanted = load_stack(real.stack).requirements(interpreter.choose().minor)
     assert set(wanted) <= names and names - set(wanted) <= {"pip", "setuptools", "wheel"}, names ^ set(wanted)
     print(f"\nstack {real.stack}: {len(wanted)} packages, {len(sets[0])} entries the same by uv and by pip")
+    real.lab.on(HOST, f"rm -rf {ENVS}/by-pip {ENVS}/.by-pip* /root/.cache/pip")
+
+
+# What a hand leaves that has never heard of a lock: an env of its own, the registry's torch, an old transformers.
+MESS = f"""set -e; cd {ENVS} && cp -aL qwen-train mess && rm -rf mess/.rig
+rm -rf qwen-train .qwen-train* && mv mess qwen-train
+qwen-train/bin/python -m pip install -q --no-deps -i INDEX torch==2.7.1 transformers==4.40.0"""
+TREE = f"cd {ENVS}/qwen-train/ && find . -type f ! -name '*.pyc' -printf '%P %s %T@\\n' | sort"
+
+
+def test_a_careless_torch_is_named_mended_and_brought_back_by_undo(real: Real) -> None:
+    from testbed import wheels
+
+    if real.stack != "guide":
+        pytest.skip("once is enough, with the guide's stack")
+    lab = real.lab
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels.folder()),
+                    "torch==2.7.1", "transformers==4.40.0"], check=True)
+    lab.on(HOST, MESS.replace("INDEX", lab.bed.services().pip_index))
+    mess, outside = lab.on(HOST, TREE), lab.on(HOST, OUTSIDE)
+    planned = json.loads(lab.rig("plan", "--json").stdout)["hosts"][0]
+    env = next(step for step in planned["steps"] if step["component"] == "env")
+    print("\n" + "\n".join(env["problems"]))
+    assert env["problems"][0].startswith("torch 2.7.1+cu126 is built for CUDA 12.6, not 12.8, as a plain `pip install "
+                                         "torch==2.7.1` brings it; it has no code for sm_120")
+    assert {"torch 2.7.1 is older than the lock's 2.8.0",
+            "transformers 4.40.0 is older than the lock's 4.46.0"} == set(env["problems"][1:])
+    mended = lab.rig("apply", "--yes", timeout=3600)
+    assert mended.code == 0, mended.stderr
+    made = {check["name"]: check for check in lab.record(HOST, "verify")["checks"]}
+    assert made["torch"]["measured"] == WANTED["guide"][0] and made["lora"]["status"] == "pass"
+    begun = time.monotonic()
+    assert lab.rig("undo", "--yes").code == 0
+    print(f"rig undo, with its connection and its plan: {time.monotonic() - begun:.1f} s")
+    assert lab.on(HOST, TREE) == mess, "the mess is back"
+    assert lab.on(HOST, OUTSIDE) == outside, "and nothing else has changed"
