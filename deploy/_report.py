@@ -22,6 +22,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_state
+from rich.text import Text
 
 from rig import doctor, ledger, render
 from rig.cli import exits
@@ -144,8 +145,8 @@ class Reporter(BaseStateCallback):
         applied[host.name].append(step)
         _board.done(host.name)
         _times.append((ledger.key(step, *_session.alike[host.name]), took))
-        console.print(f"  {render.SYMBOL[step.action]} {host.name}  {render.past(step)}: "
-                       f"{step.now} → {step.wanted}  ({took:.0f} s)", markup=False)
+        console.print(Text.assemble("  ", (render.SYMBOL[step.action], render.STYLE[step.action]), f" {host.name}  ",
+                                    f"{render.past(step)}: {step.now} → {step.wanted}  ({took:.0f} s)"))
 
     @staticmethod
     def operation_end(state: State, op_hash: str) -> None:
@@ -251,7 +252,9 @@ def end() -> None:
             rows.append((name, "✓ planned", f"{len(plans[name].changes)} steps would change it"))
     console.print()
     said = [f"{n}: {c}" for n, cs in caveats.items() for c in cs] + _unlike(state)
-    console.print(render.report(rows, said, _next(state)))
+    console.print(render.report(rows, said))
+    if after := _next(state):  # whole lines, however narrow the terminal: they are to be copied
+        console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
 
 
 def _unlike(state: State) -> list[str]:

@@ -51,7 +51,7 @@ class Card:
 
 def console() -> Console:
     """Standard error, as all of pyinfra's words for people; 100 columns where it is no terminal (logs, CI)."""
-    plain = Console(stderr=True)
+    plain = Console(stderr=True, highlight=False)
     if plain.is_terminal:
         return plain
     return Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")), highlight=False)
@@ -254,14 +254,12 @@ def caveat_lines(said: Iterable[str]) -> list[RenderableType]:
     return [Text(f"! {line}", style="yellow") for line in said]
 
 
-def report(rows: Sequence[tuple[str, str, str]], caveats: Sequence[str], after: Sequence[str]) -> RenderableType:
-    """The end: a row a host (`host, outcome, detail`), the caveats together, and commands to copy."""
+def report(rows: Sequence[tuple[str, str, str]], caveats: Sequence[str]) -> RenderableType:
+    """The end: a row a host (`host, outcome, detail`), and the caveats together."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for host, outcome, detail in rows:
         style = "red" if outcome.startswith("✗") else "green"
         table.add_row(Text(host, style="bold"), Text(outcome, style=style), Text(detail))
     blocks: list[RenderableType] = [table]
     blocks += caveat_lines(caveats)
-    if after:
-        blocks.append(Text("Next:\n" + "\n".join(f"  {line}" for line in after)))
     return Group(*blocks)

@@ -69,9 +69,14 @@ def steps(ctx: Context, env_changes: bool) -> list[Step]:
     return [_flash(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
 
 
+def _short(wheel: str) -> str:
+    """`flash_attn-2.8.3` of a wheel's whole name: that one `explain` tells."""
+    return "-".join(wheel.split("-")[:2]).partition("+")[0]
+
+
 def _flash(ctx: Context, env_changes: bool) -> Step:
     spec, made = flash_spec(ctx), record(ctx, "flash_attn")
-    wanted = f"wheel {spec['wheels'][0]['name']}, else SDPA" if spec["wheels"] else "SDPA"
+    wanted = f"wheel {_short(spec['wheels'][0]['name'])}, else SDPA" if spec["wheels"] else "SDPA"
     why = "an attempt: kept only if it imports and works" if spec["wheels"] else "; ".join(spec["rejected"])
     if env_changes or not made:
         return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
