@@ -12,6 +12,15 @@ from rig.network.archive import PLACE
 OWN = "/var/cache/qwen-rig/apt"
 
 
+# What stands before an address in sources.list(5) and deb822 sources; `mirror+https:` and its like are left alone.
+_ADDRESS = "s#(^|[[:space:]:])(https?)://#\\1{address}/" + PLACE + "/\\2/#g"
+
+
+def rewritten(address: str) -> str:
+    """A sed -E program that sends the archives of apt's sources by way of a bundle's address."""
+    return _ADDRESS.format(address=address)
+
+
 def sources() -> str:
     """Print the address and the suite of each archive that the host's apt is set up with; changes nothing."""
     return ("apt-get indextargets --no-release-info --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' "
@@ -32,7 +41,7 @@ chmod 755 {OWN.rpartition("/")[0]} $own
 rm -f $own/sources.list $own/sources.list.d/*
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
   [ ! -r "$file" ] ||
-    sed -E 's#(^|[[:space:]:])(https?)://#\\1{address}/{PLACE}/\\2/#g' "$file" >"$own/${{file#/etc/apt/}}"
+    sed -E '{rewritten(address)}' "$file" >"$own/${{file#/etc/apt/}}"
 done
 cat >$own/apt.conf <<EOF
 Dir::Etc::SourceList "$own/sources.list";

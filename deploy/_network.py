@@ -41,6 +41,8 @@ def checked(host: Host, plan: Plan) -> Plan:
     ctx = _session.context(host)
     refused, said = _packages(ctx, plan)
     refused += _miniforge(ctx, plan) + _keyring(ctx, plan)
+    if ctx.knobs.bundle and apt_needed(plan):
+        said.append("apt's packages come through this machine, from the host's own archives: it must reach them")
     return replace(plan, refusals=plan.refusals + tuple(refused), caveats=plan.caveats + tuple(said))
 
 
@@ -88,6 +90,7 @@ def hand_on(host: Host, ctx: Context, plan: Plan, said: str) -> None:
     once. Raises RigError where one can't be had from here either."""
     archive = _forward.archive(bundles.load(ctx.knobs.bundle or "").folder)
     rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
+    rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
     if plan.step_changes("repository"):
         rows.append([repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or load_sources().nvidia_apt.url),
                      "/"])

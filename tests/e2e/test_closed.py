@@ -103,6 +103,7 @@ def test_they_converge_from_the_bundle_and_stay(outcome: Outcome) -> None:
 
 def test_bare_ones_get_driver_and_compilers_that_way_too(outcome: Outcome) -> None:
     lab = outcome.lab
+    assert f"{BARE[0]}: apt's packages come through this machine" in " ".join(outcome.first.stderr.split())
     for name in BARE:
         assert lab.on(name, "nvidia-smi --query-gpu=driver_version --format=csv,noheader").strip() == "580.95.05"
     assert lab.on(BARE[0], "dpkg-query -W -f '${Status}' g++").startswith("install ok")

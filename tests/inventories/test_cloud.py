@@ -7,8 +7,10 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,40 @@ def test_libcloud_by_its_own_dummy_provider() -> None:
         list(SOURCES["libcloud"](None, "w", {"provider": "dummy", "arguments": ["RIG_NONE"]}))
     with pytest.raises(RigError, match="libcloud: "):
         list(SOURCES["libcloud"](None, "w", {"provider": "no such", "arguments": []}))
+
+
+def test_aws_through_libcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libcloud's own EC2 driver, made as cloud.yml says, asks a server that gives a recorded answer."""
+    pytest.importorskip("libcloud")
+    asked: list[str] = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = (FOLDER / "libcloud-ec2.xml").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("RIG_AWS_ID", "an-id")
+    monkeypatch.setenv("RIG_AWS_SECRET", "a-secret")
+    found = load_cloud(cloud(tmp_path, {"aws": {
+        "source": "libcloud", "provider": "ec2", "arguments": ["RIG_AWS_ID", "RIG_AWS_SECRET"], "user": "ubuntu",
+        "keywords": {"region": "us-east-1", "host": "127.0.0.1", "port": server.server_port, "secure": False},
+        "tags": {"project": "qwen"}, "group": "aws"}}), tmp_path / "known")
+    server.shutdown()
+    server.server_close()
+    (name, data), = found.groups["aws"]
+    assert (name, data["ssh_hostname"], data["ssh_user"]) == ("ec2-i-c93c11e43cac98db8", "54.214.227.17", "ubuntu")
+    assert data["x_label"] == "train-01; $(id)"
+    assert found.idle == ["ec2-i-e955f5ee1d9b99f98 ('train-01; $(id)') is stopped: listed, not dialled"]
+    assert asked and all("an-id" in path and "a-secret" not in path for path in asked)
 
 
 def cloud(folder: Path, sources: dict[str, Any], **more: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -115,3 +116,20 @@ def test_without_a_way_out_the_last_indexes_are_good_enough(site: Site, tmp_path
     assert archive.file(f"{site.path}/dists/stable/InRelease").read_bytes() == b"signed"
     with pytest.raises(Unreachable):
         archive.file(f"{site.path}/pool/o/one.deb")
+
+
+@pytest.mark.parametrize(("line", "becomes"), [
+    ("deb http://deb.test/debian stable main", "deb AT/http/deb.test/debian stable main"),
+    ("deb [arch=amd64 signed-by=/k.gpg] https://x.test/a/ /", "deb [arch=amd64 signed-by=/k.gpg] AT/https/x.test/a/ /"),
+    ("URIs: http://a.test/ubuntu https://b.test:8080/c", "URIs: AT/http/a.test/ubuntu AT/https/b.test:8080/c"),
+    ("URIs:https://a.test/", "URIs:AT/https/a.test/"),
+    ("  http://folded.test/ubuntu", "  AT/http/folded.test/ubuntu"),
+    ("deb mirror+https://m.test/list stable main", "deb mirror+https://m.test/list stable main"),
+    ("deb cdrom:[Debian]/ stable main", "deb cdrom:[Debian]/ stable main"),
+])
+def test_apt_s_sources_are_sent_by_way_of_the_bundle(line: str, becomes: str) -> None:
+    from deploy._apt import rewritten
+
+    done = subprocess.run(["sed", "-E", rewritten("http://127.0.0.1:20001")], input=line, text=True,
+                          capture_output=True, check=True)
+    assert done.stdout == becomes.replace("AT", "http://127.0.0.1:20001/apt")
