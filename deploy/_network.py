@@ -130,6 +130,13 @@ def flash_wheels(ctx: Context, wheels: Sequence[Mapping[str, Any]]) -> list[dict
             if wheel["name"] in here]
 
 
+def source_index(ctx: Context) -> str | None:
+    """The package index by its address: a bundle's, the measured one, the host's own; None where none can be told."""
+    if ctx.knobs.bundle:
+        return route(ctx, ["pip_index"]).first("pip_index")
+    return route(ctx, ["pip_index"]).first("pip_index") or index_of(ctx)
+
+
 def known(ctx: Context, found: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:
     """The candidates to be measured: the client's own default by its address, where that is known here."""
     index = index_of(ctx)

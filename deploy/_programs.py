@@ -33,10 +33,11 @@ def env_path(ctx: Context) -> str:
     return f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
 
 
-def program(ctx: Context, names: tuple[str, ...], arguments: str, seconds: int, head: str = "") -> JobCommand:
+def program(ctx: Context, names: tuple[str, ...], arguments: str, seconds: int, head: str = "",
+            nice: int = 0) -> JobCommand:
     """A job that lays these files into the env's .rig/ and runs the first; `$env` in arguments is the env.
 
-    `head`: lines of shell before it, as a proxy's variables.
+    `head`: lines of shell before it, as a proxy's variables; `nice`: as nice(1) has it.
     """
     texts = {name: (files("rig.host") / name).read_text(encoding="utf-8") for name in names}
     script = f"""{exports(ctx)}{head}env={shlex.quote(env_path(ctx))}
@@ -45,4 +46,4 @@ mkdir -p "$env/.rig"
 "$env/bin/python" "$env/.rig/{names[0]}" {arguments}
 """
     name = names[0].removesuffix(".py")
-    return JobCommand(Job(name, name, script, seconds, json.dumps(texts)))
+    return JobCommand(Job(name, name, script, seconds, json.dumps(texts), nice))

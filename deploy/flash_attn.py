@@ -1,19 +1,34 @@
-"""flash-attn, attempted: a verified wheel that imports and works, else SDPA. Either is a good end, and on record."""
+"""flash-attn, attempted rung by rung: a wheel of the fleet's, a verified prebuilt one, a build, else SDPA. Whichever it
+ends on is a good end, and on record."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from pyinfra.api import deploy
+from pyinfra.api import FunctionCommand, deploy
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
 
+from rig.errors import RigError
+from rig.flash import cache
+from rig.flash.build import load
+from rig.flash.key import Key
+from rig.job import span
 from rig.plan import Context, Step
 
-from . import _network
-from ._converge import converge
-from ._job import JobCommand
-from ._programs import program
+from . import _copies, _fleet, _network, _report
+from ._converge import converge, run
+from ._job import JobCommand, Outcome, attend
+from ._programs import env_path, program
+
+PROVING = ("attention.py", "flash_attn_check.py", "flash_ready.py", "fatbin.py")
+BUILDING = ("flash_build.py", "flash_ready.py", "fatbin.py")
+STARTING_S = 120  # for Python and pip themselves, beside what they are given
+FETCHING_S = 1800  # for sources and tools, before the build's own limit counts
 
 
 @deploy("flash-attn")
@@ -22,10 +37,173 @@ def flash_attn() -> None:
     converge("flash_attn", "Attempt flash-attn", _attempt)
 
 
-def _attempt(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    spec = {**step.data, "wheels": _network.flash_wheels(ctx, step.data["wheels"])}
-    turbo = (_network.turbo(ctx, wheel["url"]) for wheel in spec["wheels"])
-    # The check stands beside the attempt, which runs it in a process of its own.
-    yield program(ctx, ("attention.py", "flash_attn_check.py"),
-                  f"--spec {shlex.quote(json.dumps(spec))}", ctx.knobs.timeout_verify,
-                  head=_network.proxies(ctx) + next(filter(None, turbo), ""))
+def _attempt(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    yield Climb(ctx, step)
+
+
+class Climb(FunctionCommand):
+    """One host's way down the rungs; `job` is its first, for people to see."""
+
+    def __init__(self, ctx: Context, step: Step) -> None:
+        super().__init__(Climb, (), {})
+        self.ctx, self.spec = ctx, step.data
+        self.wheels = _network.flash_wheels(ctx, step.data["wheels"])
+        self.tried: list[dict[str, Any]] = []
+        self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
+        self.minutes = 0.0
+        self.lost = False  # the connection, for good: the card is written
+        self.job = self._proof(self.wheels, not self._builds).job
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        self.host = host
+        builds = self._builds
+        first = [*(wheel for build in builds if (wheel := self._fleets(build))), *self.wheels]
+        if first or not builds:
+            self._prove(first, last=not builds)
+        for build in builds:
+            if self.made is None and not self.lost:
+                self._from_source(build)
+        if self.made is None and not self.lost:
+            self._prove([], last=True)
+        if self.spec["builds"]:
+            run(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
+        if self.made is not None:
+            self._report(self.made)
+        return self.made is not None
+
+    def _report(self, made: Mapping[str, Any]) -> None:
+        """The end of the run says what came of it, where that isn't what was wanted first."""
+        if made["rung"] == "sdpa" and made["tried"]:
+            _report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
+        elif made["rung"] in ("fleet", "build", "git"):
+            by = (made.get("built") or {}).get("host")
+            code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
+            _report.caveats[self.host.name].append(
+                f"flash-attn: {made['version']}, {f'built by {by}' if by else 'built here'}{code}, proven here")
+
+    @property
+    def _builds(self) -> list[Mapping[str, Any]]:
+        return list(self.spec["builds"]) if self.spec["gpu"] else []  # unproven is as good as none
+
+    # -- wheels ------------------------------------------------------------------------------------------
+
+    def _proof(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+               ) -> JobCommand:
+        """The job that installs and proves wheels in turn; the check stands beside it, for a process of its own."""
+        source, bounds = load()
+        own = self.spec["package"] == source.package
+        spec = {"package": self.spec["package"], "check": self.spec["check"], "gpu": self.spec["gpu"],
+                "wheels": wheels, "tried": self.tried, "rejected": self.spec["rejected"], "last": last, "build": build,
+                "fingerprint": self.spec["fingerprint"], "minutes": round(self.minutes, 2),
+                "index": _network.source_index(self.ctx),
+                "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
+                               if own],
+                "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
+        each = bounds.install_s + bounds.import_s + bounds.check_s
+        return program(self.ctx, PROVING, f"--spec {shlex.quote(json.dumps(spec))}",
+                       STARTING_S + max(1, len(wheels)) * each,
+                       head=self._way(wheel["url"] for wheel in wheels))
+
+    def _prove(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+               ) -> dict[str, Any]:
+        """Try these; what the host says of it. The record is final where a rung holds, or where none is left."""
+        outcome = attend(self.host, self._proof(wheels, last, build).job)
+        said = _said(outcome)
+        if not outcome.ok or said is None:
+            self.lost = True  # no rung's fault, so nothing is decided: the step has failed
+            return {"why": "the proof broke off"}
+        self.tried, self.minutes = said["tried"], said["minutes"]
+        if said["rung"] != "sdpa" or last:
+            self.made = said
+        return said
+
+    def _fleets(self, build: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
+        found = cache.find(Key.from_json(build["key"]), lambda line: _report.progress(self.host.name, line))
+        return self._sent(found.path, found.record) if found else None
+
+    def _sent(self, path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """That wheel as a rung, once it is on the host; its not coming there is on record."""
+        sha256 = cache.sha256_of(path)
+        if any(row.get("sha256") == sha256 for row in self.tried):
+            return None  # tried, and found wanting here
+        folder = f"{env_path(self.ctx)}/.rig/build"
+        try:
+            run(self.host, f"mkdir -p {shlex.quote(folder)}", 60)
+            there = _copies.send(self.host, path, folder)
+        except RigError as error:
+            self.tried.append({"rung": "fleet", "wheel": path.name, "why_not": str(error), "last": []})
+            return None
+        return {"rung": "fleet", "name": path.name, "url": Path(there).as_uri(), "sha256": sha256,
+                "built": {key: record[key] for key in ("host", "minutes", "jobs") if key in record}}
+
+    # -- building ----------------------------------------------------------------------------------------
+
+    def _from_source(self, build: Mapping[str, Any]) -> None:
+        """Have it built, here or by another host of the fleet, and proven here; what came of it is on record."""
+        known, own = set(build["known"]), Key.from_json(build["key"])
+        archs = tuple(arch for arch in _fleet.archs() if arch in known) if build["cuda"] else ()
+        key = Key.from_json({**build["key"], "archs": archs})
+        brought: list[Path] = []
+        built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
+                                  self.ctx.knobs.flash_attn_leader_failed, own.archs)
+        for path in brought:
+            _copies.drop(path)
+        if self.made is not None or self.lost:
+            return
+        if built.wheel is not None and (wheel := self._sent(built.wheel, built.record)):
+            self._prove([wheel], last=False, build=built.record)
+        elif built.wheel is None:
+            self.tried.append({"rung": build["rung"], "source": build["source"], "why_not": built.why,
+                               "last": list(built.record.get("last", [])), "minutes": built.record.get("minutes", 0.0)})
+            self.minutes += built.record.get("minutes", 0.0)
+
+    def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
+        """Build on this host, prove it here, and only then bring it here for the others."""
+        _report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
+        outcome = attend(self.host, self._job(build, key))
+        said = _said(outcome)
+        if said is None:
+            self.lost = outcome.code is None
+            why = {124: f"out of time: ended after {span(self.ctx.knobs.timeout_flash_build + FETCHING_S)}",
+                   137: "killed: out of memory, or by somebody"}.get(outcome.code or 0, "the build broke off")
+            said = {"ok": False, "why": why, "last": list(outcome.lines[-5:]), "begun": True}
+        if not said["ok"]:
+            return _fleet.Built(None, said, said["why"], refused=not said["begun"])
+        self.minutes += said["minutes"]
+        name = Path(said["wheel"]).name
+        proven = self._prove([{"rung": build["rung"], "name": name, "url": Path(said["wheel"]).as_uri(),
+                               "sha256": said["sha256"]}], last=False, build=said)
+        if self.made is None:
+            # _from_source puts it on record, as this rung's.
+            row = self.tried.pop() if proven.get("tried") else {"why_not": proven["why"], "last": []}
+            return _fleet.Built(None, {**said, "last": row["last"]}, f"built and {row['why_not']}")
+        try:
+            brought.append(_copies.bring(self.host, said["wheel"], said["sha256"]))
+        except RigError as error:
+            return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
+        return _fleet.Built(brought[0], said)
+
+    def _job(self, build: Mapping[str, Any], key: Key) -> Any:
+        bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build
+        words = ["--source", build["source"], "--jobs", str(build["jobs"]), "--limit-s", str(limit), "--free-mib",
+                 str(build["free_mib"]), "--oom", str(bounds.oom_score), "--requires", ",".join(build["requires"])]
+        words += ["--archs", ",".join(key.archs), "--nvcc", build["nvcc"]] if build["cuda"] else ["--no-cuda"]
+        words += ["--sha256", build["sha256"]] if build["sha256"] else []
+        words += ["--index", index] if (index := _network.source_index(self.ctx)) else []
+        return program(self.ctx, BUILDING, f'{shlex.join(words)} --out "$env/.rig/build"', limit + FETCHING_S,
+                       head=self._way([build["source"].removeprefix("git+")]), nice=bounds.nice).job
+
+    def _way(self, urls: Iterable[str]) -> str:
+        """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""
+        turbo = (_network.turbo(self.ctx, url) for url in urls)
+        return _network.proxies(self.ctx) + next(filter(None, turbo), "")
+
+
+def _said(outcome: Outcome) -> dict[str, Any] | None:
+    """The JSON object in which a program says how it went: its last line."""
+    try:
+        found = json.loads(outcome.lines[-1])
+    except (IndexError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -25,7 +25,11 @@ compilers = "auto"  # auto: gcc and g++ from the distribution, which Triton and 
 cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never
 
 # -- Training ----------------------------------------------------------------------------------------
-flash_attn = "auto"  # auto and wheel: a verified prebuilt wheel, else SDPA · off: SDPA
+flash_attn = "auto"  # auto: a wheel that a host of this controller built, a verified prebuilt one, one built here where
+#                      an nvcc fits, else SDPA · wheel: never build · build: no prebuilt one · off: SDPA
+flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (rig/data/flash.yml)
+flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
+flash_attn_unverified = False  # True: a wheel for which no checksum is known may be tried too
 flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
 verify = "auto"  # auto: when what was verified has changed · always · never
 verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
@@ -60,6 +64,7 @@ timeout_fetch = 60  # for one small file: a key, a page of an index
 timeout_apt = 1800  # the driver and its kernel modules
 timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
+timeout_flash_build = 10800  # flash-attn from source
 timeout_verify = 900
 timeout_launch = 150  # for the all-reduce; no end after that is a finding
 timeout_reboot = 600

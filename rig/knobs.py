@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reboot": ("auto", "never"),
     "compilers": ("auto", "never"),
     "cuda_toolkit": ("auto", "always", "never"),
-    "flash_attn": ("auto", "wheel", "off"),
+    "flash_attn": ("auto", "wheel", "build", "off"),
     "flash_attn_leader_failed": ("next", "sdpa"),
     "verify": ("auto", "always", "never"),
 }
@@ -49,6 +49,9 @@ class Knobs:
     cuda_toolkit: str
     flash_attn: str
     flash_attn_leader_failed: str
+    flash_attn_jobs: int | None
+    flash_attn_git_head: bool
+    flash_attn_unverified: bool
     verify: str
     verify_gpu: bool
     launch_address: str | None
@@ -73,6 +76,7 @@ class Knobs:
     timeout_apt: int
     timeout_apt_lock: int
     timeout_env: int
+    timeout_flash_build: int
     timeout_verify: int
     timeout_launch: int
     timeout_reboot: int
@@ -91,7 +95,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         if isinstance(value, bool):
             return value
         raise RigError(f"{name} must be true or false, not {value!r}", where, f"see {name} in group_data/all.py")
-    if kind == "int":
+    if kind.startswith("int"):
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
         raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,

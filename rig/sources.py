@@ -83,6 +83,7 @@ class Sources:
     miniforge: Miniforge
     nvidia_apt: NvidiaApt
     flash_attn: Place
+    flash_attn_git: Place
     torch_index: TorchIndex
     huggingface: HuggingFace
     mirrors: dict[str, dict[str, str]]
@@ -142,7 +143,7 @@ def load_sources() -> Sources:
         miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
                             forge.take("bytes", int)),
         nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
-        flash_attn=Place(flash.take("url", str)),
+        flash_attn=Place(flash.take("url", str)), flash_attn_git=Place(flash.take("git", str)),
         torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)),
         huggingface=HuggingFace(face.take("url", str), face.take("measure", str)), mirrors=read_mirrors(table))
     torch.maybe("url", str)

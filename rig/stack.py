@@ -19,6 +19,7 @@ from . import advisories, flash, schema, torch_index
 from .advisories import Advisory
 from .errors import RigError
 from .flash import FlashAttn
+from .flash.build import Source, load
 from .lock import Entry, Requirement, read_lock, read_sizes, select
 from .schema import Table
 from .torch_index import Apart, TorchIndex
@@ -179,19 +180,30 @@ class Stack:
     @property
     def flash_package(self) -> str | None:
         """The package that the attempt installs, None where the stack attempts nothing."""
-        return self.flash_attn.package if self.flash_attn else None
+        if self.flash_attn:
+            return self.flash_attn.package
+        return self.flash_source.package if self.flash_source else None
 
     @property
     def flash_check(self) -> str | None:
         """What proves it: a script of rig/host/, or `-m module`."""
-        return self.flash_attn.check if self.flash_attn else None
+        if self.flash_attn:
+            return self.flash_attn.check
+        return self.flash_source.check if self.flash_source else None
+
+    @property
+    def flash_source(self) -> Source | None:
+        """What is built where no wheel will do; None where the stack has neither sources nor a torch to build for."""
+        if self.flash_attn and self.flash_attn.build:
+            return self.flash_attn.build
+        return load()[0] if self.torch and not self.standin else None
 
     def flash_candidates(self, python: str, glibc: str | None, compute_capabilities: Sequence[Version | None],
-                         source: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+                         source: str | None = None, unverified: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
         """(wheels to attempt as {name, url, sha256, bytes}, best first; why the others are out): flash.candidates."""
         if self.flash_attn is None:
             return [], [self._no_flash()]
-        return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source)
+        return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source, unverified)
 
     def _no_flash(self) -> str:
         """Why a stack has no flash-attn to attempt: none was released for its torch, or it just names none."""

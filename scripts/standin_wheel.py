@@ -11,6 +11,7 @@ import base64
 import hashlib
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 NAME, VERSION = "rig-standin-attn", "1.0"
@@ -29,10 +30,14 @@ FILES = {
 }
 
 
-def build(folder: Path) -> Path:
-    """Write the wheel into `folder`/v<version>/, as source_flash_attn expects it; returns its path."""
-    record = "".join(f"{name},sha256={_digest(text)},{len(text.encode())}\n" for name, text in FILES.items())
-    files = {**FILES, f"{DIST_INFO}/RECORD": f"{record}{DIST_INFO}/RECORD,,\n"}
+def build(folder: Path, more: Mapping[str, str | bytes] | None = None) -> Path:
+    """Write the wheel into `folder`/v<version>/, as source_flash_attn expects it; returns its path.
+
+    `more`: files beside or in place of its own, for one that is no good.
+    """
+    wanted: dict[str, str | bytes] = {**FILES, **(more or {})}
+    record = "".join(f"{name},sha256={_digest(text)},{len(_bytes(text))}\n" for name, text in wanted.items())
+    files = {**wanted, f"{DIST_INFO}/RECORD": f"{record}{DIST_INFO}/RECORD,,\n"}
     target = folder / f"v{VERSION}" / FILE_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w") as wheel:
@@ -44,9 +49,13 @@ def build(folder: Path) -> Path:
     return target
 
 
-def _digest(text: str) -> str:
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def _digest(text: str | bytes) -> str:
     """As RECORD wants it: base64 for URLs, no padding (PEP 427)."""
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(hashlib.sha256(_bytes(text)).digest()).rstrip(b"=").decode()
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_what_is_no_key_is_refused() -> None:
     ("nvidia_driver_branch", "five-eighty", "whole number"),
     ("allow_busy_gpu", "yes", "true or false"),
     ("stack", 3, "must be a text"),
-    ("flash_attn", "always", "it takes auto, wheel, off"),
+    ("flash_attn", "always", "it takes auto, wheel, build, off"),
     ("python", "3.9", "it takes 3.10, 3.11, 3.12"),
     ("env_name", "a;rm -rf /", "letters, digits"),
     ("source_pip_index", "mirror/simple", "begin it with https://"),

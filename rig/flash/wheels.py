@@ -15,6 +15,7 @@ from packaging.version import Version
 from ..rules import arch_of, covered
 from ..schema import Table
 from ..sources import load_sources
+from .build import Source, read_source
 
 if TYPE_CHECKING:
     from ..stack import Torch
@@ -37,7 +38,7 @@ class FlashAttn:
     """A stack's flash-attn: what its wheels were built for, as their names say; None where it doesn't matter.
 
     `check` is what proves it: a script of rig/host/, or `-m module`. `in_default_source` False: only a
-    source_flash_attn of the user's own has it.
+    source_flash_attn of the user's own has it. `build`: sources of its own, in place of rig/data/flash.yml's.
     """
 
     package: str
@@ -51,6 +52,7 @@ class FlashAttn:
     in_default_source: bool
     source: str
     wheels: dict[str, Wheel]
+    build: Source | None = None
 
 
 def read(stack: Table) -> FlashAttn | None:
@@ -60,11 +62,16 @@ def read(stack: Table) -> FlashAttn | None:
         return None
     row = stack.table("flash_attn")
     wheels = {tag: _wheel(entry) for tag, entry in row.named_tables("wheels").items()}
+    own = row.table("build") if row.raw.get("build") is not None else None
+    build = read_source(own) if own else None
+    if own:
+        own.done()
     made = FlashAttn(
         package=row.take("package", str), version=row.take("version", str), torch=row.maybe("torch", str),
         cuda=row.maybe("cuda", str), cxx11abi=row.maybe("cxx11abi", bool), glibc=row.maybe("glibc", str),
         archs=row.texts("archs"), check=row.take("check", str),
-        in_default_source=row.take("in_default_source", bool), source=row.take("source", str), wheels=wheels)
+        in_default_source=row.take("in_default_source", bool), source=row.take("source", str), wheels=wheels,
+        build=build)
     row.done()
     return made
 
@@ -80,19 +87,20 @@ def _wheel(entry: Table) -> Wheel:
 
 def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | None,
                compute_capabilities: Sequence[Version | None], source: str | None = None,
-               ) -> tuple[list[dict[str, Any]], list[str]]:
+               unverified: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """(wheels to attempt as {name, url, sha256, bytes}, one line for each reason that rules the others out).
 
     `source` is the folder URL that holds v<version>/<wheel>; None takes the default of rig/data/sources.yml.
-    A GPU of unknown compute capability rules nothing out: the check on the host decides.
+    `unverified`: a wheel that nobody vouches for counts too. A GPU of unknown compute capability rules nothing out:
+    the check on the host decides.
     """
     why = _misfits(flash, torch, glibc, [cc for cc in compute_capabilities if cc is not None])
     tag = "cp" + python.replace(".", "")
     wheel = flash.wheels.get(tag) or flash.wheels.get("py3")
     if wheel is None:
         why.append(f"{flash.package} {flash.version} has no wheel for Python {python}")
-    elif wheel.sha256 is None:
-        why.append(f"no checksum is known for {wheel.name}: it isn't used without consent")
+    elif wheel.sha256 is None and not unverified:
+        why.append(f"no checksum is known for {wheel.name}: it isn't used without flash_attn_unverified")
     if source is None and not flash.in_default_source:
         why.append(f"only a source_flash_attn of one's own has {flash.package}")
     if wheel is None or why:

@@ -1,67 +1,187 @@
 """Runs on the host, under the env's python: try each flash-attn wheel, keep one only if it proves itself, else SDPA.
 
-Usage: attention.py --spec JSON. Writes flash_attn.json beside itself; exits 0 with SDPA too, which is a normal end.
+Usage: attention.py --spec JSON. Each wheel is installed, imported in a process of its own with a time limit, then
+computes forward and backward as SDPA does (flash_attn_check.py); else it is taken out again and the next one is tried.
+
+Writes flash_attn.json beside itself, and prints it as its last line: the rung (fleet, wheel, build, git, sdpa), why
+each one before it was not kept, version, sha256, the architectures that its .so really has code for, what the proof
+measured, minutes. Exits 0 with SDPA too, which is a normal end. `last` false in the spec: other rungs may follow, so
+that without a good wheel nothing is decided and nothing written.
 """
 
 import argparse
+import hashlib
+import importlib
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
+import fatbin  # beside this file, both
+import flash_ready
+
 HERE = Path(__file__).resolve().parent
-INSTALL_SECONDS, CHECK_SECONDS = 1200, 300
+SAID_LINES, WIDTH = 5, 240
+# torch first: flash-attn's library needs torch's to be loaded. bert_padding is what transformers takes of it.
+IMPORT = ("import importlib.util as u; u.find_spec('torch') and __import__('torch'); import {0}; "
+          "u.find_spec('{0}.bert_padding') and __import__('{0}.bert_padding')")
 
 
 def run(arguments, seconds):
-    """(succeeded, last lines) of a command, never an exception."""
+    """(exit status, what was said) of a command; None where it didn't end in time. Never an exception."""
     try:
-        done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, text=True)
-        return done.returncode == 0, done.stdout.strip().splitlines()[-5:]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return False, [str(error)]
+        done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                              timeout=seconds, text=True, errors="replace")
+        return done.returncode, done.stdout.strip().splitlines()
+    except subprocess.TimeoutExpired:
+        return None, [f"no end within {seconds} s"]
+    except OSError as error:
+        return -1, [str(error)]
 
 
-def attempt(wheel, package, check):
-    """None when the wheel is in and works, else (why not) with the wheel taken out again."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
-        lock.write(f"{package} @ {wheel['url']} --hash=sha256:{wheel['sha256']}\n")
-        lock.flush()
-        done, said = run([*pip, "install", "-q", "--no-deps", "--timeout", "60", "--require-hashes", "-r", lock.name],
-                         INSTALL_SECONDS)
-    if not done:
-        return f"not installed: {' '.join(said)[-400:]}"
+def pip(*arguments, seconds):
+    return run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments], seconds)
+
+
+def told(lines):
+    """The last lines, each short."""
+    return [line.strip()[:WIDTH] for line in lines if line.strip()][-SAID_LINES:]
+
+
+def installed(name):
+    """Its version; None where it isn't there."""
+    importlib.invalidate_caches()
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
+def fetched(wheel, folder):
+    """The wheel's sha256 as its bytes give it, for one that no checksum is known of. Raises OSError."""
+    with urllib.request.urlopen(wheel["url"], timeout=60) as answer:
+        data = answer.read()
+    (folder / wheel["name"]).write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def install(wheel, spec, seconds):
+    """(None, []) when it is in, with what it imports and the env lacks; else (why not, last lines). Every byte is
+    checked by its hash."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if wheel["sha256"] is None:
+            try:
+                wheel["sha256"] = fetched(wheel, Path(scratch))
+                wheel["url"] = (Path(scratch) / wheel["name"]).as_uri()
+            except OSError as error:
+                return f"not installed: {getattr(error, 'reason', None) or error}", []
+        wanted = [f"{spec['package']} @ {wheel['url']} --hash=sha256:{wheel['sha256']}"]
+        wanted += [f"{c['name']}=={c['version']} --hash=sha256:{c['sha256']}" for c in spec["companions"]
+                   if installed(c["name"]) is None]
+        lock = Path(scratch, "lock.txt")
+        lock.write_text("".join(f"{line}\n" for line in wanted))
+        code, said = pip("install", "-q", "--no-deps", "--force-reinstall", "--timeout", "60", "--require-hashes",
+                         *flash_ready.at(spec["index"]), "-r", str(lock), seconds=seconds)
+    if code == 0:
+        return None, []
+    wrong = [line for line in said if re.match(r"\s*ERROR: ", line)] or told(said)[-1:]
+    why = wrong[0].strip().removeprefix("ERROR: ") if wrong else "pip said nothing"
+    if "DO NOT MATCH THE HASHES" in why:
+        why = "its bytes aren't those of the sha256 that is pinned"
+    return f"not installed: {why[:WIDTH]}", told(said)
+
+
+def prove(spec, limits):
+    """(None, what was measured) where the installed package works, else (why not, last lines)."""
+    module = re.sub(r"[-.]+", "_", spec["package"])
+    code, said = run([sys.executable, "-c", IMPORT.format(module)], limits["import"])
+    if code != 0:
+        return f"installed, but can't be imported: {' '.join(told(said)[-1:])}", told(said)
+    check = spec["check"]
     proof = [str(HERE / check)] if check.endswith(".py") else check.split()  # a script beside us, or `-m module`
-    done, said = run([sys.executable, *proof], CHECK_SECONDS)
-    if done:
-        return None
-    run([*pip, "uninstall", "-q", "-y", package], 120)
-    return f"installed, but not proven: {' '.join(said)[-400:]}"
+    code, said = run([sys.executable, *proof], limits["check"])
+    measured = None
+    with suppress(ValueError, IndexError):
+        measured = json.loads(said[-1])
+    if code == 0:
+        return None, measured if isinstance(measured, dict) else {"said": told(said)}
+    why = (isinstance(measured, dict) and measured.get("why")) or " ".join(told(said))[-400:]
+    return f"imported, but its kernels aren't proven: {why}", told(said)
+
+
+def archs(package):
+    """What the installed package's shared objects have code for."""
+    found = set()
+    with suppress(importlib.metadata.PackageNotFoundError, OSError, fatbin.NotRead):
+        for file in importlib.metadata.files(package) or []:
+            if ".so" in file.suffixes:
+                found.update(fatbin.archs(file.locate()))
+    return fatbin.ordered(found)
+
+
+def attempt(wheel, spec, before):
+    """One rung: how it went. A wheel that isn't proven is taken out again, and so is what came with it."""
+    began, limits = time.monotonic(), spec["seconds"]
+    row = {"rung": wheel["rung"], "wheel": wheel["name"]} | ({"built": wheel["built"]} if "built" in wheel else {})
+    why, more = install(wheel, spec, limits["install"])
+    if why is None:
+        row |= {"version": installed(spec["package"]), "archs": archs(spec["package"])}
+        why, more = prove(spec, limits)
+    row["proof" if why is None else "last"] = more
+    if why is not None:
+        remove(spec, before)
+    return {**row, "sha256": wheel["sha256"], "why_not": why, "minutes": minutes(began)}
+
+
+def remove(spec, before):
+    """Leave nothing of an attempt: the package, and companions that the env didn't have."""
+    extra = [c["name"] for c in spec["companions"] if c["name"] not in before]
+    there = [name for name in (spec["package"], *extra) if name and installed(name)]
+    if there:
+        pip("uninstall", "-q", "-y", *there, seconds=300)
+
+
+def minutes(began):
+    return round((time.monotonic() - began) / 60, 2)
+
+
+def decide(spec):
+    """The record: of the first wheel that proves itself, else of SDPA."""
+    began = time.monotonic()
+    made = {"attention": "sdpa", "rung": "sdpa", "version": None, "sha256": None, "archs": [], "proof": None}
+    tried, before = list(spec["tried"]), {c["name"] for c in spec["companions"] if installed(c["name"])}
+    if spec["gpu"]:
+        for wheel in spec["wheels"]:
+            row = attempt(wheel, spec, before)
+            tried.append(row)
+            if row["why_not"] is None:
+                made |= {"attention": "flash_attention_2", **row}
+                del made["why_not"]
+                break
+    rejected = spec["rejected"] if spec["gpu"] else [*spec["rejected"], "verify_gpu=False: no GPU here to prove it on"]
+    if made["rung"] == "sdpa" and spec["last"]:
+        remove(spec, before)
+    reasons = [f"{row['rung']}: {row['why_not']}" for row in tried if row["why_not"]]
+    reasons += [line for line in rejected if not (reasons and line.startswith("flash_attn="))]
+    return {**made, "why": f"{made['wheel']} works" if "wheel" in made else "; ".join(reasons), "tried": tried,
+            "rejected": rejected, "build": spec["build"], "minutes": round(spec["minutes"] + minutes(began), 2),
+            "fingerprint": spec["fingerprint"], "time": int(time.time())}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", required=True, type=json.loads)
     spec = parser.parse_args().spec
-    record = {"attention": "sdpa", "rung": "sdpa", "tried": [], "rejected": spec["rejected"],
-              "fingerprint": spec["fingerprint"], "time": int(time.time())}
-    for wheel in spec["wheels"] if spec["gpu"] else []:
-        why = attempt(wheel, spec["package"], spec["check"])
-        record["tried"].append({"wheel": wheel["name"], "sha256": wheel["sha256"], "why_not": why})
-        if why is None:
-            record.update(attention="flash_attention_2", rung="wheel", wheel=wheel["name"], sha256=wheel["sha256"])
-            break
-    if not spec["gpu"]:
-        record["rejected"] = [*spec["rejected"], "verify_gpu=False: no GPU here to prove a wheel on"]
-    reasons = [t["why_not"] for t in record["tried"] if t["why_not"]] or record["rejected"]
-    record["why"] = f"{record['wheel']} works" if record["rung"] == "wheel" else "; ".join(reasons)
-    target = HERE / "flash_attn.json"
-    (HERE / "flash_attn.json.new").write_text(json.dumps(record, indent=1))
-    os.replace(HERE / "flash_attn.json.new", target)
+    record = decide(spec)
+    if record["rung"] != "sdpa" or spec["last"]:
+        (HERE / "flash_attn.json.new").write_text(json.dumps(record, indent=1))
+        os.replace(HERE / "flash_attn.json.new", HERE / "flash_attn.json")
     print(json.dumps(record))
 
 

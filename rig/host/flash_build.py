@@ -6,7 +6,7 @@ The env stays as it is: sources, tools and temporary files live in DIR/work, whi
 wheel, build.log and result.json. Progress goes to standard output as `@progress 31 73 kernels`, the result is its last
 line, one JSON object:
   {ok: true, wheel, bytes, sha256, source, source_sha256, version, archs (read from the .so), objects, minutes,
-   peak_mib, jobs, nvcc, torch}   or   {ok: false, why, last (telling lines), minutes, objects, peak_mib, jobs}
+   peak_mib, jobs, nvcc, torch}   or   {ok: false, why, last (telling lines), begun (a compiler), minutes, …}
 Exits 0 with a wheel, 1 without. Refuses before it begins where nvcc can't compile what torch and the cards need.
 """
 
@@ -123,7 +123,7 @@ def why_not(build, code, limit, kills, free):
     said = "\n".join(build.lines)
     done = f" after {build.done} of {build.total} objects" if build.total else ""
     if code is None:
-        return f"out of time{done}: ended after {limit / 60:.0f} min"
+        return f"out of time{done}: ended after {f'{limit / 60:.0f} min' if limit >= 120 else f'{limit} s'}"
     if DISK.search(said) or free < 1:
         return f"disk full{done}: no space left on the device"
     if kills or code == -9 or MEMORY.search(said):
@@ -132,9 +132,20 @@ def why_not(build, code, limit, kills, free):
     return f"the build failed{done}: exit status {code}"
 
 
+def finished(out, asked):
+    """The good result of this very build where one was left here (nobody was there to take it), else None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        made = json.loads((out / "result.json").read_text())
+        if made["ok"] and made["asked"] == asked and digest(made["wheel"]) == made["sha256"]:
+            return made
+    return None
+
+
 def attempt(o, say):
     """The result of one build, good or bad. `o`: the parsed arguments."""
-    out = Path(o.out)
+    out, asked = Path(o.out), json.loads(json.dumps(vars(o)))
+    if made := finished(out, asked):
+        return made
     work = out / "work"
     shutil.rmtree(work, ignore_errors=True)
     began, build, about = time.monotonic(), None, {"jobs": o.jobs}
@@ -154,8 +165,8 @@ def attempt(o, say):
             path.append(f"{home}/bin")
         environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")]))
-        require(o.requires, o.wheels, work / "site")
-        source, about["source_sha256"] = fetch(o.source, o.sha256, work, 900)
+        source, about["source_sha256"] = fetch(o.source, o.sha256, work, 900, o.index)
+        require(o.requires, o.wheels, o.index, work / "site")
         say(f"building {o.source.rpartition('/')[2]} with {o.jobs} jobs")
         command = [sys.executable, "-c", BUILD_WHEEL, str(work / "made")]
         kills = oom_kills()
@@ -170,13 +181,13 @@ def attempt(o, say):
             raise Failed(f"the build ended well and left {len(wheels)} wheels", build.telling())
         about |= checked(wheels[0], [] if o.no_cuda else o.archs)
         os.replace(wheels[0], out / wheels[0].name)
-        found = {"ok": True, "wheel": str(out / wheels[0].name), "source": o.source, **about}
+        found = {"ok": True, "asked": asked, "wheel": str(out / wheels[0].name), "source": o.source, **about}
     except Failed as failed:
-        found = {"ok": False, "why": str(failed), "last": failed.last, **about}
+        found = {"ok": False, "why": str(failed), "last": failed.last, "begun": build is not None, **about}
     except (OSError, tarfile.TarError, subprocess.TimeoutExpired) as error:
         full = isinstance(error, OSError) and DISK.search(str(error))
-        found = {"ok": False, "why": "disk full: no space left on the device" if full else
-                 f"{type(error).__name__}: {error}", "last": build.telling() if build else [], **about}
+        why = "disk full: no space left on the device" if full else f"{type(error).__name__}: {error}"
+        found = {"ok": False, "why": why, "last": build.telling() if build else [], "begun": build is not None, **about}
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if build:
@@ -210,6 +221,7 @@ def parser():
     made.add_argument("--nvcc", default="0.0", help="the least release that can compile for them")
     made.add_argument("--no-cuda", action="store_true", help="the package needs neither torch nor nvcc (a stand-in)")
     made.add_argument("--requires", type=words, default=[], help="what the build needs: ninja,packaging,…")
+    made.add_argument("--index", help="the package index that has both; the sources are then named by their file")
     made.add_argument("--wheels", help="a folder to take them from, instead of the package index")
     made.add_argument("--jobs", type=int, required=True, help="compilers side by side")
     made.add_argument("--limit-s", type=int, required=True, help="seconds for all of it")

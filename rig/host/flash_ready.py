@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -86,7 +87,7 @@ def digest(path):
     return made.hexdigest()
 
 
-def fetch(source, sha256, work, limit):
+def fetch(source, sha256, work, limit, index=None):
     """The unpacked sources' folder and what they are (sha256 of the sdist, or the commit of a git head)."""
     if source.startswith("git+"):
         done = subprocess.run(["git", "clone", "-q", "--depth", "1", source[4:], str(work / "source")],
@@ -96,6 +97,8 @@ def fetch(source, sha256, work, limit):
         head = subprocess.run(["git", "-C", str(work / "source"), "rev-parse", "HEAD"], capture_output=True, text=True)
         return work / "source", head.stdout.strip()
     file = Path(source)
+    if index and "/" not in source:
+        source = at_index(index, source)
     if "://" in source:
         file = work / source.rpartition("/")[2]
         try:
@@ -117,17 +120,42 @@ def fetch(source, sha256, work, limit):
     return inner[0], have
 
 
-def require(names, wheels, target):
+def at_index(index, file):
+    """The address of an sdist on its project's page in a package index (PEP 503)."""
+    project = re.sub(r"[-_.]+", "-", file.rpartition("-")[0]).lower()
+    page = f"{index.rstrip('/')}/{project}/"
+    try:
+        asked = urllib.request.Request(page, headers={"Accept": "text/html"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            hrefs = re.findall(r"""href=["']([^"'#]+)""", answer.read().decode("utf-8", "replace"))
+            page = answer.url
+    except OSError as error:
+        raise Failed(f"source unreachable: {page}: {getattr(error, 'reason', None) or error}") from None
+    for href in hrefs:
+        if urllib.parse.unquote(href).rpartition("/")[2] == file:
+            return urllib.parse.urljoin(page, href)
+    raise Failed(f"source unreachable: {page} has no {file}")
+
+
+def require(names, wheels, index, target):
     """Bring what the build needs, where the env lacks some of it, into a folder of its own: the env stays as it is."""
     if not missing(names):
         return
-    offline = ["--no-index", "--find-links", wheels] if wheels else []
+    where = ["--no-index", "--find-links", wheels] if wheels else at(index)
     done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
-                           "--no-warn-script-location", "--target", str(target), "--timeout", "60", *offline, *names],
+                           "--no-warn-script-location", "--target", str(target), "--timeout", "60", *where, *names],
                           capture_output=True, text=True, timeout=900)
     if done.returncode:
         raise Failed(f"the build needs {', '.join(missing(names))}, which can't be had",
                      done.stderr.strip().splitlines()[-3:])
+
+
+def at(index):
+    """pip's words for an index; one by plain http is the user's own choice, as the env's is."""
+    if not index:
+        return []
+    trusted = ["--trusted-host", urllib.parse.urlsplit(index).hostname] if index.startswith("http:") else []
+    return ["--index-url", index, *trusted]
 
 
 def missing(names):

@@ -11,9 +11,10 @@ from rig.managed import GUARD
 from . import diagnosis
 from .context import Context
 from .env import conda, current, envs_dir, record
+from .flash import flash_spec
 from .model import Plan, Step
 from .tools import least_nvcc
-from .train import fingerprint, flash_spec
+from .train import fingerprint
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,31 @@ def least_nvcc(ctx: Context) -> str:
     return max((ctx.rules.least_nvcc(gpu.compute_capability) for gpu in ctx.gpus), key=Version, default="12.0")
 
 
+def compilers_come(ctx: Context) -> bool:
+    """Whether this run installs the compilers."""
+    return _compilers(ctx).action.changes
+
+
+def nvcc_releases(ctx: Context) -> list[str]:
+    """The nvcc releases that are here once the toolkit's step is done."""
+    coming = [".".join(ctx.rules.toolkit_package.split("-")[-2:])] if toolkit_action(ctx).changes else []
+    return [*(row["release"] for row in ctx.state["cuda"] if row["release"]), *coming]
+
+
+def _building(ctx: Context) -> bool:
+    """Whether flash-attn shall be built for this stack's torch, so that an nvcc of that torch's CUDA is wanted."""
+    return ctx.knobs.flash_attn == "build" and bool(ctx.stack.flash_source and ctx.stack.flash_source.cuda)
+
+
 def toolkit_action(ctx: Context) -> Action:
     """ADD where nothing is there, CHANGE where what is there is too old for these GPUs, else NONE or NA."""
     floor = Version(least_nvcc(ctx))
     releases = [found for row in ctx.state["cuda"] if (found := version(row["release"]))]
-    if any(release >= floor for release in releases):
+    major = Version(ctx.stack.cuda).major
+    if any(release >= floor and (release.major == major or not _building(ctx)) for release in releases):
         return Action.NONE
     if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
-                                             and (not releases or ctx.foreign_kernel)):
+                                             and (not (releases or _building(ctx)) or ctx.foreign_kernel)):
         return Action.NA
     if not ctx.root or ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"]) is None:
         return Action.NA
@@ -59,10 +76,13 @@ def _toolkit(ctx: Context) -> Step:
         return Step("toolkit", "CUDA toolkit", now, now, action, why)
     if action is Action.NA:
         why = "nothing will be compiled: torch brings its own CUDA libraries"
-        if releases:
+        if _building(ctx):
+            why = "flash_attn=build wants one of torch's own CUDA, which can't or mustn't be installed here"
+        elif releases:
             why = f"nvcc {releases[-1]} is too old for these GPUs, but can't or mustn't be replaced here"
         return Step("toolkit", "CUDA toolkit", now, "-", action, why)
-    why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if releases
-           else "asked for by cuda_toolkit=always")
+    old = releases and Version(releases[-1]) < Version(floor)
+    why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if old
+           else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
     return Step("toolkit", "CUDA toolkit", now, wanted, action, why, bytes=ctx.rules.toolkit_bytes,
                 data={"packages": [ctx.rules.toolkit_package]})

@@ -1,15 +1,15 @@
-"""flash-attn, the training settings and the verification: what the env is for. Pure."""
+"""The training settings and the verification, after flash-attn: what the env is for. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from rig.fits import largest
 from rig.training import accelerate_config, accelerate_text, training_settings
 
+from . import flash
 from .context import Context
 from .env import current, envs_dir, record
 from .files import as_json
@@ -17,35 +17,14 @@ from .model import Action, Step
 from .place import hf_home
 
 
-def digest(thing: Any) -> str:
-    """A short fingerprint of plain data."""
-    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def fingerprint(ctx: Context) -> str:
     """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone."""
     env = ctx.state["env"]
-    return digest([
+    return flash.digest([
         ctx.stack.lock_id, sorted(env["packages"].items()) if env else None, ctx.state["driver"]["loaded_version"],
         sorted(gpu["uuid"] for gpu in ctx.state["gpus"]), ctx.machine["kernel"],
         record(ctx, "flash_attn").get("attention"), ctx.knobs.verify_gpu,
     ])
-
-
-def flash_spec(ctx: Context) -> dict[str, Any]:
-    """What the attempt on the host is given: the wheels to try, best first, and why others are out of the question."""
-    wheels: list[dict[str, Any]] = []
-    rejected = ["flash_attn=off"]
-    if ctx.knobs.flash_attn != "off":
-        wheels, rejected = ctx.stack.flash_candidates(
-            python=ctx.knobs.python, glibc=ctx.machine["glibc"],
-            compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
-            source=ctx.knobs.source_flash_attn)
-    env, check, gpu = current(ctx), ctx.stack.flash_check, ctx.knobs.verify_gpu
-    uuids = sorted(row["uuid"] for row in ctx.state["gpus"])
-    about = [env["name"] if env else None, wheels, rejected, check, gpu, ctx.state["driver"]["loaded_version"], uuids]
-    return {"package": ctx.stack.flash_package, "wheels": wheels, "rejected": rejected, "check": check, "gpu": gpu,
-            "fingerprint": digest(about)}
 
 
 def settings(ctx: Context) -> dict[str, Any]:
@@ -60,34 +39,15 @@ def settings(ctx: Context) -> dict[str, Any]:
         largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
-    return {**settings, "hf_home": hf_home(ctx), "hf_endpoint": endpoint,
+    decided = record(ctx, "flash_attn")
+    return {**settings, "attention_from": {"rung": decided.get("rung", "sdpa"), "version": decided.get("version")},
+            "hf_home": hf_home(ctx), "hf_endpoint": endpoint,
             "accelerate": accelerate_config(settings, len(ctx.fit))}
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:
     """flash-attn's attempt, training.json, the verification. After a new env, all three are done anew."""
-    return [_flash(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
-
-
-def _short(wheel: str) -> str:
-    """`flash_attn-2.8.3` of a wheel's whole name: that one `explain` tells."""
-    return "-".join(wheel.split("-")[:2]).partition("+")[0]
-
-
-def _flash(ctx: Context, env_changes: bool) -> Step:
-    spec, made = flash_spec(ctx), record(ctx, "flash_attn")
-    wanted = f"wheel {_short(spec['wheels'][0]['name'])}, else SDPA" if spec["wheels"] else "SDPA"
-    why = "an attempt: kept only if it imports and works" if spec["wheels"] else "; ".join(spec["rejected"])
-    if env_changes or not made:
-        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
-                    known_after="env" if env_changes else "", data=spec,
-                    bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
-    now = f"{made.get('attention')}"
-    if made.get("fingerprint") == spec["fingerprint"]:
-        return Step("flash_attn", "flash-attn", now, now, Action.NONE,
-                    made.get("why") or "decided on this very env, driver and GPU")
-    return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
-                "decided on another env, driver or GPU: tried again", data=spec)
+    return [flash.step(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
 
 
 def fitting(ctx: Context) -> str:

@@ -11,7 +11,8 @@ import pytest
 from rig import render
 from rig.managed import REPOSITORY, guard_digests
 from rig.plan import Action, make_plan
-from rig.plan.train import fingerprint, flash_spec, settings
+from rig.plan.flash import flash_spec
+from rig.plan.train import fingerprint, settings
 from rig.training import LargestBatch, accelerate_text
 
 from .states import GTX1080, RTX4090, RTX5090, V100, bare, context, with_driver

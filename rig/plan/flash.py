@@ -1,0 +1,117 @@
+"""flash-attn's rungs on one host: which wheels, whether a build, and why not the others. Pure.
+
+The first rung, a wheel that another host of this controller built, is known only when the step runs (deploy/_fleet.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from rig.flash.build import Source
+from rig.flash.key import Key, words
+from rig.flash.resources import arithmetic, jobs
+from rig.flash.source import Room, misfits
+from rig.sources import load_sources
+
+from .context import Context
+from .env import current, record
+from .model import Action, Step
+from .tools import compilers_come, least_nvcc, nvcc_releases
+
+GIT = "git"  # a version, and the rung that has it
+
+
+def digest(thing: Any) -> str:
+    """A short fingerprint of plain data."""
+    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def flash_spec(ctx: Context) -> dict[str, Any]:
+    """What the step is given: the wheels to try, best first; what may be built; why others are out of the question."""
+    mode, gpu = ctx.knobs.flash_attn, ctx.knobs.verify_gpu
+    wheels: list[dict[str, Any]] = []
+    rejected = {"off": ["flash_attn=off"], "build": ["flash_attn=build: no prebuilt wheel is tried"]}.get(mode, [])
+    builds: list[dict[str, Any]] = []
+    if mode in ("auto", "wheel"):
+        wheels, rejected = ctx.stack.flash_candidates(
+            python=ctx.knobs.python, glibc=ctx.machine["glibc"],
+            compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
+            source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
+    if mode in ("auto", "build"):
+        builds, why = _builds(ctx)
+        rejected = [*rejected, *(f"no build: {line}" for line in why)]
+    env, uuids = current(ctx), sorted(row["uuid"] for row in ctx.state["gpus"])
+    about = [env["name"] if env else None, wheels, rejected, [[b["rung"], b["source"], b["key"]] for b in builds],
+             ctx.stack.flash_check, gpu, ctx.state["driver"]["loaded_version"], uuids]
+    return {"package": ctx.stack.flash_package, "check": ctx.stack.flash_check, "gpu": gpu,
+            "wheels": [{**wheel, "rung": "wheel"} for wheel in wheels], "builds": builds, "rejected": rejected,
+            "fingerprint": digest(about)}
+
+
+def _builds(ctx: Context) -> tuple[list[dict[str, Any]], list[str]]:
+    """(what may be built here, the release first; why nothing may)."""
+    source = ctx.stack.flash_source
+    if source is None:
+        return [], []  # a stack that has no sources has nothing to explain
+    if ctx.knobs.bundle:
+        return [], ["the bundle that serves this host has no sources of it"]
+    torch = ctx.stack.torch
+    why = misfits(source, torch.cuda if torch else None, Room(
+        [gpu.compute_capability for gpu in ctx.fit], ctx.machine["cores"], ctx.machine["memory_mib"],
+        nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine["compilers"].get("g++")) or compilers_come(ctx),
+        ctx.machine["glibc"], ctx.knobs.flash_attn_jobs))
+    if why:
+        return [], why
+    made = [_build(ctx, source, "build", source.version, source.sdist, source.sha256)]
+    if ctx.knobs.flash_attn_git_head and source.cuda:
+        made.append(_build(ctx, source, GIT, GIT, f"git+{load_sources().flash_attn_git.url}", None))
+    return made, []
+
+
+def _build(ctx: Context, source: Source, rung: str, version: str, sources: str, sha256: str | None) -> dict[str, Any]:
+    torch, cores, memory = ctx.stack.torch, ctx.machine["cores"], ctx.machine["memory_mib"]
+    asked = ctx.knobs.flash_attn_jobs
+    archs = words(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability) if source.cuda else ()
+    release = ".".join(torch.name.split(".")[:2]) if torch else "none"
+    key = Key(source.package, version, release, torch.cuda if torch else "none", bool(torch and torch.cxx11abi),
+              ctx.knobs.python, ctx.machine["glibc"], archs)
+    return {"rung": rung, "source": sources, "sha256": sha256, "key": key.to_json(), "archs": list(archs),
+            "known": list(source.archs), "cuda": source.cuda, "nvcc": least_nvcc(ctx),
+            "requires": list(source.requires), "free_mib": source.free_mib,
+            "jobs": asked or jobs(cores, memory),
+            "arithmetic": f"flash_attn_jobs = {asked}" if asked else arithmetic(cores, memory)}
+
+
+def _short(wheel: str) -> str:
+    """`flash_attn-2.8.3` of a wheel's whole name: that one `explain` tells."""
+    return "-".join(wheel.split("-")[:2]).partition("+")[0]
+
+
+def _wanted(spec: dict[str, Any]) -> str:
+    """`wheel X, else build for sm_90 with 8 jobs, else SDPA`."""
+    rungs = [f"wheel {_short(wheel['name'])}" for wheel in spec["wheels"][:1]]
+    for build in spec["builds"]:
+        archs = ", ".join(f"sm_{arch}" for arch in build["archs"])
+        what = "build" if build["rung"] != GIT else "build of the git head"
+        rungs.append(f"{what}{f' for {archs}' if archs else ''} with {build['jobs']} job{'s' * (build['jobs'] != 1)}")
+    return ", else ".join([*rungs, "SDPA"])
+
+
+def step(ctx: Context, env_changes: bool) -> Step:
+    """The attempt; done again where what it was decided on has changed."""
+    spec, made = flash_spec(ctx), record(ctx, "flash_attn")
+    wanted = _wanted(spec)
+    why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec["wheels"] or spec["builds"] else []),
+                     *spec["rejected"]])
+    if env_changes or not made:
+        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
+                    known_after="env" if env_changes else "", data=spec,
+                    bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
+    now = f"{made.get('attention')}"
+    if made.get("fingerprint") == spec["fingerprint"]:
+        return Step("flash_attn", "flash-attn", now, now, Action.NONE,
+                    made.get("why") or "decided on this very env, driver and GPU")
+    return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
+                "decided on another env, driver or GPU: tried again", data=spec)

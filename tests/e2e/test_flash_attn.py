@@ -1,0 +1,226 @@
+"""flash-attn's rungs on real hosts, each host with a way of its own to fail: one run for all, and a second that changes
+nothing.
+
+STAND-INS: the wheel and the sdists (scripts/standin_wheel.py, standin_sdist.py) compute nothing and need no CUDA; their
+proof is a self-test on the CPU. Emulated: the GPUs. Real: fetching, hashes, pip, the builds, the limits on time, memory
+(a cgroup's) and disk, the wheel's way over SSH.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rig.stack import DATA
+
+from .conftest import REPO, Lab, Run
+
+pytestmark = pytest.mark.testbed
+# The limit is longer than one question waits on the host (deploy/_job.py), so that progress is seen.
+LIMIT_S, MEMORY_MIB, DISK_MIB = 20, 400, 160
+
+
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+WHEEL, SDIST = script("standin_wheel"), script("standin_sdist")
+VERSIONS = {kind: f"1.{number}" for number, kind in enumerate(SDIST.KINDS, start=1)}
+
+
+def library(folder: Path) -> bytes:
+    """A shared object that wants a symbol of another torch's, as one for the other C++ ABI does; really compiled."""
+    source, target = folder / "abi.c", folder / "abi.so"
+    source.write_text("extern int _ZN3c105ErrorC2ENS_14SourceLocationESs(void);\n"
+                      "int f(void) { return _ZN3c105ErrorC2ENS_14SourceLocationESs(); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", target, source], check=True)
+    return target.read_bytes()
+
+
+class Stacks:
+    """Stand-in stacks in files of one's own: the same env, another flash-attn each."""
+
+    def __init__(self, folder: Path, wheels: Path, sdists: Path) -> None:
+        self.folder, self.wheels, self.sdists = folder, wheels, sdists
+        self.table = yaml.safe_load((DATA / "stacks" / "standin.yml").read_text())
+
+    def write(self, name: str, wheel: dict[str, str | bytes] | None = None, build: str = "",
+              sha256: str = "pinned", version: str = "") -> dict[str, Any]:
+        """The host data that choose it. `wheel`: what is wrong in it; `build`: a kind of sdist, "" for none."""
+        table = copy.deepcopy(self.table)
+        flash = table["flash_attn"]
+        if wheel is not None:
+            made = WHEEL.build(self.wheels / name, wheel)
+            flash["wheels"]["py3"]["sha256"] = hashlib.sha256(made.read_bytes()).hexdigest()
+        if sha256 != "pinned":
+            flash["wheels"]["py3"]["sha256"] = None if sha256 == "none" else sha256
+        if build:
+            version = version or VERSIONS[build]
+            made = SDIST.build(self.sdists, version, build)
+            flash["build"] = {
+                "package": SDIST.NAME, "version": version, "sdist": made.name, "cuda": False, "archs": [],
+                "sha256": hashlib.sha256(made.read_bytes()).hexdigest(), "check": f"-m {SDIST.MODULE}",
+                "requires": ["setuptools", "wheel"], "free_mib": 10, "source": "a stand-in"}
+        (self.folder / f"{name}.yml").write_text(yaml.safe_dump(table))
+        return {"stack": str(self.folder / f"{name}.yml")}
+
+
+@dataclass
+class Outcome:
+    lab: Lab
+    first: Run
+    second: Run
+    execs: dict[str, int]
+    killed: int
+    cache: Path
+
+    def record(self, name: str) -> dict[str, Any]:
+        return self.lab.record(name, "flash_attn")
+
+
+@pytest.fixture(scope="module")
+def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    from testbed import HostSpec, paths
+    from testbed.wheels import folder as wheelhouse
+
+    folder = tmp_path_factory.mktemp("flash")
+    own = {"kind": "container", "driver": "580.95.05:open"}
+    knobs: dict[str, Any] = {"verify": "never", "cuda_toolkit": "never", "verify_gpu": True, "flash_attn_jobs": 2}
+    ready = Lab(bed, bed.up([HostSpec("ready", **own)]), folder, **knobs, flash_attn="off")
+    run = ready.deploy("-y")
+    assert run.code == 0, run.stderr
+    image = bed.commit("ready", f"flash-{os.getpid()}")
+    bed.down()
+
+    served = f"e2e-{os.getpid()}"
+    wheels = paths.cache() / "flash-attn" / served
+    stacks = Stacks(folder, wheels, wheelhouse())
+    main = f"{SDIST.MODULE}/__main__.py"
+    init = f"{SDIST.MODULE}/__init__.py"
+    dlopen = (f"{WHEEL.FILES[init]}\nimport ctypes\nimport os\nfrom pathlib import Path\n\n"
+              "ctypes.CDLL(str(Path(__file__).with_name('abi.so')), os.RTLD_NOW)\n")
+    abi: dict[str, str | bytes] = {init: dlopen, f"{SDIST.MODULE}/abi.so": library(folder)}
+    kernel: dict[str, str | bytes] = {main: "raise SystemExit('CUDA error: no kernel image is available')\n"}
+    hosts = {
+        "wheel": stacks.write("wheel", {}), "abi": stacks.write("abi", abi),
+        "kernel": stacks.write("kernel", kernel, "good"), "lying": stacks.write("lying", {}, sha256="0" * 64),
+        "unknown": stacks.write("unknown", {}, sha256="none"),
+        "consent": {**stacks.write("consent", {}, sha256="none"), "flash_attn_unverified": True},
+        "github": stacks.write("github", {}), "copy": stacks.write("copy", build="good"),
+        **{kind: stacks.write(kind, build=kind) for kind in ("wrong", "fails", "hangs", "hungry", "fills")},
+        "nowhere": stacks.write("nowhere", build="good", version="1.9"),
+        "off": {**stacks.write("off", {}), "flash_attn": "off"},
+    }
+    specs = [HostSpec(name, image=image, root_mib=DISK_MIB if name == "fills" else None, **own) for name in hosts]
+    lab = Lab(bed, bed.up(specs), folder, **knobs)
+    services = bed.services()
+    for name, data in hosts.items():
+        builds = yaml.safe_load(Path(data["stack"]).read_text())["flash_attn"].get("build")
+        lab.data["hosts"][name] |= {"source_flash_attn": f"{services.flash_attn}/{served}/{name}", **data}
+        if builds and name != "kernel":
+            lab.data["hosts"][name].setdefault("flash_attn", "build")
+    lab.data["hosts"]["hangs"]["timeout_flash_build"] = LIMIT_S
+    lab.data["hosts"]["github"]["source_flash_attn"] = f"{services.broken}/flash-attn"
+    lab.data["hosts"]["nowhere"]["source_pip_index"] = f"{services.broken}/pypi/simple/"
+    lab.data["hosts"]["nowhere"]["python"] = lab.data["defaults"]["python"]
+    lab.write()
+    memory = bed.limit_memory("hungry", MEMORY_MIB)
+    environment = {"XDG_CACHE_HOME": str(folder / "cache")}
+    first = lab.deploy("-y", **environment)
+    counted = {name: bed.execs(name) for name in hosts}
+    second = lab.deploy("-y", **environment)
+    yield Outcome(lab, first, second, {name: bed.execs(name) - counted[name] for name in hosts}, memory.killed,
+                  folder / "cache" / "qwen-rig" / "flash-attn")
+    bed.down()
+    shutil.rmtree(image, ignore_errors=True)
+    shutil.rmtree(wheels, ignore_errors=True)
+
+
+def test_sdpa_is_a_normal_end_and_the_second_run_changes_nothing(outcome: Outcome) -> None:
+    assert outcome.first.code == 0, outcome.first.stderr
+    assert outcome.second.code == 0 and "No changes." in outcome.second.stderr, outcome.second.stderr
+    assert outcome.execs == dict.fromkeys(outcome.lab.hosts, 1)
+
+
+@pytest.mark.parametrize(("host", "rung", "version"), [
+    ("wheel", "wheel", "1.0"), ("consent", "wheel", "1.0"), ("kernel", "build", "1.1"), ("copy", "fleet", "1.1")])
+def test_a_rung_that_proves_itself_is_kept(outcome: Outcome, host: str, rung: str, version: str) -> None:
+    made = outcome.record(host)
+    if host in ("kernel", "copy"):  # one of the two built it for both: whichever came first
+        assert {outcome.record(name)["rung"] for name in ("kernel", "copy")} == {"build", "fleet"}
+        assert len(list(outcome.cache.glob("*/record.json"))) == 1, "what nobody proved is not kept for others"
+        rung = made["rung"]
+    assert (made["attention"], made["rung"], made["version"]) == ("flash_attention_2", rung, version), made
+    assert "works as one" in made["proof"]["said"][-1] and len(made["sha256"]) == 64
+    training = outcome.lab.record(host, "training")
+    assert training["attn_implementation"] == "flash_attention_2"
+    assert training["attention_from"] == {"rung": rung, "version": version}
+
+
+@pytest.mark.parametrize(("host", "why", "last"), [
+    ("abi", "wheel: installed, but can't be imported: OSError", "undefined symbol: _ZN3c105ErrorC2E"),
+    ("lying", "wheel: not installed:", "DO NOT MATCH"),
+    ("github", "wheel: not installed:", "404"),
+    ("unknown", "no checksum is known for", ""),
+    ("wrong", "build: built and imported, but its kernels aren't proven", "no kernel image is available"),
+    ("fails", "build: the build failed after 1 of 3 objects: exit status 2", "two.cu(7): error"),
+    ("hangs", "build: out of time after 1 of 3 objects", ""),
+    ("hungry", "build: out of memory after 1 of 3 objects", ""),
+    ("fills", "build: disk full after 1 of 3 objects", "No space left on device"),
+    ("nowhere", "build: source unreachable: http", ""),
+    ("off", "flash_attn=off", ""),
+])
+def test_a_bad_end_is_sdpa_with_a_true_record(outcome: Outcome, host: str, why: str, last: str) -> None:
+    made = outcome.record(host)
+    assert (made["attention"], made["rung"], made["version"]) == ("sdpa", "sdpa", None), made
+    assert why in made["why"], made["why"]
+    assert last in json.dumps([row["last"] for row in made["tried"]]), made["tried"]
+    assert made["tried"] or host in ("unknown", "off")
+    assert outcome.lab.record(host, "training")["attn_implementation"] == "sdpa"
+
+
+def test_nothing_of_an_attempt_is_left_in_the_env(outcome: Outcome) -> None:
+    for host in outcome.lab.hosts:
+        site = outcome.lab.on(host, "ls /root/miniforge3/envs/qwen-train/lib/python3.*/site-packages")
+        there = SDIST.MODULE in site.split()
+        assert there == (outcome.record(host)["rung"] != "sdpa"), f"{host}: {site}"
+        left = outcome.lab.on(host, "ls /root/miniforge3/envs/qwen-train/.rig/build 2>/dev/null || true").split()
+        assert not {"work"} & set(left) and not [name for name in left if name.endswith(".whl")], left
+
+
+def test_a_wheel_that_fails_its_kernels_gives_way_to_a_build(outcome: Outcome) -> None:
+    tried = outcome.record("kernel")["tried"]
+    assert [row["rung"] for row in tried][-1] in ("build", "fleet")
+    failed = next(row for row in tried if row["rung"] == "wheel")
+    assert failed["why_not"].startswith("imported, but its kernels aren't proven: CUDA error: no kernel image"), failed
+
+
+def test_the_kernel_ended_the_compiler_and_sshd_lives(outcome: Outcome) -> None:
+    assert outcome.killed == 1, "one process: the one with the highest score"
+    assert outcome.lab.bed.ssh("hungry", "echo well").stdout.strip() == "well"
+
+
+def test_progress_is_shown_and_the_report_says_what_came_of_it(outcome: Outcome) -> None:
+    said = outcome.first.stderr
+    assert re.search(r"hangs +flash-attn: 1/3 kernels · \d+ s · ~", said), said
+    told = " ".join(said.split())
+    assert f"! hangs: flash-attn: SDPA, since build: out of time after 1 of 3 objects: ended after {LIMIT_S} s" in told
+    assert "! kernel: flash-attn: 1.1, built " in told and "proven here" in told
+    assert "wheel rig_standin_attn-1.0, else build with 2 jobs, else SDPA" in told
