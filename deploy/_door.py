@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -160,15 +161,18 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _file(inventory: str) -> str:
-    """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py."""
+    """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py, one of sources through
+    inventories/cloud.py."""
     path = Path(inventory).expanduser()
     if inventory.startswith("@"):  # a connector, as @local
         return inventory
     if not path.is_file():
         raise RigError("no such inventory", inventory, "name inventories/lab.py, another .py, or a file like lab.yml")
     if path.suffix in (".yml", ".yaml"):
-        os.environ["LAB_HOSTS"] = str(path)
-        return str(ROOT / "inventories" / "lab.py")
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kind = "cloud" if re.search(r"^sources\s*:", text, re.MULTILINE) else "lab"
+        os.environ[f"{kind.upper()}_HOSTS"] = str(path)
+        return str(ROOT / "inventories" / f"{kind}.py")
     return str(path)
 
 

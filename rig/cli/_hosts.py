@@ -11,7 +11,7 @@ DEFAULT = str(Path(__file__).resolve().parents[2] / "inventories" / "lab.py")
 def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
     """-i, --limit (where several hosts make sense) and --data, as pyinfra has them."""
     parser.add_argument("-i", "--inventory", metavar="FILE", default=DEFAULT,
-                        help="inventory (.py), or a list of hosts in the form of lab.yml (default: inventories/lab.py)")
+                        help="inventory (.py), or a file like lab.yml or cloud.yml (default: inventories/lab.py)")
     if limit:
         parser.add_argument("--limit", metavar="HOST", action="append", default=[],
                             help="these hosts or groups only; may be given again")

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from rig import cli
+from rig.cli import exits
 from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
@@ -93,6 +94,16 @@ def test_a_pasted_line(bed: Testbed, home: Path, pyinfra: Callable[..., Ran]) ->
     ran = pyinfra(*RUN, **cloud(home, {"box": {"source": "ssh", "hosts": {"box-1": line}}}))
     assert ran.code == 0 and "] pod" in ran.err, ran.err
     assert peers(bed) - {bed.host("gate").address}, "dialled directly"
+
+
+def test_the_second_door_takes_a_cloud_yml_too(bed: Testbed, home: Path) -> None:
+    pod = bed.host("pod")
+    lines = {"box-1": f"ssh -p {PORT} root@{pod.address}"}
+    env = cloud(home, {"box": {"source": "ssh", "key": pod.key, "hosts": lines}})
+    del env["CLOUD_HOSTS"]
+    done = subprocess.run([sys.executable, "-m", "rig", "plan", "-i", f"{home}/cloud.yml", "--data", "stack=standin"],
+                          cwd=home, env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == exits.CHANGES and "box-1  RTX 5090" in done.stdout + done.stderr, done.stderr
 
 
 def test_a_machine_made_again_at_its_old_address(bed: Testbed, home: Path, pyinfra: Callable[..., Ran],
