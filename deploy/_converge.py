@@ -76,6 +76,9 @@ def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | No
     command = script(text, seconds, stdin)
     arguments = with_sudo(host, dict(command.connector_arguments), sudo)
     command.connector_arguments = {}
+    if not connected(host):  # paramiko would be asked for a session of none
+        _report.said(host.name, ["connection lost"])
+        return False, ""
     try:
         ok, output = host.run_shell_command(command, **arguments)
     except (TimeoutError, OSError, SSHException) as error:  # pyinfra would print a traceback out of a function
