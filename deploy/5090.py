@@ -8,6 +8,7 @@ from deploy.conda import conda
 from deploy.cuda import compilers, cuda_toolkit
 from deploy.driver import driver_guard, nvidia_driver, nvidia_repository, reboot
 from deploy.flash_attn import flash_attn
+from deploy.prefetch import prefetch
 from deploy.preview import accepted
 from deploy.sources import sources
 from deploy.stack import env
@@ -27,3 +28,4 @@ if accepted():  # probed, planned, shown; False where this host is refused, and 
     flash_attn()
     training()
     verification()
+    prefetch()

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _disk, _dist, _sh
 
-RECORDS = ("env", "flash_attn", "verify", "training")
+RECORDS = ("env", "flash_attn", "verify", "training", "prefetch")
 BESIDE = ("accelerate.yaml", "train_qwen.py")  # files of ours in .rig that are no records: their digests are brought
 
 
@@ -105,6 +105,9 @@ done""",
     for f in {" ".join(BESIDE)}; do
       [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
     done
+    # A prefetched model is whole where no link of its snapshot leads nowhere.
+    s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
+    [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
     for r in {records}; do
       [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && cat "$g/.rig/$r.json" && echo
     done

@@ -31,6 +31,7 @@ flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (ri
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: a wheel for which no checksum is known may be tried too
 flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
+prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses
 verify = "auto"  # auto: when what was verified has changed · always · never
 verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
 
@@ -66,6 +67,7 @@ timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
 timeout_flash_build = 10800  # flash-attn from source
 timeout_verify = 900
+timeout_prefetch = 14400  # a model: tens of gigabytes
 timeout_launch = 150  # for the all-reduce; no end after that is a finding
 timeout_reboot = 600
 timeout_reconnect = 600  # for a connection that broke under a long step; the step itself goes on

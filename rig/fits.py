@@ -90,7 +90,7 @@ class Fit:
 
 
 @cache
-def _data() -> tuple[dict[str, Model], dict[str, float]]:
+def _data() -> tuple[dict[str, Model], dict[str, float], tuple[str, ...]]:
     table = schema.read(DATA)
     table.take("source", str)
     models = {}
@@ -101,13 +101,22 @@ def _data() -> tuple[dict[str, Model], dict[str, float]]:
                              tied=row.take("tied", bool), **shape)
         row.done()
     each = {key: float(row.raw["bytes"]) for key, row in table.named_tables("memory").items()}
+    fetched = table.table("prefetch")
+    patterns = fetched.texts("files")
+    fetched.take("source", str)
+    fetched.done()
     table.done()
-    return models, each
+    return models, each, patterns
 
 
 def models() -> Mapping[str, Model]:
     """All models by name, smallest first in each family."""
     return _data()[0]
+
+
+def files_to_fetch() -> tuple[str, ...]:
+    """Patterns of the files that training reads of a model's repository."""
+    return _data()[2]
 
 
 def need(model: Model, four_bits: bool, batch: int, length: int, checkpointing: bool) -> Need:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -52,6 +53,7 @@ class Knobs:
     flash_attn_jobs: int | None
     flash_attn_git_head: bool
     flash_attn_unverified: bool
+    prefetch_model: str | None
     verify: str
     verify_gpu: bool
     launch_address: str | None
@@ -78,6 +80,7 @@ class Knobs:
     timeout_env: int
     timeout_flash_build: int
     timeout_verify: int
+    timeout_prefetch: int
     timeout_launch: int
     timeout_reboot: int
     timeout_reconnect: int
@@ -114,6 +117,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
     if name in URLS and not (name == "source_torch_index" and value == torch_index.PYTORCH):
         _url(name, value, where)
+    if name == "prefetch_model" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
     if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
         raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
     if name == "mirrors":

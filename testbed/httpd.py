@@ -26,7 +26,7 @@ from .passthrough import Archive, Unavailable
 from .wheels import Wheelhouse
 
 HANG_S = 900  # a hanging mirror lets go after this, so that nothing outlives a forgotten client
-PAYLOAD = re.compile(r"\.(deb|whl|sh|zst|gz|conda|bz2)$")  # what the -files faults break, indexes left sound
+PAYLOAD = re.compile(r"\.(deb|whl|sh|zst|gz|conda|bz2|safetensors)$")  # what -files faults break, indexes left sound
 # broken: 404. hang: no answer. lacking-NAME: 404 for what begins with that name. lying: payloads with one byte changed
 # (lying-NAME: of that name only). slow: payloads that trickle. broken-files and hang-files: those payloads only.
 FAULTS = ("broken", "hang", "lacking", "lying", "slow")

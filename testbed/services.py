@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import TypedDict
 
-from . import base, conda, interpreter, mirror, nvidia, wheels
+from . import base, conda, hub, interpreter, mirror, nvidia, wheels
 from ._shell import TestbedError, run
 from .httpd import Site, site_json
 from .paths import cache
@@ -54,7 +54,7 @@ def start(folder: Path, address: str) -> Services:
     prepare()
     stand_in = conda.ensure(base.ensure())
     folders = {"flash-attn": str(cache() / "flash-attn"), "nvidia": str(repository().parent.parent),
-               "conda-forge": str(stand_in.channel)}
+               "conda-forge": str(stand_in.channel), "hub": str(hub.folder())}
     site = Site(str(cache()), {source.name: source.uri for source in dist.sources}, folders, str(wheels.folder()),
                 str(stand_in.installer), stand_in.sha256)
     (folder / "site.json").write_text(site_json(site), encoding="utf-8")
@@ -74,7 +74,8 @@ def start(folder: Path, address: str) -> Services:
         base=url, pip_index=f"{url}/pypi/simple/", conda_channel=f"{url}/conda-forge",
         miniforge=f"{url}/miniforge", miniforge_sha256=stand_in.sha256,
         nvidia_apt=f"{url}/nvidia", nvidia_apt_key=nvidia.fingerprint(), flash_attn=f"{url}/flash-attn",
-        broken=f"{url}/broken", hang=f"{url}/hang", requests=f"{url}/requests", python=str(interpreter.choose()))
+        broken=f"{url}/broken", hang=f"{url}/hang", requests=f"{url}/requests", hub=f"{url}/hub",
+        python=str(interpreter.choose()))
 
 
 def requests(services: Services) -> list[Request]:

@@ -79,7 +79,8 @@ class HostInfo:
 class Services:
     """What the bridge serves: URLs for the project's flat knobs, and what a test may want to break.
 
-    broken and hang stand for a mirror that answers 404, and one that takes the request and never answers.
+    broken and hang stand for a mirror that answers 404, and one that takes the request and never answers;
+    hub for the Hugging Face Hub, with make-believe models (testbed/hub.py).
     """
 
     base: str
@@ -93,6 +94,7 @@ class Services:
     broken: str
     hang: str
     requests: str
+    hub: str
     python: str
 
     def knobs(self) -> dict[str, str]:

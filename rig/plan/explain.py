@@ -8,7 +8,7 @@ from typing import Any
 
 from rig.managed import GUARD
 
-from . import diagnosis
+from . import diagnosis, prefetch
 from .context import Context
 from .env import conda, current, envs_dir, record
 from .flash import flash_spec
@@ -62,6 +62,7 @@ _KNOBS = {
     "compilers": ("compilers",), "toolkit": ("cuda_toolkit",), "conda": ("conda_prefix",),
     "env": ("stack", "python", "env_name"),
     "flash_attn": ("flash_attn",), "verify": ("verify", "verify_gpu"), "repository": ("source_nvidia_apt",),
+    "prefetch": ("prefetch_model",),
 }
 
 
@@ -212,8 +213,19 @@ def _verify(ctx: Context) -> Parts:
         Rule("done again when its fingerprint differs, or when asked for", OURS)]
 
 
+def _prefetch(ctx: Context) -> Parts:
+    name, made = str(ctx.knobs.prefetch_model), record(ctx, "prefetch")
+    size = prefetch.size_mib(name)
+    return [_fact("prefetched before", made.get("model"), "probe.HostState (.rig/prefetch.json)"),
+            _fact("goes to", prefetch.home(ctx), "probe.HostState")], [
+        Rule(f"its weights take {size} MiB" if size else "its size is only known from the hub's listing",
+             "rig/data/models.yml"),
+        Rule("skipped where every file of its snapshot is there", OURS)]
+
+
 _ABOUT: Mapping[str, Any] = {
     "repository": _repository, "driver": _driver, "guard": _guard, "reboot": _reboot, "compilers": _compilers,
     "toolkit": _toolkit, "conda": _conda, "env": _env, "flash_attn": _flash, "training": _training, "verify": _verify,
+    "prefetch": _prefetch,
 }
 STEPS = tuple(_ABOUT)

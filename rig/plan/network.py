@@ -17,7 +17,7 @@ def fetches(steps: Sequence[Step]) -> bool:
     return any(step.action.changes and (step.bytes or step.component in FETCHING) for step in steps)
 
 
-FETCHING = ("repository", "driver", "compilers", "toolkit", "conda", "env", "flash_attn")
+FETCHING = ("repository", "driver", "compilers", "toolkit", "conda", "env", "flash_attn", "prefetch")
 
 
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:

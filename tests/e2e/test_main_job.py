@@ -151,6 +151,27 @@ def test_the_batch_is_held_to_what_the_cards_certificate_measured(converged: Lab
     assert converged.deploy("-y", "--limit", "lab-02").results["Grand total"]["success"] == 1
 
 
+def test_a_model_is_prefetched_once_and_what_is_gone_of_it_comes_back(converged: Lab) -> None:
+    """From a stand-in hub with make-believe models; the program that fetches and checks is the real one."""
+    wanted = ("--data", "prefetch_model=qwen-rig-testbed/standin-model", "--data",
+              f"source_huggingface={converged.bed.services().hub}")
+    only, cache = ("-y", "--limit", "lab-02"), "/root/.cache/huggingface/hub/models--qwen-rig-testbed--standin-model"
+    first = converged.deploy(*only, *wanted)
+    assert first.code == 0 and first.results["Model | Prefetch the model"]["success"] == 1, first.stderr
+    made = converged.record("lab-02", "prefetch")
+    assert (made["files"], made["fetched"]) == (4, made["bytes"]) and made["snapshot"].startswith(cache), made
+    assert converged.on("lab-02", f"cat {made['snapshot']}/config.json").startswith('{"model_type"')
+    assert "No changes." in converged.deploy(*only, *wanted).stderr
+    converged.on("lab-02", f"rm $(readlink -f {made['snapshot']}/tokenizer.json)")
+    again = converged.deploy(*only, *wanted)
+    assert again.code == 0 and again.results["Grand total"]["success"] == 1, again.stderr
+    assert converged.record("lab-02", "prefetch")["fetched"] == 18, "only what was gone"
+    refused = converged.deploy(*only, *wanted[2:], "--data", "prefetch_model=qwen-rig-testbed/too-big")
+    assert refused.code == 1 and "too-big takes 1048576.0 GiB more" in " ".join(refused.stderr.split()), refused.stderr
+    assert "is no longer" not in refused.stderr and converged.record("lab-02", "prefetch")["fetched"] == 18
+    assert converged.deploy(*only).code == 0  # as the other tests want it: its endpoint is the default again
+
+
 def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
     gpus = json.loads(converged.pyinfra("fact", "facts.gpu.Gpus", "--json").stdout)
     listed = next(iter(next(iter(gpus.values())).values())) if isinstance(gpus, dict) else gpus

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rig import render
+from rig.errors import RigError
 from rig.managed import REPOSITORY, guard_digests
 from rig.plan import Action, make_plan
 from rig.plan.flash import flash_spec
@@ -200,3 +201,36 @@ def test_what_lies_beside_training_json_is_noticed_when_it_is_gone(beside: dict[
     state["generations"][0]["beside"] = beside
     step = make_plan(context(state, "standin")).step("training")
     assert step.action is Action.CHANGE and step.why.startswith(said)
+
+
+def test_a_model_is_prefetched_where_one_is_wanted_and_there_is_room() -> None:
+    state, wanted = converged(), {"prefetch_model": "Qwen/Qwen2.5-7B"}
+    assert all(step.component != "prefetch" for step in make_plan(context(state, "standin")).steps)
+    plan = make_plan(context(state, "standin", **wanted))
+    step = plan.step("prefetch")
+    assert step.action is Action.ADD and step.bytes == pytest.approx(7.616e9 * 2, rel=0.01) and not plan.refusals
+    assert step.why == "prefetch_model; to /root/.cache/huggingface"
+    state["host"]["disks"][0]["free_mib"] = 15_000
+    refused = make_plan(context(state, "standin", **wanted)).refusals
+    assert "/ has 14.6 GiB free, and Qwen/Qwen2.5-7B with what else comes there takes 15.2 GiB" in refused[0].what
+    assert not make_plan(context(state, "standin", prefetch_model="Qwen/Qwen2.5-0.5B")).refusals
+    assert not make_plan(context(state, "standin", prefetch_model="somebody/unknown")).refusals, "the host looks itself"
+
+
+def test_a_prefetched_model_is_left_alone_while_it_is_whole() -> None:
+    state = converged()
+    generation = state["generations"][0]
+    generation["records"]["prefetch"] = {"model": "Qwen/Qwen2.5-0.5B", "home": "/h", "commit": "0123456789abcdef"}
+    generation["beside"] = {"snapshot": "whole", "train_qwen.py": "x", "accelerate.yaml": sha256(
+        accelerate_text(generation["records"]["training"]).encode()).hexdigest()}
+    assert not make_plan(context(state, "standin", prefetch_model="Qwen/Qwen2.5-0.5B")).changes
+    other = make_plan(context(state, "standin", prefetch_model="Qwen/Qwen3-0.6B")).step("prefetch")
+    assert (other.action, other.now, other.wanted) == (Action.ADD, "Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-0.6B")
+    del generation["beside"]["snapshot"]
+    gone = make_plan(context(state, "standin", prefetch_model="Qwen/Qwen2.5-0.5B")).step("prefetch")
+    assert gone.action is Action.ADD and "no longer whole" in gone.why
+
+
+def test_a_model_that_is_no_models_name() -> None:
+    with pytest.raises(RigError, match="prefetch_model can't be 'Qwen'"):
+        context(converged(), "standin", prefetch_model="Qwen")

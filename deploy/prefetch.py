@@ -1,0 +1,32 @@
+"""A model in HF_HOME before anybody trains: a job of its own, where the knob prefetch_model names one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+from pyinfra.api import FunctionCommand, deploy
+from pyinfra.context import host
+
+from rig.plan import Context, Step
+from rig.plan.prefetch import spec
+from rig.plan.train import settings
+from rig.sources import load_sources
+
+from . import _network, _session
+from ._converge import converge
+from ._programs import program
+
+
+@deploy("Model")
+def prefetch() -> None:
+    """Fetch it; nothing is declared where none is wanted."""
+    if _session.knobs(host).prefetch_model:
+        converge("prefetch", "Prefetch the model", _fetch)
+
+
+def _fetch(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    given = spec(ctx, settings(ctx)["hf_endpoint"] or load_sources().huggingface.url)
+    words = f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/prefetch.json\""
+    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=_network.proxies(ctx))
