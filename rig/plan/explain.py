@@ -48,6 +48,8 @@ class Explanation:
 def explain(ctx: Context, plan: Plan, component: str) -> Explanation:
     """The explanation of one step. `step` is None where the host is refused before it has any."""
     step = next((step for step in plan.steps if step.component == component), None)
+    if component == "prefetch" and step is None and plan.steps:  # in no plan unless it is wanted
+        step = prefetch.step(ctx, False)
     facts, rules = _ABOUT[component](ctx)
     knobs = tuple(Rule(f"{name}={getattr(ctx.knobs, name)}", "knob: group_data/all.py, lab.yml or --data")
                   for name in _KNOBS.get(component, ()))
@@ -214,8 +216,7 @@ def _verify(ctx: Context) -> Parts:
 
 
 def _prefetch(ctx: Context) -> Parts:
-    name, made = str(ctx.knobs.prefetch_model), record(ctx, "prefetch")
-    size = prefetch.size_mib(name)
+    made, size = record(ctx, "prefetch"), prefetch.size_mib(ctx.knobs.prefetch_model or "")
     return [_fact("prefetched before", made.get("model"), "probe.HostState (.rig/prefetch.json)"),
             _fact("goes to", prefetch.home(ctx), "probe.HostState")], [
         Rule(f"its weights take {size} MiB" if size else "its size is only known from the hub's listing",

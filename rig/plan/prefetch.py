@@ -32,21 +32,26 @@ def spec(ctx: Context, endpoint: str) -> dict[str, Any]:
 
 
 def steps(ctx: Context, env_changes: bool) -> list[Step]:
-    """One step where a model is wanted, else none."""
+    """One step where a model is wanted; none elsewhere, so that no plan speaks of what nobody asked for."""
+    return [step(ctx, env_changes)] if ctx.knobs.prefetch_model else []
+
+
+def step(ctx: Context, env_changes: bool) -> Step:
+    """What is to be done about the wanted model."""
     name, title = ctx.knobs.prefetch_model, "Model"
     if name is None:
-        return []
+        return Step("prefetch", title, "-", "-", Action.NA, "prefetch_model=None: none is wanted")
     if ctx.knobs.bundle:
-        return [Step("prefetch", title, "-", name, Action.NA, "a bundle holds no models: copy it to HF_HOME there")]
+        return Step("prefetch", title, "-", name, Action.NA, "a bundle holds no models: copy it to HF_HOME there")
     made, size = record(ctx, "prefetch"), size_mib(name)
     generation = current(ctx)
     gone = generation is not None and (generation.get("beside") or {}).get("snapshot") != "whole"
     if made.get("model") == name and not gone and not env_changes:
-        return [Step("prefetch", title, name, name, Action.NONE, f"in {made['home']}, commit {made['commit'][:12]}")]
+        return Step("prefetch", title, name, name, Action.NONE, f"in {made['home']}, commit {made['commit'][:12]}")
     has = str(made.get("model") or "none")
     why = (f"{has} is no longer whole there" if has == name and gone else "prefetch_model") + f"; to {home(ctx)}"
-    return [Step("prefetch", title, has, name, Action.ADD, why, bytes=(size or 0) << 20,
-                 known_after="env" if env_changes else "")]
+    return Step("prefetch", title, has, name, Action.ADD, why, bytes=(size or 0) << 20,
+                known_after="env" if env_changes else "")
 
 
 def refusals(ctx: Context, steps: list[Step]) -> list[Refusal]:
