@@ -38,7 +38,17 @@ def refusals(ctx: Context) -> list[Refusal]:
         elif line := _rejected(ctx):
             found.append(Refusal(f"Secure Boot is on, and the kernel refuses the driver's module: {line}",
                                  "switch it off in the firmware, or enrol the key that signed the module (mokutil)"))
+        elif _reboot(ctx, Action.NONE).action is Action.REBOOT:
+            found += _busy(ctx, "the host must be rebooted")
     return found
+
+
+def _busy(ctx: Context, due: str) -> list[Refusal]:
+    """Whose work on the GPU would be lost by what is due."""
+    if not ctx.machine["gpu_users"] or ctx.knobs.allow_busy_gpu:
+        return []
+    users = ", ".join(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in ctx.machine["gpu_users"])
+    return [Refusal(f"the GPU is in use by {users}, and {due}", "wait or stop it, or set allow_busy_gpu=True")]
 
 
 def _rejected(ctx: Context) -> str | None:
@@ -94,11 +104,7 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
     if machine["secure_boot"] == "enabled":
         found.append(Refusal("Secure Boot is on, and the driver's DKMS modules are not signed",
                              "switch it off in the firmware, or install modules signed by your distribution"))
-    if machine["gpu_users"] and not ctx.knobs.allow_busy_gpu:
-        users = ", ".join(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in machine["gpu_users"])
-        found.append(Refusal(f"the GPU is in use by {users}, and the driver must be replaced",
-                             "wait or stop it, or set allow_busy_gpu=True"))
-    return found
+    return found + _busy(ctx, "the driver must be replaced")
 
 
 def steps(ctx: Context) -> list[Step]:

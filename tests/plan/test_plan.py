@@ -69,6 +69,8 @@ def test_a_v100_gets_proprietary_modules() -> None:
     (bare(RTX5090, os={"id": "fedora", "version_id": "44", "codename": None, "pretty": "Fedora 44"}), "Fedora 44"),
     (bare(RTX5090, disks=[{"mount": "/", "fstype": "ext4", "size_mib": 9000, "free_mib": 2000}]), "2.0 GiB free"),
     (bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "in use by python (pid 7, ann)"),
+    (with_driver(bare(RTX5090, gpu_users=[{"pid": 7, "user": "ann", "name": "python"}]), "580.95.05", "open",
+                 "570.124.06", "driver_library_mismatch"), "(pid 7, ann), and the host must be rebooted"),
     (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary"), "can't serve cu128 on sm_120"),
     (with_driver(bare(RTX5090, kind="container"), "550.90.07", "proprietary", error="no_devices"), "can't serve cu128"),
     (bare(RTX5090, kind="container"), "doesn't answer"),
@@ -78,6 +80,15 @@ def test_refusals(state: dict[str, Any], said: str) -> None:
     plan = make_plan(context(state))
     assert any(said in refusal.what for refusal in plan.refusals), plan.refusals
     assert all(refusal.remedy for refusal in plan.refusals)
+
+
+def test_a_busy_gpu_stops_only_what_would_end_its_work() -> None:
+    busy = {"gpu_users": [{"pid": 7, "user": "ann", "name": "python"}]}
+    plan = make_plan(context(with_driver(bare(RTX5090, **busy), "580.95.05", "open")))
+    assert not plan.refusals and "the GPU is in use by python (pid 7, ann)" in plan.caveats
+    due = with_driver(bare(RTX5090, **busy), "580.95.05", "open", "570.124.06", "driver_library_mismatch")
+    assert not make_plan(context(due, allow_busy_gpu=True)).refusals
+    assert not make_plan(context(due, reboot="never")).refusals
 
 
 def test_in_a_container_the_driver_is_the_hosts() -> None:
