@@ -1,0 +1,226 @@
+"""Eight hosts that want the same flash-attn: one builds it, seven get copies; whatever happens to the one that builds.
+
+A small sdist without CUDA STANDS IN for flash-attn's (it computes nothing, and pretends to compile six objects); the
+GPUs are emulated. Real: sshd, the jobs on the hosts and their journals, pip, SFTP, the controller's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts import standin_wheel
+
+from .conftest import REPO, Lab, Run
+
+pytestmark = pytest.mark.testbed
+NAMES = [f"rack-{number}" for number in range(1, 9)]
+FOUR = ("--limit", "rack-[1-4]")  # enough where the count is not what matters
+ORDERS = "/root/standin-build"  # what the stand-in's build shall do on a host: its lines are Python
+JOBS, ENV = "/var/lib/qwen-rig/jobs", "/root/miniforge3/envs/qwen-train"
+SETUP = f"""
+import pathlib, time
+from setuptools import setup
+
+orders = pathlib.Path({ORDERS!r})
+second = 0.1
+if orders.exists():
+    exec(orders.read_text())
+for number in range(1, 7):
+    time.sleep(second)
+    print(f"[{{number}}/6] stand-in object", flush=True)
+setup(name={standin_wheel.NAME!r}, version={standin_wheel.VERSION!r}, packages=[{standin_wheel.MODULE!r}])
+"""
+
+
+def sdist() -> bytes:
+    """The stand-in's sources, the same bytes each time."""
+    files = {"setup.py": SETUP, **{name: text for name, text in standin_wheel.FILES.items() if name.endswith(".py")}}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"{standin_wheel.MODULE}-{standin_wheel.VERSION}/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
+class Rack(Lab):
+    """Eight hosts whose envs stand already; only flash-attn is left to decide."""
+
+    def stack(self) -> Path:
+        """`standin` with the sources to build from."""
+        made = yaml.safe_load((REPO / "rig" / "data" / "stacks" / "standin.yml").read_text())
+        content = sdist()
+        from testbed.paths import cache
+
+        served = cache() / "flash-attn" / "fleet" / f"{standin_wheel.MODULE}-{standin_wheel.VERSION}.tar"
+        served.parent.mkdir(parents=True, exist_ok=True)
+        served.write_bytes(content)
+        made["flash_attn"]["build"] = {
+            "package": standin_wheel.NAME, "version": standin_wheel.VERSION,
+            "sdist": f"{self.bed.services().flash_attn}/fleet/{served.name}",
+            "sha256": hashlib.sha256(content).hexdigest(), "cuda": False, "archs": [],
+            "check": f"-m {standin_wheel.MODULE}", "requires": ["setuptools", "wheel"], "free_mib": 1,
+            "source": "its test"}
+        path = self.folder / "fleet.yml"
+        path.write_text(yaml.safe_dump(made))
+        return path
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def run(self, *more: str) -> Run:
+        return self.deploy("-y", *more, XDG_CACHE_HOME=str(self.cache))
+
+    def builds(self) -> list[str]:
+        """Hosts on which a build was begun, once for each, in their order, as the hosts' own journals have it."""
+        begun = []
+        for name in NAMES:
+            journal = self.bed.folder / "hosts" / name / "disk" / "upper" / f"{JOBS}/journal".lstrip("/")
+            for line in journal.read_text().splitlines() if journal.exists() else ():
+                when, what, step, *_ = line.split()
+                if (what, step) == ("start", "flash_build"):
+                    begun.append((int(when), name))
+        return [name for _, name in sorted(begun)]
+
+    def when_begun(self, count: int, act: Callable[[str], None]) -> threading.Thread:
+        """Meanwhile: as soon as that many builds have begun in all, do something about the last one's host."""
+        def wait() -> None:
+            end = time.monotonic() + 90
+            while len(found := self.builds()) < count and time.monotonic() < end:
+                time.sleep(0.1)
+            if len(found) == count:
+                act(found[-1])
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        return thread
+
+    def order(self, orders: str, but: str = "") -> None:
+        """What builds that begin from now on shall do, on all hosts but one."""
+        for name in NAMES:
+            if name != but:
+                self.on(name, f"cat >{ORDERS} <<'.'\n{orders}\n.\n")
+
+    def rungs(self, names: Sequence[str] = NAMES) -> dict[str, str]:
+        return {name: self.record(name, "flash_attn")["rung"] for name in names}
+
+    def afresh(self) -> None:
+        """As before the attempt: no record, no wheel in the envs, nothing in the controller's cache, no orders."""
+        subprocess.run(["rm", "-rf", str(self.cache)], check=True)
+        for name in NAMES:
+            self.on(name, f"rm -rf {ORDERS} {JOBS} {ENV}/.rig/build {ENV}/.rig/flash_attn.json "
+                          f"{ENV}/lib/python3.*/site-packages/{standin_wheel.MODULE}*")
+
+
+@pytest.fixture(scope="module")
+def rack(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    """One host is made ready and its disk copied seven times: the envs are not what is tested here."""
+    from testbed import HostSpec
+
+    spec = HostSpec("first", kind="container", driver="580.95.05:open")
+    folder = tmp_path_factory.mktemp("rack")
+    first = Lab(bed, bed.up([spec]), folder)
+    made = first.deploy("-y", "--data", "verify=never")
+    assert made.code == 0, made.stderr
+    image = bed.commit("first", "fleet")
+    bed.down()
+    rack = Rack(bed, bed.up([HostSpec(name, kind="container", driver="580.95.05:open", image=image)
+                             for name in NAMES]), folder)
+    rack.data["defaults"] |= {"stack": str(rack.stack()), "flash_attn": "build", "verify_gpu": True, "verify": "never"}
+    rack.write()
+    yield rack
+    bed.down()
+
+
+def test_one_host_builds_seven_get_copies_and_a_second_run_does_nothing(rack: Rack) -> None:
+    first = rack.run()
+    assert first.code == 0, first.stderr
+    assert len(rack.builds()) == 1, "as the hosts' own journals count"
+    builder = rack.builds()[0]
+    rungs = rack.rungs()
+    assert rungs.pop(builder) == "build" and set(rungs.values()) == {"fleet"}, first.stderr
+    records = {name: rack.record(name, "flash_attn") for name in NAMES}
+    assert len({made["sha256"] for made in records.values()}) == 1
+    assert all(made["attention"] == "flash_attention_2" for made in records.values())
+    kept = list((rack.cache / "qwen-rig" / "flash-attn").glob("*/record.json"))
+    assert len(kept) == 1 and json.loads(kept[0].read_text())["sha256"] == records[builder]["sha256"]
+
+    counted = {name: rack.bed.execs(name) for name in NAMES}
+    second = rack.run()
+    assert second.code == 0 and "No changes." in second.stderr, second.stderr
+    assert len(rack.builds()) == 1
+    assert {name: rack.bed.execs(name) - counted[name] for name in NAMES} == dict.fromkeys(NAMES, 1)
+
+
+def test_where_a_build_fails_and_a_connection_is_lost_the_third_host_builds_for_the_rest(rack: Rack) -> None:
+    rack.afresh()
+    rack.order("time.sleep(3); raise SystemExit('nvcc error: stand-in')")
+    lost: list[str] = []
+
+    def cut(name: str) -> None:
+        lost.append(name)
+        rack.on(name, "mv /usr/sbin/sshd /usr/sbin/sshd.away; pkill sshd")
+
+    threads = [rack.when_begun(1, lambda name: rack.order("second = 0.6", but=name)), rack.when_begun(2, cut),
+               rack.when_begun(2, lambda name: rack.order("", but=name))]
+    try:
+        done = rack.run(*FOUR, "--parallel", "3", "--data", "timeout_reconnect=2")
+        for thread in threads:
+            thread.join()
+    finally:
+        for name in lost:
+            rack.on(name, "mv /usr/sbin/sshd.away /usr/sbin/sshd")
+    builds = rack.builds()
+    assert len(builds) == 3 and lost == [builds[1]], (builds, done.stderr)
+    assert f"✗ {lost[0]}" in done.stderr and "Traceback" not in done.stderr
+    failed = rack.record(builds[0], "flash_attn")
+    assert failed["rung"] == "sdpa" and any("nvcc error: stand-in" in line for line in failed["tried"][-1]["last"])
+    assert rack.record(builds[2], "flash_attn")["rung"] == "build"
+    fourth, = set(NAMES[:4]) - set(builds)
+    assert rack.record(fourth, "flash_attn")["rung"] == "fleet"
+
+
+def test_by_setting_all_fall_back_to_sdpa_where_the_first_fails_one_after_the_other_too(rack: Rack) -> None:
+    rack.afresh()
+    rack.order("raise SystemExit('nvcc error: stand-in')")
+    done = rack.run(*FOUR, "--serial", "--data", "flash_attn_leader_failed=sdpa")
+    assert done.code == 0, "SDPA is a normal end"
+    tried, = rack.builds()
+    assert set(rack.rungs(NAMES[:4]).values()) == {"sdpa"}
+    for name in set(NAMES[:4]) - {tried}:
+        assert f"the build failed on {tried}" in rack.record(name, "flash_attn")["why"], name
+
+
+def test_a_killed_controller_leaves_one_build_which_the_next_run_takes_up(rack: Rack) -> None:
+    rack.afresh()
+    rack.order("second = 1")
+    command = [sys.executable, "-m", "pyinfra", "-y", *FOUR, "inventories/lab.py", "deploy/5090.py"]
+    controller = subprocess.Popen(command, cwd=REPO, env={
+        **os.environ, "LAB_HOSTS": str(rack.file), "XDG_STATE_HOME": str(rack.folder / "state"),
+        "XDG_CACHE_HOME": str(rack.cache)}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+    rack.when_begun(1, lambda _: controller.send_signal(signal.SIGKILL)).join()
+    assert controller.wait(10) == -signal.SIGKILL
+    builder, = rack.builds()
+    again = rack.run(*FOUR)
+    assert again.code == 0, again.stderr
+    assert rack.builds() == [builder], "taken up, not begun again, and nobody else began"
+    rungs = rack.rungs(NAMES[:4])
+    assert rungs.pop(builder) == "build" and set(rungs.values()) == {"fleet"}
