@@ -19,6 +19,7 @@ from packaging.utils import parse_wheel_filename
 
 from rig import openpgp
 from rig.errors import RigError
+from rig.flash.build import load
 from rig.knobs import Knobs, stack_of
 from rig.lock import Requirement, read_lock, select
 from rig.managed import FOLDERS
@@ -183,11 +184,24 @@ class Collector:
         if wheel is None or wheel.sha256 is None or base is None:
             return
         try:
+            self._companions(flash.package)
             self._take(f"flash-attn/v{flash.version}/{wheel.name}",
                        f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}", wheel.sha256)
             self.say(f"flash-attn: {wheel.name}")
         except Unreachable as error:
             self.say(f"flash-attn: left out, hosts will use SDPA ({error})")
+
+    def _companions(self, package: str) -> None:
+        """What flash-attn imports and no lock has, for the bundle's own index. Raises Unreachable."""
+        source, bounds = load()
+        index = self.knobs.source_pip_index or preflight.default_index(configured=True) or ""
+        for wanted in bounds.companions if package == source.package else ():
+            answer = get(pages.page_url(index, wanted.name), load_limits().lookup_seconds, pages.ACCEPT)
+            found = [file for file in pages.parse(answer.body, answer.kind, answer.url)
+                     if file.sha256 == wanted.sha256]
+            if not found:
+                raise Unreachable(f"{bare(index)} has no {wanted.name} {wanted.version} of the pinned sha256")
+            self._take(f"wheels/{found[0].name}", found[0].url, wanted.sha256)
 
 
 def repodata(subdir: str, packages: Mapping[str, Mapping[str, Any]]) -> str:

@@ -191,10 +191,17 @@ def _env(ctx: Context) -> Parts:
 def _flash(ctx: Context) -> Parts:
     spec, made = flash_spec(ctx), record(ctx, "flash_attn")
     return [*_gpus(ctx), _fact("glibc", ctx.machine["glibc"], "host.Host"),
+            _fact("nvcc", ", ".join(row["release"] for row in ctx.state["cuda"] if row["release"]),
+                  "cuda.CudaToolkits"),
+            _fact("memory and cores", f"{ctx.machine['memory_mib']} MiB, {ctx.machine['cores']:g}", "host.Host"),
             _fact("decided before", f"{made.get('attention')}: {made.get('why') or 'no reason on record'}" if made
                   else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel['name']}", f"stack {ctx.stack.name}") for wheel in spec["wheels"]],
-        *[Rule(f"out: {why}", f"stack {ctx.stack.name}") for why in spec["rejected"]],
+        *[Rule(f"{build['rung']}: {build['source']} with {build['arithmetic']}; for "
+               f"{', '.join(f'sm_{arch}' for arch in build['archs']) or 'any card'}",
+               "rig/data/flash.yml") for build in spec["builds"]],
+        *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build") else "rig/data/flash.yml")
+          for why in spec["rejected"]],
         Rule("an attempt; SDPA is a normal outcome", "guide, step 4, plan B")]
 
 

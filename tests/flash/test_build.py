@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -117,6 +118,30 @@ def test_a_bad_end_is_named(build: Any, now: str, more: list[str], why: str, las
     code, _, made = build(now, *more)
     assert code == 1 and not made["ok"] and why in made["why"], made
     assert any(last in line for line in made["last"]) or not last, made
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_the_head_of_a_repository_is_built_with_its_commit_on_record(build: Any, tmp_path: Path) -> None:
+    head = tmp_path / "head"
+    head.mkdir()
+    (head / "setup.py").write_text(SETUP.format(now="pass"))
+    (head / "tiny_kernels.py").write_text("")
+    git = ["git", "-C", str(head), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "head"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    code, _, made = build("pass", "--source", f"git+file://{head}")
+    assert code == 0 and made["source_sha256"] == commit, made
+    code, _, made = build("pass", "--source", f"git+file://{tmp_path}/nowhere")
+    assert code == 1 and made["why"].startswith("source unreachable: file://") and not made["begun"]
+
+
+def test_a_build_that_ended_while_nobody_was_there_is_taken_and_not_done_again(build: Any, tmp_path: Path) -> None:
+    _, _, made = build("pass")
+    again, lines, same = build("pass")
+    assert again == 0 and same == made and len(lines) == 1
+    Path(made["wheel"]).write_bytes(b"spoilt")
+    assert "@progress 2 2 kernels" in build("pass")[1], "a damaged one is built anew"
 
 
 def test_an_object_without_the_code_that_was_asked_for_does_not_pass(tmp_path: Path) -> None:
