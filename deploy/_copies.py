@@ -17,7 +17,7 @@ from rig.flash import cache
 
 from . import _report
 from ._converge import connected, run
-from ._job import reconnected
+from ._reconnect import reconnected
 
 TRIES = 3
 PAUSE_S = 2.0

@@ -12,14 +12,14 @@ from paramiko import SSHException
 from pyinfra.api import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
-from pyinfra.connectors.util import clear_askpass_cache
 
 from rig import job as jobs
 from rig.job import Answer, Job, Progress
 from rig.plan import Step
 
-from . import _forward, _report, _session
+from . import _report, _session
 from ._converge import connected, script, with_sudo
+from ._reconnect import reconnected
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
 RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
@@ -146,8 +146,10 @@ class _Attendant:
                 end = time.monotonic() + self.patience
                 self._tell("connection lost; the job goes on there, connecting again")
             elif time.monotonic() > end:
+                last = _report.refused.get(self.host.name, "")
                 _report.fail(self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
-                                             f"{self.job.title} goes on there by itself",
+                                             f"{self.job.title} goes on there by itself"
+                                             f"{f'; at the last try: {last}' if last else ''}",
                              "run the same command again when the host can be reached: it attaches to that job")
                 return None
             time.sleep(pause * random.uniform(0.5, 1))
@@ -155,17 +157,3 @@ class _Attendant:
 
     def _tell(self, text: str) -> None:
         _report.progress(self.host.name, text)
-
-
-def reconnected(host: Host) -> bool:
-    """Connect anew; whether it stands. pyinfra's disconnect leaves the old client open, and trusts an askpass file that
-    is gone."""
-    client = getattr(host.connector, "client", None)
-    if client is not None:
-        client.close()
-    clear_askpass_cache(host)
-    host.disconnect()
-    host.connect(show_errors=False)
-    if host.connected:
-        _forward.again(host)  # a job there may be fetching from a bundle
-    return bool(host.connected)

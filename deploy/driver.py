@@ -21,6 +21,7 @@ from . import _network, _report, _session
 from ._apt import install, unlocked, update
 from ._converge import converge, run, script
 from ._job import JobCommand, attend, job
+from ._reconnect import reconnected
 
 
 @deploy("NVIDIA repository")
@@ -133,9 +134,7 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(2)
-        host.disconnect()
-        host.connect(show_errors=False)
-        if not host.connected:
+        if not reconnected(host):
             continue
         # Not the probe yet: a fact that fails drops the host, and this one may still be on its way down.
         ok, now = run(host, "cat /proc/sys/kernel/random/boot_id", 20)

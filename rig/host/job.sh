@@ -122,6 +122,10 @@ start() {
     answer 'done' 0 # by another controller, after ours had looked
   fi
   if [ "$run" != "$wanted_run" ]; then # else this very start came through, and only its answer was lost
+    if [ -d /run/systemd/system ] && [ "$(systemctl is-system-running 2>/dev/null)" = stopping ]; then
+      sleep "$HANDOVER" # what was ended by this shutdown begins anew after it: the connection goes before we do
+      die "the host is shutting down"
+    fi
     [ -z "$run" ] || [ -n "$code" ] || [ "$boot" != "$(boot_id)" ] || sweep "$run"
     rm -f "$dir"/pipe.*
     said=$(mkfifo "$pipe" 2>&1) || die "$said"

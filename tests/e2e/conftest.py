@@ -57,13 +57,23 @@ class Lab:
 
     def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = 600, inventory: str = "lab",
                 **environment: str) -> Run:
-        env = {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160",
-               "XDG_STATE_HOME": str(self.folder / "state"), **environment}
+        env = self._environment(environment)
         # gevent's subprocess, once something imported it, takes `input` or `stdin` but never both.
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         done = subprocess.run([sys.executable, "-m", "pyinfra", f"inventories/{inventory}.py", *arguments], cwd=REPO,
                               text=True, env=env, capture_output=True, timeout=timeout, **given)
         return Run(done.returncode, done.stdout, done.stderr)
+
+    def begin(self, output: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """pyinfra as its own session, in the background; what it says goes to the file."""
+        with output.open("wb") as said:
+            return subprocess.Popen([sys.executable, "-m", "pyinfra", "inventories/lab.py", *arguments], cwd=REPO,
+                                    env=self._environment(environment), stdin=subprocess.DEVNULL, stdout=said,
+                                    stderr=said, start_new_session=True)
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160",
+                "XDG_STATE_HOME": str(self.folder / "state"), **more}
 
     def rig(self, *arguments: str, timeout: int = 300, answer: str | None = None, **environment: str) -> Run:
         """`python -m rig VERB … -i` this lab; `answer` is typed on a terminal, else there is none."""

@@ -1,9 +1,11 @@
-"""A deploy of one operation that is one job, given by the test that runs it: JOB_SCRIPT, JOB_SECONDS."""
+"""A deploy of one operation that is one job, given by the test that runs it: JOB_SCRIPT, JOB_SECONDS, and in JOB_SUDO
+the names of the hosts on which it is root's by sudo."""
 
 import os
 from collections.abc import Iterator
 
 from pyinfra.api import operation
+from pyinfra.context import host
 
 from deploy._job import JobCommand
 from rig.job import Job
@@ -11,9 +13,9 @@ from rig.job import Job
 
 @operation()
 def long_job() -> Iterator[JobCommand]:
-    """The job, root's where the user has sudo."""
+    """The job."""
     yield JobCommand(Job("long", "Long job", os.environ["JOB_SCRIPT"], int(os.environ.get("JOB_SECONDS", "60")),
                          stdin=os.environ.get("JOB_STDIN", "")))
 
 
-long_job(name="Long job", _sudo=os.environ.get("JOB_SUDO") == "1")
+long_job(name="Long job", _sudo=host.name in os.environ.get("JOB_SUDO", "").split(","))
