@@ -54,8 +54,9 @@ def rows_wanted(cuda: bool, capability: tuple[int, int] | None) -> list[tuple[st
         for precision in PRECISIONS:
             why = ""
             if attention == "flash_attention_2":
-                why = "flash-attn is not installed" if not flash else "" if precision == "bf16" and cuda else \
-                    "flash-attn computes in 16 bits on a GPU only"
+                able = cuda and precision == "bf16" and (capability or (0, 0)) >= (8, 0)
+                why = "flash-attn is not installed" if not flash else "" if able else \
+                    "flash-attn computes in 16 bits on a GPU of compute capability 8.0 or more only"
             if precision == "tf32" and (not cuda or (capability or (0, 0)) < (8, 0)):
                 why = why or "TF32 takes a GPU of compute capability 8.0 or more"
             rows.append((attention, precision, why))

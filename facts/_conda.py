@@ -98,8 +98,8 @@ for d in $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs
   if [ -L "$e" ] || [ -d "$e" ]; then env_files "$e"; fi
 done""",
         "generations": rf"""{each}
-  for g in "$d"/.{name}-*; do
-    [ -d "$g" ] || continue
+  for g in "$d"/.{name}-* "$d"/{name}; do # the last: an env that somebody else made, where it is no link
+    [ -d "$g" ] && [ ! -L "$g" ] || continue
     printf '##generation %s\n' "$g"
     IFS=' '
     for f in {" ".join(BESIDE)}; do

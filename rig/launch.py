@@ -111,8 +111,10 @@ def _places(members: Sequence[Member]) -> list[tuple[str, str]]:
     for network in _networks(members[0]):
         found = [next(((name, str(at.ip)) for name, at in _interfaces(member) if at.network == network), None)
                  for member in members]
-        if all(found):
-            return [place for place in found if place]
+        places = [place for place in found if place]
+        # Containers on two machines are often both 172.17.0.2: that is no network between them.
+        if len({address for _, address in places}) == len(members):
+            return places
     raise RigError("the hosts share no network that they could reach each other by", "",
                    "set launch_address for each: an address of its own that the others reach")
 

@@ -49,9 +49,17 @@ def current(ctx: Context) -> Mapping[str, Any] | None:
     return next((g for g in ctx.state["generations"] if g["name"] == name), None)
 
 
+def holder(ctx: Context) -> Mapping[str, Any] | None:
+    """Where the env's records lie: its generation, or an env that somebody else made and that was adopted as it is."""
+    env = ctx.state["env"]
+    if not env or env["target"]:
+        return current(ctx)
+    return next((g for g in ctx.state["generations"] if g["path"] == env["path"]), None)
+
+
 def record(ctx: Context, kind: str) -> Mapping[str, Any]:
-    """A record (env, flash_attn, verify, training) of the current generation; {} where there is none."""
-    generation = current(ctx)
+    """A record (env, flash_attn, verify, training, prefetch) of the env; {} where there is none."""
+    generation = holder(ctx)
     found = generation["records"].get(kind) if generation else None
     return found if isinstance(found, dict) else {}
 

@@ -7,7 +7,7 @@ from typing import Any
 from rig import fits
 
 from .context import Context, gib
-from .env import current, envs_dir, record
+from .env import envs_dir, holder, record
 from .model import Action, Refusal, Step
 from .place import disk_at, hf_home
 
@@ -44,7 +44,7 @@ def step(ctx: Context, env_changes: bool) -> Step:
     if ctx.knobs.bundle:
         return Step("prefetch", title, "-", name, Action.NA, "a bundle holds no models: copy it to HF_HOME there")
     made, size = record(ctx, "prefetch"), size_mib(name)
-    generation = current(ctx)
+    generation = holder(ctx)
     gone = generation is not None and (generation.get("beside") or {}).get("snapshot") != "whole"
     if made.get("model") == name and not gone and not env_changes:
         return Step("prefetch", title, name, name, Action.NONE, f"in {made['home']}, commit {made['commit'][:12]}")

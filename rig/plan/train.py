@@ -11,7 +11,7 @@ from rig.training import accelerate_config, accelerate_text, training_settings
 
 from . import flash
 from .context import Context
-from .env import current, envs_dir, record
+from .env import envs_dir, holder, record
 from .files import as_json
 from .model import Action, Step
 from .place import hf_home
@@ -62,7 +62,7 @@ def fitting(ctx: Context) -> str:
 
 def _beside(ctx: Context, want: dict[str, Any]) -> list[str]:
     """What is missing beside training.json, or (accelerate.yaml, which is made from it) isn't as it should be."""
-    generation = current(ctx)
+    generation = holder(ctx)
     there = generation.get("beside") if generation else None
     if there is None:
         return []

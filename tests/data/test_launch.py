@@ -53,6 +53,8 @@ def test_each_host_is_met_where_the_others_reach_it(members: tuple[Member, ...],
     ((A, replace(B, port=29501)), "launch_port isn't the same on all: a 29500, b 29501"),
     ((member("a", "203.0.113.1", ("eth0", "10.1.0.4", 24)), member("b", "203.0.113.2", ("eth0", "10.2.0.4", 24))),
      "share no network"),
+    ((member("a", "203.0.113.1", ("eth0", "172.17.0.2", 16)), member("b", "203.0.113.2", ("eth0", "172.17.0.2", 16))),
+     "share no network"),
     ((A, replace(B, wanted="192.0.2.1")), "192.0.2.1 is no address of b's own, which are: 10.0.0.6 (eth0)"),
     ((A, replace(B, addresses=(), wanted="10.0.0.6")), "none that could be read"),
 ])

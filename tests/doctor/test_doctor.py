@@ -69,6 +69,8 @@ def _no_devices(flavour: str, gpu: str = RTX5090, log: tuple[str, ...] = (), **m
      "secure-boot-rejected"),
     (with_driver(bare(RTX5090, headers=False), "580.95.05", "open", None, "driver_not_loaded"), "headers-missing"),
     (with_driver(bare(RTX5090, headers=True), "580.95.05", "open", None, "driver_not_loaded"), "driver-not-loaded"),
+    (with_driver(bare(RTX5090, headers=True, tools={"dkms": False}), "580.95.05", "open", None, "driver_not_loaded"),
+     "dkms-missing"),
     (with_driver(bare(RTX5090), "580.95.05", "open", "570.124.06", "driver_library_mismatch"), "library-mismatch"),
     (with_driver(bare(RTX5090), "580.95.05", "open"), None),
     (bare(RTX5090), "nvidia-smi-missing"),

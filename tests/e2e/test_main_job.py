@@ -186,3 +186,15 @@ def test_early_refusals_dial_nobody(converged: Lab) -> None:
         assert refused.code != 0 and said in refused.stderr and "Traceback" not in refused.stderr
         assert "Connecting" not in refused.stderr
     assert {name: converged.bed.execs(name) for name in converged.hosts} == counted
+
+
+def test_an_env_that_somebody_else_made_is_adopted_once(converged: Lab) -> None:
+    """The same packages in a plain folder, as conda or venv makes it: nothing of ours lies beside it."""
+    envs = "/root/miniforge3/envs"
+    converged.on("lab-01", f"cd {envs} && mv $(readlink qwen-train) plain && rm -rf qwen-train .qwen-train-* && "
+                           "mv plain qwen-train && rm -r qwen-train/.rig")
+    first = converged.deploy("-y", "--limit", "lab-01")
+    assert first.code == 0, first.stderr
+    assert converged.on("lab-01", f"ls -d {envs}/qwen-train/.rig {envs}/.qwen-train-* 2>/dev/null || true").split() == [
+        f"{envs}/qwen-train/.rig"], "adopted as it is, not built anew"
+    assert "No changes." in converged.deploy("-y", "--limit", "lab-01").stderr

@@ -15,6 +15,7 @@ from rig.errors import RigError
 from rig.managed import GUARD, REPOSITORY
 from rig.plan import Action, Applied, make_plan
 from rig.plan.files import managed, redacted, unified
+from rig.plan.flash import flash_spec
 from rig.plan.since import snapshot
 from rig.plan.train import fingerprint
 
@@ -155,3 +156,19 @@ def test_the_question_is_in_proportion() -> None:
     assert _confirm.question([replace(reboots, host=f"lab-{n}") for n in range(9)])[1] == "9 hosts"
     with pytest.raises(RigError, match="no terminal"):
         _confirm.confirmed("Go back?", "yes")
+
+
+def test_a_whole_env_of_somebody_elses_is_adopted_and_its_records_are_read() -> None:
+    """Its link leads nowhere else: it is the folder itself, and the records lie in it."""
+    state = converged("guide")
+    path = "/root/miniforge3/envs/qwen-train"
+    state["env"]["target"] = None
+    state["generations"][0].update(name="qwen-train", path=path)
+    records = state["generations"][0]["records"]
+    ctx = context(state)
+    records["flash_attn"]["fingerprint"] = flash_spec(ctx)["fingerprint"]
+    records["verify"]["fingerprint"] = fingerprint(ctx)
+    plan = make_plan(context(state))
+    assert not plan.changes and "adopted as it is" in plan.step("env").why
+    state["generations"] = []
+    assert {step.component for step in make_plan(context(state)).changes} == {"flash_attn", "training", "verify"}
