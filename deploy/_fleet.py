@@ -73,6 +73,49 @@ class _Group:
 
 
 _groups: dict[Key, _Group] = {}
+_may: dict[str, tuple[Key, ...]] = {}  # hosts that are at work on this step, and what they may yet build
+_been: set[str] = set()  # hosts that have come to it in this run
+
+
+@contextmanager
+def taking_part(host: Host, keys: Sequence[Key]) -> Iterator[None]:
+    """Meanwhile this host may yet build these, and hosts that can't build themselves wait for it."""
+    _may[host.name] = tuple(keys)
+    _been.add(host.name)
+    try:
+        yield
+    finally:
+        del _may[host.name]
+
+
+def builders(host: Host) -> set[str]:
+    """Other hosts of this run whose plan may come to a build."""
+    planned = set()
+    for name, plan in _report.plans.items():
+        for step in plan.steps:
+            if step.component == "flash_attn" and step.action.changes and any(
+                    build["able"] for build in step.data["builds"]):
+                planned.add(name)
+    return planned - {host.name}
+
+
+def of_others(host: Host, key: Key) -> Built:
+    """The wheel for a host that can't build: from the cache here, or as another host of this run builds it.
+
+    It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
+    may never, under --serial).
+    """
+    end, said = time.monotonic() + GRACE_S, False
+    while True:
+        if found := _cached(host, key):
+            return found
+        at_work = [name for name, keys in _may.items() if any(each.serves(key) for each in keys)]
+        if not at_work and (time.monotonic() > end or builders(host) <= _been):
+            return Built(None, why="no host of this run has built it")
+        if not said:
+            _report.progress(host.name, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
+            said = True
+        time.sleep(ASK_S)
 
 
 def archs() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from facts.probe import HostState
 from rig import knobs as knobs_of
 from rig import ledger
 from rig.certificate import store
+from rig.flash import cache as wheels
 from rig.knobs import Knobs
 from rig.managed import watched
 from rig.plan import Context, Plan, Step, make_context, make_plan
@@ -25,7 +26,7 @@ from rig.rules import load_rules
 
 _contexts: dict[str, Context] = {}
 _last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
-capabilities: dict[str, tuple[Version, ...]] = {}  # the GPUs' of each host, as far as known
+capabilities: dict[str, tuple[Version, ...]] = {}  # of the GPUs that each host trains on, as far as known
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
 
@@ -62,8 +63,8 @@ def context(host: Host) -> Context:
         largest = store.largest_batch([gpu["uuid"] for gpu in state["gpus"]])
         _last[host.name] = state
         _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last,
-                                           largest)
-        capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].gpus
+                                           largest, wheels.known())
+        capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].fit
                                         if gpu.compute_capability)
         alike[host.name] = (state["host"]["kind"], wanted.stack)
     return _contexts[host.name]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
 from pyinfra.api import FunctionCommand, deploy
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -52,24 +53,30 @@ class Climb(FunctionCommand):
         self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
         self.minutes = 0.0
         self.lost = False  # the connection, for good: the card is written
-        self.job = self._proof(self.wheels, not self._builds).job
+        self.job = self._proof(self.wheels, not any(build["able"] for build in self._builds)).job
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
         self.host = host
-        builds = self._builds
-        first = [*(wheel for build in builds if (wheel := self._fleets(build))), *self.wheels]
-        if first or not builds:
-            self._prove(first, last=not builds)
-        for build in builds:
-            if self.made is None and not self.lost:
-                self._from_source(build)
-        if self.made is None and not self.lost:
-            self._prove([], last=True)
+        able = [build for build in self._builds if build["able"]]
+        with _fleet.taking_part(host, [self._key(build) for build in able]):
+            self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
         if self.spec["builds"]:
             run(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
         if self.made is not None:
             self._report(self.made)
         return self.made is not None
+
+    def _climb(self, able: Sequence[Mapping[str, Any]], foreign: Sequence[Mapping[str, Any]]) -> None:
+        """Down the rungs until one holds. `able`: what this host can build; `foreign`: what only others may."""
+        first = [*(wheel for build in self._builds if (wheel := self._fleets(build))), *self.wheels]
+        more = bool(able or foreign)
+        if first or not more:
+            self._prove(first, last=not more)
+        for build in (*able, *foreign):
+            if self.made is None and not self.lost:
+                self._from_source(build)
+        if self.made is None and not self.lost:
+            self._prove([], last=True)
 
     def _report(self, made: Mapping[str, Any]) -> None:
         """The end of the run says what came of it, where that isn't what was wanted first."""
@@ -132,7 +139,8 @@ class Climb(FunctionCommand):
             run(self.host, f"mkdir -p {shlex.quote(folder)}", 60)
             there = _copies.send(self.host, path, folder)
         except RigError as error:
-            self.tried.append({"rung": "fleet", "wheel": path.name, "why_not": str(error), "last": []})
+            self.tried.append({"rung": "fleet", "wheel": path.name, "sha256": sha256, "why_not": str(error),
+                               "last": []})
             return None
         return {"rung": "fleet", "name": path.name, "url": Path(there).as_uri(), "sha256": sha256,
                 "built": {key: record[key] for key in ("host", "minutes", "jobs") if key in record}}
@@ -141,19 +149,20 @@ class Climb(FunctionCommand):
 
     def _from_source(self, build: Mapping[str, Any]) -> None:
         """Have it built, here or by another host of the fleet, and proven here; what came of it is on record."""
-        known, own = set(build["known"]), Key.from_json(build["key"])
-        archs = tuple(arch for arch in _fleet.archs() if arch in known) if build["cuda"] else ()
-        key = Key.from_json({**build["key"], "archs": archs})
-        brought: list[Path] = []
-        built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
-                                  self.ctx.knobs.flash_attn_leader_failed, own.archs)
+        own, brought = Key.from_json(build["key"]), list[Path]()
+        if build["able"]:
+            key = self._key(build)
+            built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
+                                      self.ctx.knobs.flash_attn_leader_failed, own.archs)
+        else:
+            built = _fleet.of_others(self.host, own)
         for path in brought:
             _copies.drop(path)
         if self.made is not None or self.lost:
             return
         if built.wheel is not None and (wheel := self._sent(built.wheel, built.record)):
             self._prove([wheel], last=False, build=built.record)
-        elif built.wheel is None:
+        elif built.wheel is None and build["able"]:
             self.tried.append({"rung": build["rung"], "source": build["source"], "why_not": built.why,
                                "last": list(built.record.get("last", [])), "minutes": built.record.get("minutes", 0.0)})
             self.minutes += built.record.get("minutes", 0.0)
@@ -184,15 +193,25 @@ class Climb(FunctionCommand):
             return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
         return _fleet.Built(brought[0], said)
 
+    def _key(self, build: Mapping[str, Any]) -> Key:
+        """What is built: for the cards of all hosts of this run, as far as the sources know them."""
+        archs = [arch for arch in _fleet.archs() if arch in build["known"]] if build["cuda"] else []
+        return Key.from_json({**build["key"], "archs": archs})
+
     def _job(self, build: Mapping[str, Any], key: Key) -> Any:
         bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build
         words = ["--source", build["source"], "--jobs", str(build["jobs"]), "--limit-s", str(limit), "--free-mib",
                  str(build["free_mib"]), "--oom", str(bounds.oom_score), "--requires", ",".join(build["requires"])]
-        words += ["--archs", ",".join(key.archs), "--nvcc", build["nvcc"]] if build["cuda"] else ["--no-cuda"]
+        words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build["cuda"] else ["--no-cuda"]
         words += ["--sha256", build["sha256"]] if build["sha256"] else []
         words += ["--index", index] if (index := _network.source_index(self.ctx)) else []
         return program(self.ctx, BUILDING, f'{shlex.join(words)} --out "$env/.rig/build"', limit + FETCHING_S,
                        head=self._way([build["source"].removeprefix("git+")]), nice=bounds.nice).job
+
+    def _nvcc(self, key: Key) -> str:
+        """The least that compiles for all of them, cards of other hosts included."""
+        cards = [Version(f"{arch[:-1]}.{arch[-1]}") for arch in key.archs]
+        return max((self.ctx.rules.least_nvcc(card) for card in cards), key=Version)
 
     def _way(self, urls: Iterable[str]) -> str:
         """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""

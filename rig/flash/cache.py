@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,18 +60,14 @@ def find(key: Key, say: Callable[[str], None] | None = None) -> Cached | None:
     A damaged one is not used, and `say` is told of it.
     """
     found = []
-    for record in folder().glob("*/record.json"):
+    for record in _records():
         try:
-            raw = json.loads(record.read_text(encoding="utf-8"))
-            made = Key.from_json(raw["key"])
-            cached = Cached(made, record.parent / raw["sha256"][:16] / Path(raw["wheel"]).name, raw["sha256"],
-                            dict(raw["record"]))
-            serves = made.serves(key)
+            cached = _read(record)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if say and record.parent.name == key.name:
                 say(f"the record of the wheel built before can't be read ({type(error).__name__}): {record}")
             continue
-        if serves:
+        if cached.key.serves(key):
             found.append(cached)
     found.sort(key=lambda cached: (Version(cached.key.glibc), -len(cached.key.archs)), reverse=True)
     for cached in found:
@@ -80,6 +77,28 @@ def find(key: Key, say: Callable[[str], None] | None = None) -> Cached | None:
         if say:
             say(f"the wheel built before is not used: {why} · {cached.path}")
     return None
+
+
+def known() -> tuple[tuple[Key, str], ...]:
+    """(key, sha256) of every wheel that has a record here; the wheels themselves aren't looked at."""
+    found = []
+    for record in _records():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            cached = _read(record)
+            found.append((cached.key, cached.sha256))
+    return tuple(found)
+
+
+def _records() -> list[Path]:
+    return sorted(folder().glob("*/record.json"))
+
+
+def _read(record: Path) -> Cached:
+    """Raises OSError, ValueError, KeyError or TypeError where it is no record."""
+    raw = json.loads(record.read_text(encoding="utf-8"))
+    sha256 = str(raw["sha256"])
+    return Cached(Key.from_json(raw["key"]), record.parent / sha256[:16] / Path(raw["wheel"]).name, sha256,
+                  dict(raw["record"]))
 
 
 def _damage(cached: Cached) -> str | None:

@@ -33,6 +33,18 @@ class Room:
     jobs: int | None = None
 
 
+def unserved(source: Source, torch_cuda: str | None, room: Room) -> list[str]:
+    """Why no build of these sources could serve that host, wherever it were built; [] where one may."""
+    found = []
+    if room.glibc is None:
+        found.append("the glibc can't be told, so nobody could say whom the wheel serves")
+    if source.cuda:
+        found += _cards(source, room.capabilities)
+        if torch_cuda is None:
+            found.append("the stack has no torch")
+    return found
+
+
 def misfits(source: Source, torch_cuda: str | None, room: Room) -> list[str]:
     """Why these sources can't be built there, one line each; [] where they may. `torch_cuda`: None without torch."""
     found = []
@@ -40,10 +52,9 @@ def misfits(source: Source, torch_cuda: str | None, room: Room) -> list[str]:
         found.append("no C++ compiler, and none can be installed")
     if source.sha256 is None:
         found.append(f"no checksum is known for {source.sdist}")
-    if room.glibc is None:
-        found.append("the glibc can't be told, so nobody could say whom the wheel serves")
-    if source.cuda:
-        found += _cards(source, room.capabilities) + _nvcc(torch_cuda, room)
+    found += unserved(source, torch_cuda, room)
+    if source.cuda and torch_cuda is not None:
+        found += _nvcc(torch_cuda, room)
     try:
         if room.jobs is None:
             resources.jobs(room.cores, room.memory_mib)
@@ -65,9 +76,7 @@ def _cards(source: Source, capabilities: Sequence[Version | None]) -> list[str]:
     return found
 
 
-def _nvcc(torch_cuda: str | None, room: Room) -> list[str]:
-    if torch_cuda is None:
-        return ["the stack has no torch"]
+def _nvcc(torch_cuda: str, room: Room) -> list[str]:
     try:
         HOST.choose_nvcc([(release, "") for release in room.nvccs], torch_cuda, room.least_nvcc)
     except HOST.Failed as error:

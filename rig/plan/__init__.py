@@ -8,6 +8,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from rig.flash.key import Key
 from rig.knobs import Knobs
 from rig.lock import MACHINE
 from rig.rules import Rules
@@ -22,10 +23,11 @@ __all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_cont
 
 
 def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules,
-                 applied: Applied | None = None, largest: LargestBatch | None = None) -> Context:
+                 applied: Applied | None = None, largest: LargestBatch | None = None,
+                 fleet_wheels: tuple[tuple[Key, str], ...] = ()) -> Context:
     """All that one host's plan is made from; `applied`: how the last apply left it, and `largest`: the largest batch
-    that its cards' certificates tell, where those are on record."""
-    return Context(host, state, stack, knobs, rules, applied, largest)
+    that its cards' certificates tell, where those are on record; `fleet_wheels`: rig.flash.cache.known's."""
+    return Context(host, state, stack, knobs, rules, applied, largest, fleet_wheels)
 
 
 def make_plan(ctx: Context) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from rig.flash.key import Key
 from rig.knobs import Knobs
 from rig.rules import Rules
 from rig.stack import Stack
@@ -50,6 +51,7 @@ class Context:
     rules: Rules
     applied: Applied | None = None  # how this controller's last apply left the host
     largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
+    fleet_wheels: tuple[tuple[Key, str], ...] = ()  # flash-attn's, built by hosts of this controller; their sha256
 
     @property
     def machine(self) -> Mapping[str, Any]:

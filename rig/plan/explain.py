@@ -197,7 +197,8 @@ def _flash(ctx: Context) -> Parts:
             _fact("decided before", f"{made.get('attention')}: {made.get('why') or 'no reason on record'}" if made
                   else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel['name']}", f"stack {ctx.stack.name}") for wheel in spec["wheels"]],
-        *[Rule(f"{build['rung']}: {build['source']} with {build['arithmetic']}; for "
+        *[Rule(f"{build['rung']}: {build['source']} "
+               f"{'with ' + build['arithmetic'] if build['able'] else 'by another host of the run, if at all'}; for "
                f"{', '.join(f'sm_{arch}' for arch in build['archs']) or 'any card'}",
                "rig/data/flash.yml") for build in spec["builds"]],
         *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build") else "rig/data/flash.yml")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rig.flash.build import Source
 from rig.flash.key import Key, words
 from rig.flash.resources import arithmetic, jobs
-from rig.flash.source import Room, misfits
+from rig.flash.source import Room, misfits, unserved
 from rig.sources import load_sources
 
 from .context import Context
@@ -43,7 +44,8 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
     env, uuids = current(ctx), sorted(row["uuid"] for row in ctx.state["gpus"])
-    about = [env["name"] if env else None, wheels, rejected, [[b["rung"], b["source"], b["key"]] for b in builds],
+    about = [env["name"] if env else None, wheels, rejected,
+             [[b["rung"], b["able"], b["source"], b["key"]] for b in builds],
              ctx.stack.flash_check, gpu, ctx.state["driver"]["loaded_version"], uuids]
     return {"package": ctx.stack.flash_package, "check": ctx.stack.flash_check, "gpu": gpu,
             "wheels": [{**wheel, "rung": "wheel"} for wheel in wheels], "builds": builds, "rejected": rejected,
@@ -51,37 +53,40 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
 
 
 def _builds(ctx: Context) -> tuple[list[dict[str, Any]], list[str]]:
-    """(what may be built here, the release first; why nothing may)."""
+    """(what may be built for this host, the release first, `able` telling whether by it; why not by it)."""
     source = ctx.stack.flash_source
     if source is None:
         return [], []  # a stack that has no sources has nothing to explain
-    if ctx.knobs.bundle:
-        return [], ["the bundle that serves this host has no sources of it"]
     torch = ctx.stack.torch
-    why = misfits(source, torch.cuda if torch else None, Room(
-        [gpu.compute_capability for gpu in ctx.fit], ctx.machine["cores"], ctx.machine["memory_mib"],
-        nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine["compilers"].get("g++")) or compilers_come(ctx),
-        ctx.machine["glibc"], ctx.knobs.flash_attn_jobs))
-    if why:
+    room = Room([gpu.compute_capability for gpu in ctx.fit], ctx.machine["cores"], ctx.machine["memory_mib"],
+                nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine["compilers"].get("g++")) or compilers_come(ctx),
+                ctx.machine["glibc"], ctx.knobs.flash_attn_jobs)
+    cuda = torch.cuda if torch else None
+    why = misfits(source, cuda, room)
+    if unserved(source, cuda, room):
         return [], why
-    made = [_build(ctx, source, "build", source.version, source.sdist, source.sha256)]
+    if ctx.knobs.bundle:
+        why = ["the bundle that serves this host has no sources of it"]
+    made = [_build(ctx, source, "build", source.version, source.sdist, source.sha256, not why)]
     if ctx.knobs.flash_attn_git_head and source.cuda:
-        made.append(_build(ctx, source, GIT, GIT, f"git+{load_sources().flash_attn_git.url}", None))
-    return made, []
+        made.append(_build(ctx, source, GIT, GIT, f"git+{load_sources().flash_attn_git.url}", None, not why))
+    return made, why
 
 
-def _build(ctx: Context, source: Source, rung: str, version: str, sources: str, sha256: str | None) -> dict[str, Any]:
+def _build(ctx: Context, source: Source, rung: str, version: str, sources: str, sha256: str | None,
+           able: bool) -> dict[str, Any]:
     torch, cores, memory = ctx.stack.torch, ctx.machine["cores"], ctx.machine["memory_mib"]
     asked = ctx.knobs.flash_attn_jobs
     archs = words(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability) if source.cuda else ()
     release = ".".join(torch.name.split(".")[:2]) if torch else "none"
     key = Key(source.package, version, release, torch.cuda if torch else "none", bool(torch and torch.cxx11abi),
               ctx.knobs.python, ctx.machine["glibc"], archs)
-    return {"rung": rung, "source": sources, "sha256": sha256, "key": key.to_json(), "archs": list(archs),
-            "known": list(source.archs), "cuda": source.cuda, "nvcc": least_nvcc(ctx),
-            "requires": list(source.requires), "free_mib": source.free_mib,
-            "jobs": asked or jobs(cores, memory),
-            "arithmetic": f"flash_attn_jobs = {asked}" if asked else arithmetic(cores, memory)}
+    made = {"rung": rung, "able": able, "source": sources, "sha256": sha256, "key": key.to_json(),
+            "archs": list(archs), "known": list(source.archs), "cuda": source.cuda}
+    return made if not able else made | {
+        "requires": list(source.requires), "free_mib": source.free_mib,
+        "jobs": asked or jobs(cores, memory),
+        "arithmetic": f"flash_attn_jobs = {asked}" if asked else arithmetic(cores, memory)}
 
 
 def _short(wheel: str) -> str:
@@ -89,10 +94,23 @@ def _short(wheel: str) -> str:
     return "-".join(wheel.split("-")[:2]).partition("+")[0]
 
 
+def _able(build: dict[str, Any]) -> bool:
+    """Whether this very host can build it."""
+    return bool(build["able"])
+
+
+def _came_since(ctx: Context, spec: dict[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether there is a wheel of the fleet's for a host that fell back to SDPA before it was built."""
+    known = {row.get("sha256") for row in made.get("tried", ())}
+    wanted = [Key.from_json(build["key"]) for build in spec["builds"]] if spec["gpu"] else []
+    return made.get("rung") == "sdpa" and any(
+        sha256 not in known and key.serves(want) for key, sha256 in ctx.fleet_wheels for want in wanted)
+
+
 def _wanted(spec: dict[str, Any]) -> str:
     """`wheel X, else build for sm_90 with 8 jobs, else SDPA`."""
     rungs = [f"wheel {_short(wheel['name'])}" for wheel in spec["wheels"][:1]]
-    for build in spec["builds"]:
+    for build in filter(_able, spec["builds"]):
         archs = ", ".join(f"sm_{arch}" for arch in build["archs"])
         what = "build" if build["rung"] != GIT else "build of the git head"
         rungs.append(f"{what}{f' for {archs}' if archs else ''} with {build['jobs']} job{'s' * (build['jobs'] != 1)}")
@@ -103,13 +121,16 @@ def step(ctx: Context, env_changes: bool) -> Step:
     """The attempt; done again where what it was decided on has changed."""
     spec, made = flash_spec(ctx), record(ctx, "flash_attn")
     wanted = _wanted(spec)
-    why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec["wheels"] or spec["builds"] else []),
-                     *spec["rejected"]])
+    attempts = spec["wheels"] or any(map(_able, spec["builds"]))
+    why = "; ".join([*(["an attempt: kept only if it imports and works"] if attempts else []), *spec["rejected"]])
     if env_changes or not made:
         return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
                     known_after="env" if env_changes else "", data=spec,
                     bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
     now = f"{made.get('attention')}"
+    if _came_since(ctx, spec, made):
+        return Step("flash_attn", "flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
+                    "a host of this controller has built one since", data=spec)
     if made.get("fingerprint") == spec["fingerprint"]:
         return Step("flash_attn", "flash-attn", now, now, Action.NONE,
                     made.get("why") or "decided on this very env, driver and GPU")

@@ -20,6 +20,7 @@ from deploy._fleet import Built, build_once
 from rig.errors import RigError
 from rig.flash import cache
 from rig.flash.key import Key
+from rig.plan import Action, Plan, Step
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
 NAMES = [f"lab-{number}" for number in range(1, 9)]
@@ -65,8 +66,15 @@ class Fleet:
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_fleet, "_groups", {})
+    monkeypatch.setattr(_fleet, "_been", set())
     monkeypatch.setattr(_fleet, "ASK_S", 0.05)
+    monkeypatch.setattr(_report, "plans", {})
     return Fleet(tmp_path)
+
+
+def plan(able: bool) -> Plan:
+    """A plan that comes to a build, or can't."""
+    return Plan("", "", (Step("flash_attn", "", "", "", Action.ADD, "", data={"builds": [{"able": able}]}),))
 
 
 def next_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,3 +210,32 @@ def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None
         jobs = [pool.submit(fleet.once, name) for name in NAMES]
         ends = [job.exception(30) for job in jobs]
     assert threading.active_count() < 20 and all(ends[index] is None for index in range(2, 8))
+
+
+def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_report, "plans", {"lab-1": plan(False), "lab-2": plan(True), "lab-3": plan(True)})
+    assert _fleet.builders(fleet.hosts["lab-1"]) == {"lab-2", "lab-3"}  # type: ignore[arg-type]
+
+    def work(name: str) -> Built:
+        time.sleep(0.3)  # it comes later
+        with _fleet.taking_part(fleet.hosts[name], [KEY]):  # type: ignore[arg-type]
+            return fleet.once(name)
+
+    fleet.fails = {"lab-2": lambda: Built(None, why="nvcc died")}
+    with ThreadPoolExecutor(3) as pool:
+        waits = pool.submit(_fleet.of_others, fleet.hosts["lab-1"],  # type: ignore[arg-type]
+                            replace(KEY, archs=("120",), glibc="2.39"))
+        others = [pool.submit(work, name) for name in ("lab-2", "lab-3")]
+        assert others[1].result(30).host == "lab-3"
+        made = waits.result(30)
+    assert made.wheel and made.host == "lab-3" and fleet.built.count("lab-1") == 0
+
+
+def test_a_host_that_cannot_build_does_not_wait_for_nobody(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, host = KEY, fleet.hosts["lab-1"]
+    assert _fleet.of_others(host, wanted).why == "no host of this run has built it"  # type: ignore[arg-type]
+    monkeypatch.setattr(_report, "plans", {"lab-2": plan(True)})
+    monkeypatch.setattr(_fleet, "GRACE_S", 0.2)
+    assert not _fleet.of_others(host, wanted).wheel, "lab-2 never comes"  # type: ignore[arg-type]
+    with _fleet.taking_part(fleet.hosts["lab-3"], [replace(KEY, torch="2.9")]):  # type: ignore[arg-type]
+        assert not _fleet.of_others(host, wanted).wheel, "lab-3 builds what serves nobody here"  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""flash-attn's plan where other hosts of the fleet build: for hosts that can't, and for those that fell back before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rig.flash.key import Key
+from rig.plan import Action, Context, make_plan
+from rig.plan.flash import flash_spec
+
+from .states import context
+from .test_plan import converged
+
+SHA256 = "5" * 64
+
+
+def nvcc(ctx: Context, release: str | None, memory_mib: int = 65536) -> Context:
+    """The same host with that nvcc, or none, and that memory."""
+    cuda = [{"path": f"/usr/local/cuda-{release}", "release": release, "version": f"{release}.89"}]
+    state = {**ctx.state, "cuda": cuda if release else [],
+             "host": {**ctx.machine, "memory_mib": memory_mib, "kind": "container"}}
+    return replace(ctx, state=state)
+
+
+def test_a_host_that_cannot_build_may_have_what_another_one_builds() -> None:
+    able, = flash_spec(nvcc(context(converged("guide"), "guide"), "12.8"))["builds"]
+    assert able["able"] and able["jobs"] == 8 and able["archs"] == ["120"]
+    for unable in (nvcc(context(converged("guide"), "guide"), None),
+                   nvcc(context(converged("guide"), "guide"), "12.8", memory_mib=6144)):
+        spec = flash_spec(unable)
+        foreign, = spec["builds"]
+        assert not foreign["able"] and foreign["key"] == able["key"]
+        assert any(line.startswith("no build: ") for line in spec["rejected"])
+        step = make_plan(unable).step("flash_attn")
+        assert "build" not in step.wanted, "the plan promises nothing that hangs on other hosts"
+
+
+@pytest.mark.parametrize(("rung", "tried", "changes"), [
+    ("sdpa", [], True), ("sdpa", [{"rung": "fleet", "sha256": SHA256, "why_not": "its kernels aren't proven"}], False),
+    ("wheel", [], False)])
+def test_a_host_on_sdpa_takes_the_fleets_wheel_once_there_is_one(
+        rung: str, tried: list[dict[str, str]], changes: bool) -> None:
+    ctx = nvcc(context(converged("guide"), "guide", flash_attn="auto"), "12.8")
+    spec = flash_spec(ctx)
+    made = ctx.state["generations"][0]["records"]["flash_attn"]
+    made |= {"rung": rung, "tried": tried, "fingerprint": spec["fingerprint"]}
+    assert make_plan(ctx).step("flash_attn").action is Action.NONE
+    key = Key.from_json(spec["builds"][0]["key"])
+    step = make_plan(replace(ctx, fleet_wheels=((key, SHA256),))).step("flash_attn")
+    assert (step.action is Action.CHANGE) is changes
+    assert not changes or step.wanted.startswith("the fleet's wheel, else ")
+    other = replace(key, glibc="2.99")
+    assert make_plan(replace(ctx, fleet_wheels=((other, SHA256),))).step("flash_attn").action is Action.NONE
