@@ -102,7 +102,7 @@ class Climb(FunctionCommand):
         spec = {"package": self.spec["package"], "check": self.spec["check"], "gpu": self.spec["gpu"],
                 "wheels": wheels, "tried": self.tried, "rejected": self.spec["rejected"], "last": last, "build": build,
                 "fingerprint": self.spec["fingerprint"], "minutes": round(self.minutes, 2),
-                "index": _network.source_index(self.ctx),
+                "index": _network.source_index(self.ctx) if own else None,
                 "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
                                if own],
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}

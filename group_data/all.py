@@ -29,7 +29,7 @@ flash_attn = "auto"  # auto: a wheel that a host of this controller built, a ver
 #                      an nvcc fits, else SDPA · wheel: never build · build: no prebuilt one · off: SDPA
 flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
-flash_attn_unverified = False  # True: a wheel for which no checksum is known may be tried too
+flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
 flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
 prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses
 verify = "auto"  # auto: when what was verified has changed · always · never

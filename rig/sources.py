@@ -54,6 +54,19 @@ class Place:
 
 
 @dataclass(frozen=True)
+class OtherWheels:
+    """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), torch (2.8), tag (cp310)."""
+
+    url: str
+    file: str
+    version: str
+    torch: tuple[str, ...]
+    cuda: str
+    glibc: str
+    archs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TorchIndex:
     """PyTorch's own index and that of its nightly builds, each with one folder per CUDA (cu128)."""
 
@@ -83,6 +96,7 @@ class Sources:
     miniforge: Miniforge
     nvidia_apt: NvidiaApt
     flash_attn: Place
+    flash_attn_others: tuple[OtherWheels, ...]
     flash_attn_git: Place
     torch_index: TorchIndex
     huggingface: HuggingFace
@@ -126,6 +140,14 @@ def load_mirrors(wanted: str) -> dict[str, dict[str, str]]:
     return found
 
 
+def _others(row: schema.Table) -> OtherWheels:
+    made = OtherWheels(row.take("url", str), row.take("file", str), row.take("version", str), row.texts("torch"),
+                       row.take("cuda", str), row.take("glibc", str), row.texts("archs"))
+    row.take("source", str)
+    row.done()
+    return made
+
+
 @cache
 def load_sources() -> Sources:
     """Where things come from by default. Raises RigError naming file and key where the data is wrong."""
@@ -143,7 +165,9 @@ def load_sources() -> Sources:
         miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
                             forge.take("bytes", int)),
         nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
-        flash_attn=Place(flash.take("url", str)), flash_attn_git=Place(flash.take("git", str)),
+        flash_attn=Place(flash.take("url", str)),
+        flash_attn_others=tuple(map(_others, flash.named_tables("others").values())),
+        flash_attn_git=Place(flash.take("git", str)),
         torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)),
         huggingface=HuggingFace(face.take("url", str), face.take("measure", str)), mirrors=read_mirrors(table))
     torch.maybe("url", str)

@@ -110,6 +110,22 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
              "sha256": wheel.sha256, "bytes": wheel.bytes}], []
 
 
+def others(torch: Torch | None, python: str, glibc: str | None,
+           compute_capabilities: Sequence[Version | None]) -> list[dict[str, Any]]:
+    """A third party's wheels that fit, none with a checksum: for those who say flash_attn_unverified."""
+    found = []
+    for other in load_sources().flash_attn_others if torch and torch.release else ():
+        release = ".".join(str(torch.release if torch else "").split(".")[:2])
+        one = FlashAttn("flash-attn", other.version, release, other.cuda.split(".")[0], None, other.glibc, other.archs,
+                        "", True, other.url, {})
+        if release in other.torch and torch and torch.cuda == other.cuda and not _misfits(
+                one, torch, glibc, [cc for cc in compute_capabilities if cc is not None]):
+            name = other.file.format(version=other.version, cuda=other.cuda.replace(".", ""), torch=release,
+                                     tag="cp" + python.replace(".", ""))
+            found.append({"name": name, "url": f"{other.url}/{quote(name)}", "sha256": None, "bytes": None})
+    return found
+
+
 def _misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilities: list[Version]) -> list[str]:
     """What of the host or the stack the wheels weren't built for."""
     found = []

@@ -10,12 +10,12 @@ that without a good wheel nothing is decided and nothing written.
 """
 
 import argparse
-import hashlib
 import importlib
 import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,10 +65,9 @@ def installed(name):
 
 def fetched(wheel, folder):
     """The wheel's sha256 as its bytes give it, for one that no checksum is known of. Raises OSError."""
-    with urllib.request.urlopen(wheel["url"], timeout=60) as answer:
-        data = answer.read()
-    (folder / wheel["name"]).write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
+    with urllib.request.urlopen(wheel["url"], timeout=60) as answer, open(folder / wheel["name"], "wb") as file:
+        shutil.copyfileobj(answer, file)
+    return flash_ready.digest(folder / wheel["name"])
 
 
 def install(wheel, spec, seconds):
@@ -86,7 +85,8 @@ def install(wheel, spec, seconds):
                    if installed(c["name"]) is None]
         lock = Path(scratch, "lock.txt")
         lock.write_text("".join(f"{line}\n" for line in wanted))
-        code, said = pip("install", "-q", "--no-deps", "--force-reinstall", "--timeout", "60", "--require-hashes",
+        code, said = pip("install", "-q", "--no-deps", "--force-reinstall", "--timeout", "60", "--retries", "2",
+                         "--require-hashes",
                          *flash_ready.at(spec["index"]), "-r", str(lock), seconds=seconds)
     if code == 0:
         return None, []

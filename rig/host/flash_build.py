@@ -28,6 +28,7 @@ from pathlib import Path
 import fatbin  # beside this file, both
 from flash_ready import Failed, ask_torch, choose_nvcc, digest, fetch, nvccs, require
 
+GRACE_S = 60  # beside the limit, for what comes before the build
 SAMPLE_S = 0.5  # how often memory and the clock are looked at
 KEPT_LINES, TOLD_LINES, WIDTH = 400, 8, 240
 # As pip would do it without isolation: setuptools' own way for sources that have a setup.py alone.
@@ -172,6 +173,7 @@ def attempt(o, say):
         kills = oom_kills()
         with open(out / "build.log", "w", encoding="utf-8", errors="replace") as log:
             build = Build(command, source, environment, log, say, o.oom)
+            signal.alarm(0)  # from here on, the build has its own
             code = build.wait(max(1.0, o.limit_s - (time.monotonic() - began)))
         if code != 0:
             free = shutil.disk_usage(work).free >> 20
@@ -231,8 +233,15 @@ def parser():
     return made
 
 
+def expired(*_):
+    """The alarm: fetching, too, has an end."""
+    raise Failed("out of time before a compiler was begun")
+
+
 def main():
     options = parser().parse_args()
+    signal.signal(signal.SIGALRM, expired)
+    signal.alarm(options.limit_s + GRACE_S)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the compilers too
     Path(options.out).mkdir(parents=True, exist_ok=True)
     found = attempt(options, lambda text: print(text, flush=True))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rig.flash import others
 from rig.flash.build import Source
 from rig.flash.key import Key, words
 from rig.flash.resources import arithmetic, jobs
@@ -40,6 +41,9 @@ def flash_spec(ctx: Context) -> dict[str, Any]:
             python=ctx.knobs.python, glibc=ctx.machine["glibc"],
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
+        if ctx.knobs.flash_attn_unverified:
+            wheels = [*wheels, *others(ctx.stack.torch, ctx.knobs.python, ctx.machine["glibc"],
+                                       [gpu.compute_capability for gpu in ctx.fit])]
     if mode in ("auto", "build"):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]

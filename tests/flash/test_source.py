@@ -62,6 +62,8 @@ def ready(card: str = RTX5090, *toolkits: str, **changes: Any) -> dict[str, Any]
     (ready(RTX5090, "12.8"), {"flash_attn": "build", "flash_attn_git_head": True, "flash_attn_jobs": 3},
      "build for sm_120 with 3 jobs, else build of the git head for sm_120 with 3 jobs, else SDPA"),
     (ready(RTX5090, "12.8"), {"stack": "qwen3"}, "build for sm_120 with 8 jobs, else SDPA"),
+    (ready(RTX5090, "12.8", glibc="2.31"), {"flash_attn": "wheel", "flash_attn_unverified": True},
+     "wheel flash_attn-2.8.3, else SDPA"),
     (ready(RTX5090, "12.8"), {"flash_attn": "off"}, "SDPA"),
     (ready(V100, "12.8"), {}, "SDPA"),
 ])

@@ -82,6 +82,16 @@ def test_a_wheel_nobody_vouches_for_is_not_used() -> None:
     assert found == [] and "no checksum is known" in rejected[0]
 
 
+def test_a_third_partys_wheels_serve_an_older_glibc_and_come_without_a_checksum() -> None:
+    found, = flash.others(GUIDE.torch, "3.10", "2.31", RTX5090)
+    assert found["name"].startswith("flash_attn-2.8.3+cu128torch2.8-cp310-cp310-manylinux_2_24_x86_64.")
+    assert found["sha256"] is None and found["url"].endswith(found["name"].replace("+", "%2B"))
+    assert flash.others(GUIDE.torch, "3.10", "2.27", RTX5090) == []
+    assert flash.others(GUIDE.torch, "3.10", "2.31", [Version("7.0")]) == []
+    assert flash.others(load_stack("qwen3").torch, "3.10", "2.31", RTX5090) == []
+    assert flash.others(None, "3.10", "2.31", RTX5090) == []
+
+
 def test_a_python_without_wheel() -> None:
     assert GUIDE.flash_candidates("3.13", "2.36", RTX5090) == ([], ["flash-attn 2.8.3 has no wheel for Python 3.13"])
 
