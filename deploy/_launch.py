@@ -114,7 +114,8 @@ def _write() -> Generator[StringCommand, None, None]:
     texts = plan.files(made, name, _settings(ctx))
     _report.outcomes[name] = ("✓ ready", f"wrote {', '.join(stale)}")
     lines = [f"printf %s {shlex.quote(texts[title])} > {title}.new && mv {title}.new {title}" for title in stale]
-    yield script("\n".join([f"cd {shlex.quote(env_path(ctx))}/.rig", *lines]), 60)
+    folder = f"{shlex.quote(env_path(ctx))}/.rig"
+    yield script("\n".join([f"mkdir -p {folder}", f"cd {folder}", *lines]), 60)
 
 
 @operation()

@@ -69,6 +69,44 @@ def test_two_hosts_add_up_and_one_alone_is_a_finding_within_its_limit(wires: tup
     assert alone["why"] == "two, meeting at 10.77.0.1:29500 by eth0: hangs: no end after 20 s"
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("script", ["launch.sh", "torchrun.sh"])
+def test_the_written_files_train_one_model_over_two_hosts(script: str, wires: tuple[str, str], tmp_path: Path) -> None:
+    """accelerate and torchrun for real, on CPUs (gloo): both hosts end at the same step, with the batch shared."""
+    from rig import launch
+    from rig.training import accelerate_config, training_settings
+
+    from .test_train_qwen import SAVE
+
+    python = os.environ.get("QWEN_RIG_TRAIN_PYTHON")
+    if not python:
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the training stack")
+    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "model")], check=True, timeout=300)
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"text": f"the quick brown fox {n}"}) for n in range(64)))
+    settings = training_settings(12282, "8.9")
+    members = [launch.Member(name, f"10.77.0.{n}", str(tmp_path / name), (f"GPU-{name}",),
+                             addresses=(("eth0", f"10.77.0.{n}", 24),)) for n, name in enumerate(NAMES, 1)]
+    made, running = launch.together(members), []
+    for name, wire in zip(NAMES, wires, strict=True):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / ".rig").mkdir()
+        (tmp_path / name / "bin" / "python").write_text(f"#!/bin/sh\nexec {python} \"$@\"\n")
+        (tmp_path / name / "bin" / "python").chmod(0o755)
+        texts = {**launch.files(made, name, settings), "train_qwen.py": (HOST / "train_qwen.py").read_text(),
+                 "training.json": json.dumps({**settings, "accelerate": accelerate_config(settings, 1)})}
+        for title, text in texts.items():
+            (tmp_path / name / ".rig" / title).write_text(text)
+        running.append(subprocess.Popen(
+            ["ip", "netns", "exec", wire, "sh", str(tmp_path / name / ".rig" / script), "--model",
+             str(tmp_path / "model"), "--data", str(tmp_path / "data.jsonl"), "--output", str(tmp_path / f"out-{name}"),
+             "--max-steps", "2", "--max-length", "32"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / f"hf-{name}")}))
+    said = [process.communicate(timeout=400) for process in running]
+    assert [process.returncode for process in running] == [0, 0], [words[1][-1500:] for words in said]
+    assert all("2 processes: effective batch 16 (wanted 16)" in out for out, _ in said), said
+    assert "after step 2" in said[0][0], "host 0 saves"
+
+
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Any:
     import importlib
@@ -89,9 +127,9 @@ def test_what_hangs_is_killed_with_all_that_it_started(check: Any, tmp_path: Pat
                        "child = subprocess.Popen(['sleep', '600'])\n"
                        f"open({str(tmp_path)!r} + f'/{{local}}', 'w').write(str(child.pid))\n"
                        "time.sleep(600)\n")
-    found = check.check(_job(limit=3), program=str(program))
+    found = check.check(_job(limit=8), program=str(program))
     assert (found["status"], found["hang"]) == ("fail", True)
-    assert found["why"] == "two, all-reduce: hangs: no end after 3 s"
+    assert found["why"] == "two, all-reduce: hangs: no end after 8 s"
     for local in "01":
         stat = Path(f"/proc/{(tmp_path / local).read_text()}/stat")
         assert not stat.exists() or stat.read_text().split()[2] == "Z", "a grandchild outlived the limit"
