@@ -82,11 +82,11 @@ class Climb(FunctionCommand):
         """The end of the run says what came of it, where that isn't what was wanted first."""
         if made["rung"] == "sdpa" and made["tried"]:
             _report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
-        elif made["rung"] in ("fleet", "build", "git"):
+        elif made["rung"] != "sdpa":
             by = (made.get("built") or {}).get("host")
+            origin = "a prebuilt wheel" if made["rung"] == "wheel" else f"built by {by}" if by else "built here"
             code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
-            _report.caveats[self.host.name].append(
-                f"flash-attn: {made['version']}, {f'built by {by}' if by else 'built here'}{code}, proven here")
+            _report.caveats[self.host.name].append(f"flash-attn: {made['version']}, {origin}{code}, proven here")
 
     @property
     def _builds(self) -> list[Mapping[str, Any]]:

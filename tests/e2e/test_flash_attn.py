@@ -222,5 +222,6 @@ def test_progress_is_shown_and_the_report_says_what_came_of_it(outcome: Outcome)
     assert re.search(r"hangs +flash-attn: 1/3 kernels · \d+ s · ~", said), said
     told = " ".join(said.split())
     assert f"! hangs: flash-attn: SDPA, since build: out of time after 1 of 3 objects: ended after {LIMIT_S} s" in told
+    assert "! wheel: flash-attn: 1.0, a prebuilt wheel, proven here" in told
     assert "! kernel: flash-attn: 1.1, built " in told and "proven here" in told
     assert "wheel rig_standin_attn-1.0, else build with 2 jobs, else SDPA" in told
