@@ -21,6 +21,7 @@ self=$0 verb=$1 jobs=$(dirname "$0")/jobs
 HANDOVER=30   # seconds for the runner to come up and take the job; it takes milliseconds
 KILL_AFTER=30 # seconds from the polite signal to the deadly one
 LINES=400     # log lines in one answer
+NEVER=2000000000
 now() { date +%s; }
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 all() { cat; echo .; }                          # $(…) drops trailing newlines: keep them behind a dot
@@ -87,7 +88,12 @@ poll() { # RUN FROM WAIT
   free=''
   if lock "$3" -s "$dir/lock" true; then free=1; fi
   recall
-  if [ "$run" != "$1" ]; then answer gone "$2"; fi
+  if [ "$run" != "$1" ]; then # another has begun since; how ours ended is still in the journal, without its log
+    run=$1 key='' started=0 limit=0
+    code=$(sed -n "s/^[0-9]* end $step $run \([0-9]*\)\$/\1/p" "$jobs/journal" 2>/dev/null | tail -n 1)
+    if [ -n "$code" ]; then ended=0; answer 'done' "$NEVER"; fi
+    answer gone "$NEVER"
+  fi
   if [ -n "$code" ] && { [ "$code" = 0 ] || [ "$boot" = "$(boot_id)" ]; }; then answer 'done' "$2"; fi
   if [ -n "$free" ]; then answer aborted "$2"; fi # no end on record: killed, or a shutdown's own signals ended it
   answer running "$2"
@@ -122,7 +128,7 @@ start() {
     answer 'done' 0 # by another controller, after ours had looked
   fi
   if [ "$run" != "$wanted_run" ]; then # else this very start came through, and only its answer was lost
-    if [ -d /run/systemd/system ] && [ "$(systemctl is-system-running 2>/dev/null)" = stopping ]; then
+    if [ -d /run/systemd/system ] && [ "$(timeout 5 systemctl is-system-running 2>/dev/null)" = stopping ]; then
       sleep "$HANDOVER" # what was ended by this shutdown begins anew after it: the connection goes before we do
       die "the host is shutting down"
     fi

@@ -35,7 +35,7 @@ CASES = {
     "container": Case("host's driver 550.90.07 can't serve cu128 on sm_120",
                       {"kind": "container", "driver": "550.90.07:proprietary"}, {}),
     "small": Case("GiB free, and stack guide takes", {"root_mib": 2048}, {"stack": "guide"}),
-    "locked": Case("(apt-locked)", {}, {"timeout_apt_lock": 4}),
+    "locked": Case("apt is held by unattended-upgr (pid", {}, {"timeout_apt_lock": 4}),
     "gone": Case("(source-404)", {}, {"source_nvidia_apt": "broken"}),
     "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang", "timeout_fetch": 5}),
     "lacking": Case("1 of 6 locked files can't be had from", {}, {"source_pip_index": "lacking-six"}),
@@ -109,6 +109,7 @@ def test_its_card_says_what_and_what_to_do(outcome: Outcome, name: str) -> None:
     assert CASES[name].says in found, found
     assert "→ " in found, "a card has a next step"
     assert outcome.run.stderr.count(f"─ ✗ {name} ─") == 1, "one card a host"
+    assert outcome.run.code == 1
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.untouched])

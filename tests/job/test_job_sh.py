@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,22 +69,19 @@ class Place:
     def runner(self) -> int:
         """The runner's pid: the leader of the session that `setsid` made."""
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == int(entry.name):
-                words = _cmdline(entry)
-                if f"{self.folder}/job.sh supervise" in words and "sh -c" not in words:
-                    return int(entry.name)
+            with suppress(ValueError, ProcessLookupError):
+                if os.getsid(pid := int(entry.name)) == pid and f"{self.folder}/job.sh supervise" in _cmdline(entry):
+                    return pid
         raise AssertionError("no runner")
 
-    def alive(self, run: str) -> list[str]:
-        """The command lines of what bears the mark of a run."""
+    def marked(self, run: str) -> list[int]:
+        """The processes that bear the mark of a run, here."""
         found = []
         for entry in Path("/proc").iterdir():
-            try:
-                marked = f"QWEN_RIG_JOB={run}\0".encode() in (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if marked and _cmdline(entry):  # a zombie has none
-                found.append(_cmdline(entry))
+            with suppress(OSError):
+                environment = (entry / "environ").read_bytes()  # a zombie's is empty
+                if f"QWEN_RIG_JOB={run}\0".encode() in environment and f"HOME={self.home}\0".encode() in environment:
+                    found.append(int(entry.name))
         return found
 
 
@@ -109,16 +107,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     made = Place(tmp_path, path)
     yield made
     for run in set(made.began()):
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and f"QWEN_RIG_JOB={run}\0" in _environ(entry):
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
-def _environ(entry: Path) -> str:
-    try:
-        return (entry / "environ").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
+        for pid in made.marked(run):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def waits(step: str = "long", stdin: str = "") -> Job:
@@ -194,7 +185,7 @@ def test_out_of_time_ends_all_of_it(place: Place) -> None:
     job = Job("long", "Long", "setsid sh -c 'sleep 77; :' & sleep 77; echo never", 1)
     end = place.start(job, "r1", wait=60)
     assert (end.state, end.code, end.lines, end.limit) == ("done", 124, (), 1)
-    assert place.alive("r1") == [], "also what had left the process group"
+    assert place.marked("r1") == [], "also what had left the process group"
 
 
 def test_a_killed_runner_is_an_abort_and_the_next_start_clears_up(place: Place) -> None:
@@ -204,11 +195,11 @@ def test_a_killed_runner_is_an_abort_and_the_next_start_clears_up(place: Place) 
     os.kill(place.runner(), signal.SIGKILL)
     gone = place.poll(job, "r1")
     assert (gone.state, gone.why) == ("aborted", "killed")
-    assert place.alive("r1"), "its work goes on without it: that must end first"
+    assert place.marked("r1"), "its work goes on without it: that must end first"
     (place.home / "go").touch()
     end = place.start(job, "r2", wait=60)
     assert (end.state, end.code, end.lines) == ("done", 0, ("there", "gone"))
-    assert place.alive("r1") == [] and place.began() == ["r1", "r2"]
+    assert place.marked("r1") == [] and place.began() == ["r1", "r2"]
 
 
 def test_a_shutdown_is_no_end_of_its_own(place: Place) -> None:
@@ -217,7 +208,7 @@ def test_a_shutdown_is_no_end_of_its_own(place: Place) -> None:
     until(lambda: place.poll(job, "r1", wait=0).lines)
     os.kill(place.runner(), signal.SIGTERM)
     assert place.poll(job, "r1").state == "aborted"
-    assert place.alive("r1") == [] and place.journal()[-1][0] == "start"
+    assert place.marked("r1") == [] and place.journal()[-1][0] == "start"
     state = place.state("long")
     state.write_text("".join(f"boot={OTHER_BOOT}\n" if line.startswith("boot=") else f"{line}\n"
                              for line in state.read_text().splitlines()))
@@ -261,6 +252,13 @@ def test_a_run_that_nobody_knows_and_a_host_without_jobs(place: Place) -> None:
     assert place.poll(waits(), "r0").state == "gone"
     place.start(Job("long", "Long", "true", 60), "r1", wait=60)
     assert place.poll(waits(), "r0").state == "gone"
+
+
+def test_an_end_is_known_when_another_has_begun_since(place: Place) -> None:
+    place.start(Job("env", "Env", "echo mine; exit 3", 60), "r1", wait=60)
+    place.start(Job("env", "Env", "echo theirs", 60), "r2", wait=60)
+    late = place.poll(Job("env", "Env", "", 60), "r1")
+    assert (late.state, late.run, late.code, late.lines) == ("done", "r1", 3, ()), "not the other's log"
 
 
 def test_nothing_secret_is_written(place: Place) -> None:
