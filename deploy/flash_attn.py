@@ -180,6 +180,7 @@ class Climb(FunctionCommand):
         if not said["ok"]:
             return _fleet.Built(None, said, said["why"], refused=not said["begun"])
         self.minutes += said["minutes"]
+        said.pop("asked", None)  # what it was told, which the plan tells
         name = Path(said["wheel"]).name
         proven = self._prove([{"rung": build["rung"], "name": name, "url": Path(said["wheel"]).as_uri(),
                                "sha256": said["sha256"]}], last=False, build=said)

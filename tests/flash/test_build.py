@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -72,16 +73,25 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def build(tmp_path: Path, tools: Path) -> Callable[..., tuple[int, list[str], dict[str, Any]]]:
-    """Builds an sdist whose compiler does what is asked in the middle; (exit status, lines, result)."""
-    def run(now: str, *more: str) -> tuple[int, list[str], dict[str, Any]]:
-        sdist = tmp_path / "tiny_kernels-1.0.tar.gz"
-        with tarfile.open(sdist, "w:gz") as archive:
+def sdist(tmp_path: Path) -> Callable[[str], Path]:
+    """A source distribution whose compiler does what is asked in the middle."""
+    def make(now: str) -> Path:
+        path = tmp_path / "tiny_kernels-1.0.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
             for name, text in (("setup.py", SETUP.format(now=now)), ("tiny_kernels.py", "")):
                 entry = tarfile.TarInfo(f"tiny_kernels-1.0/{name}")
                 entry.size = len(text.encode())
                 archive.addfile(entry, io.BytesIO(text.encode()))
-        asked = ["--source", str(sdist), "--no-cuda", "--jobs", "3", "--limit-s", "60", "--requires", "setuptools",
+        return path
+
+    return make
+
+
+@pytest.fixture
+def build(tmp_path: Path, tools: Path, sdist: Any) -> Callable[..., tuple[int, list[str], dict[str, Any]]]:
+    """Builds such an sdist; (exit status, lines, result)."""
+    def run(now: str, *more: str) -> tuple[int, list[str], dict[str, Any]]:
+        asked = ["--source", str(sdist(now)), "--no-cuda", "--jobs", "3", "--limit-s", "60", "--requires", "setuptools",
                  "--out", str(tmp_path / "out"), *more]
         done = subprocess.run([sys.executable, HOST / "flash_build.py", *asked], capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": str(tools)})
@@ -93,14 +103,15 @@ def build(tmp_path: Path, tools: Path) -> Callable[..., tuple[int, list[str], di
 
 
 def test_a_good_build(build: Any, tmp_path: Path) -> None:
-    code, lines, made = build("print(os.environ['MAX_JOBS'], os.environ['NVCC_THREADS'], flush=True)")
+    code, lines, made = build("print(os.environ['MAX_JOBS'], os.environ['NVCC_THREADS'], "
+                              "open('/proc/self/oom_score_adj').read().strip(), flush=True)", "--oom", "900")
     assert code == 0 and made["ok"], made
     assert "@progress 1 2 kernels" in lines and "@progress 2 2 kernels" in lines
     assert (made["version"], made["objects"], made["jobs"], made["archs"]) == ("1.0", 2, 3, [])
     wheel = Path(made["wheel"])
     assert made["sha256"] == hashlib.sha256(wheel.read_bytes()).hexdigest() and made["bytes"] == wheel.stat().st_size
     assert "tiny_kernels.py" in zipfile.ZipFile(wheel).namelist() and made["peak_mib"] > 0
-    assert "3 1" in (tmp_path / "out" / "build.log").read_text()
+    assert "3 1 900" in (tmp_path / "out" / "build.log").read_text()
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == made
 
 
@@ -134,6 +145,22 @@ def test_the_head_of_a_repository_is_built_with_its_commit_on_record(build: Any,
     assert code == 0 and made["source_sha256"] == commit, made
     code, _, made = build("pass", "--source", f"git+file://{tmp_path}/nowhere")
     assert code == 1 and made["why"].startswith("source unreachable: file://") and not made["begun"]
+
+
+def test_a_build_that_is_told_to_end_leaves_no_compiler_behind(sdist: Any, tools: Path, tmp_path: Path) -> None:
+    out, mark = tmp_path / "out", tmp_path / "pid"
+    command = [sys.executable, HOST / "flash_build.py", "--source", sdist(f"open({str(mark)!r}, 'w').write(str("
+               "os.getpid())); time.sleep(600)"), "--no-cuda", "--jobs", "1", "--limit-s", "60", "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(tools)})
+    assert process.stdout is not None
+    assert any("@progress" in line for line in process.stdout), "it never came to its first object"
+    for _ in range(200):
+        if mark.exists() and mark.read_text():
+            break
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not Path("/proc", mark.read_text()).exists() and not (out / "work").exists()
 
 
 def test_a_build_that_ended_while_nobody_was_there_is_taken_and_not_done_again(build: Any, tmp_path: Path) -> None:
