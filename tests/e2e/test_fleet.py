@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,13 +69,14 @@ class Rack(Lab):
         content = sdist()
         from testbed.paths import cache
 
-        served = cache() / "flash-attn" / "fleet" / f"{standin_wheel.MODULE}-{standin_wheel.VERSION}.tar"
+        sha256 = hashlib.sha256(content).hexdigest()
+        served = cache() / "flash-attn" / f"fleet-{sha256[:12]}" / f"{standin_wheel.MODULE}-{standin_wheel.VERSION}.tar"
         served.parent.mkdir(parents=True, exist_ok=True)
         served.write_bytes(content)
         made["flash_attn"]["build"] = {
             "package": standin_wheel.NAME, "version": standin_wheel.VERSION,
-            "sdist": f"{self.bed.services().flash_attn}/fleet/{served.name}",
-            "sha256": hashlib.sha256(content).hexdigest(), "cuda": False, "archs": [],
+            "sdist": f"{self.bed.services().flash_attn}/{served.parent.name}/{served.name}",
+            "sha256": sha256, "cuda": False, "archs": [],
             "check": f"-m {standin_wheel.MODULE}", "requires": ["setuptools", "wheel"], "free_mib": 1,
             "source": "its test"}
         path = self.folder / "fleet.yml"
@@ -139,7 +141,7 @@ def rack(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     first = Lab(bed, bed.up([spec]), folder)
     made = first.deploy("-y", "--data", "verify=never")
     assert made.code == 0, made.stderr
-    image = bed.commit("first", "fleet")
+    image = bed.commit("first", f"fleet-{os.getpid()}")  # the cache is shared with other checkouts
     bed.down()
     small = {NAMES[-1]: 6144}  # its cgroup has no memory for a compiler
     rack = Rack(bed, bed.up([HostSpec(name, kind="container", driver="580.95.05:open", image=image,
@@ -148,6 +150,7 @@ def rack(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     rack.write()
     yield rack
     bed.down()
+    shutil.rmtree(image)
 
 
 def test_one_host_builds_seven_get_copies_and_a_second_run_does_nothing(rack: Rack) -> None:
@@ -211,14 +214,32 @@ def test_by_setting_all_fall_back_to_sdpa_where_the_first_fails_one_after_the_ot
         assert f"the build failed on {tried}" in rack.record(name, "flash_attn")["why"], name
 
 
+def started(rack: Rack, title: str, *more: str) -> subprocess.Popen[str]:
+    """A run in the background, its words in a file of that title."""
+    command = [sys.executable, "-m", "pyinfra", "-y", *more, "inventories/lab.py", "deploy/5090.py"]
+    environment = {**os.environ, "LAB_HOSTS": str(rack.file), "XDG_STATE_HOME": str(rack.folder / "state"),
+                   "XDG_CACHE_HOME": str(rack.cache)}
+    with (rack.folder / title).open("w") as said:
+        return subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                                text=True)
+
+
+def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
+    rack.afresh()
+    rack.order("second = 0.7")
+    runs = {name: started(rack, name, "--limit", name) for name in NAMES[:2]}
+    assert [run.wait(120) for run in runs.values()] == [0, 0]
+    said = {name: (rack.folder / name).read_text() for name in runs}
+    builder, = rack.builds()
+    waited, = set(runs) - {builder}
+    assert "another run on this machine builds the same; waits for it" in said[waited], said
+    assert rack.rungs(NAMES[:2]) == {builder: "build", waited: "fleet"}
+
+
 def test_a_killed_controller_leaves_one_build_which_the_next_run_takes_up(rack: Rack) -> None:
     rack.afresh()
-    rack.order("second = 1")
-    command = [sys.executable, "-m", "pyinfra", "-y", *FOUR, "inventories/lab.py", "deploy/5090.py"]
-    controller = subprocess.Popen(command, cwd=REPO, env={
-        **os.environ, "LAB_HOSTS": str(rack.file), "XDG_STATE_HOME": str(rack.folder / "state"),
-        "XDG_CACHE_HOME": str(rack.cache)}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
+    rack.order("second = 0.7")
+    controller = started(rack, "killed", *FOUR)
     rack.when_begun(1, lambda _: controller.send_signal(signal.SIGKILL)).join()
     assert controller.wait(10) == -signal.SIGKILL
     builder, = rack.builds()
