@@ -87,7 +87,7 @@ def _training(ctx: Context, env_changes: bool) -> Step:
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"{_whose(want)}{f'; {fits} fits (estimates: rig fits)' if (fits := data['fits']) else ''}",
+                    f"{_whose(want)}{f'; fits {fits} (estimates: rig fits)' if (fits := data['fits']) else ''}",
                     known_after="env" if env_changes else "", data=data, files=as_json(path, None, want))
     changed, beside = _same(want, have), _beside(ctx, want)
     if not changed and not beside:
