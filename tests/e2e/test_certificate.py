@@ -36,6 +36,7 @@ def test_a_certificate_of_an_emulated_card_is_partial_and_compared_with_the_last
     assert not (tmp_path / "qwen-rig" / "certificates").exists(), "a dry run measures nothing"
     first = lab.pyinfra("-y", "deploy/verify.py", "--limit", "card-01", **state)
     assert first.code == 0, first.stderr
+    assert " end certify " in lab.on("card-01", "cat /var/lib/qwen-rig/jobs/journal"), "a job, that outlives us"
     assert "EMULATED by the testbed" in first.stderr and "✓ certified" in first.stderr
     kept = sorted((tmp_path / "qwen-rig" / "certificates").glob("GPU-*/*.json"))
     made = json.loads(kept[0].read_text())

@@ -50,6 +50,9 @@ def converged(lab: Lab) -> Lab:
         assert made["overall"] in ("pass", "partial")
         assert {c["name"] for c in made["checks"] if c["status"] == "not_run"}, "an emulated GPU proves nothing"
         assert "Unattended-Upgrade::Package-Blacklist" in lab.on(name, "cat /etc/apt/apt.conf.d/51qwen-rig-nvidia")
+    began = {line.split()[2] for line in lab.on("lab-02", "cat /var/lib/qwen-rig/jobs/journal").splitlines()}
+    assert began >= {"apt-lock", "repository", "driver", "guard", "compilers", "toolkit", "conda", "env", "attention",
+                     "verify"}, "what can take more than a minute is a job on the host"
     assert "/usr/local/cuda-12.8" in lab.on("lab-02", "ls -d /usr/local/cuda-12.8")
     return lab
 
