@@ -19,7 +19,7 @@ check: setup
 	$(BIN)/mypy rig facts deploy inventories testbed benchmarks scripts
 
 test: check
-	$(BIN)/python -m pytest -m 'not real'
+	$(BIN)/python -m pytest -m 'not real' -n 3 --dist loadfile
 
 test-real: setup
 	$(BIN)/python -m pytest -m real -s

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import instance
+
 REPO = Path(__file__).parents[2]
 
 
@@ -124,9 +126,9 @@ def bed() -> Iterator[Any]:
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("real SSH hosts on this machine take root on Linux")
     from rig.stack import load_stack
-    from testbed import Testbed, demo, paths
+    from testbed import Testbed, demo
 
     demo.fetch(load_stack("standin"))
-    made = Testbed(paths.instance("tests"))
+    made = Testbed(instance("tests"))
     yield made
     made.down()

@@ -18,9 +18,9 @@ import yaml
 
 from rig import cli
 from rig.cli import exits
-from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
+from tests import instance
 
 from .conftest import Ran
 from .test_host_keys import new_key
@@ -34,7 +34,7 @@ RUN = ("-y", "inventories/cloud.py", "exec", "--", "hostname")
 def bed() -> Iterator[Testbed]:
     if os.getuid() != 0 or sys.platform != "linux":
         pytest.skip("the testbed needs root on Linux")
-    with Testbed(paths.instance("cloud-ssh")) as made:
+    with Testbed(instance("cloud-ssh")) as made:
         made.up([HostSpec("gate"), HostSpec("pod")])
         made.exec_("pod", ["sh", "-c", f"/usr/sbin/sshd -p {PORT} -E /var/log/odd.log"], check=True)
         yield made

@@ -14,9 +14,9 @@ import pytest
 from rig import cli
 from rig.errors import RigError
 from rig.hostkeys import HostKeyError, KnownHosts, fingerprint
-from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import HostSpec
+from tests import instance
 
 from .conftest import Ran
 
@@ -25,7 +25,7 @@ from .conftest import Ran
 def bed() -> Iterator[Testbed]:
     if os.getuid() != 0 or sys.platform != "linux":
         pytest.skip("the testbed needs root on Linux")
-    with Testbed(paths.instance("host-keys")) as made:
+    with Testbed(instance("host-keys")) as made:
         made.up([HostSpec("one"), HostSpec("two")])
         yield made
 

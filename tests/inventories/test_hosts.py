@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed import paths
 from testbed.bed import Testbed
 from testbed.spec import PASSWORD, HostSpec
+from tests import instance
 
 from .conftest import PASSPHRASE, ROOT, Ran
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.testbed
 def bed() -> Iterator[Testbed]:
     if os.getuid() != 0 or sys.platform != "linux":
         pytest.skip("the testbed needs root on Linux")
-    with Testbed(paths.instance("inventories")) as made:
+    with Testbed(instance("inventories")) as made:
         made.up([HostSpec("asks", user="pw"), HostSpec("root-01")])
         yield made
 

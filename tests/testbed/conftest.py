@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed import HostSpec, Testbed, paths
+from testbed import HostSpec, Testbed
+from tests import instance
 
 SPECS = [
     HostSpec("bare"),
@@ -27,6 +28,6 @@ def root() -> None:
 
 @pytest.fixture(scope="module")
 def bed(root: None) -> Iterator[Testbed]:
-    with Testbed(paths.instance("selftest")) as made:
+    with Testbed(instance("selftest")) as made:
         made.up(SPECS)
         yield made

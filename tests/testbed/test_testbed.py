@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed import HostSpec, Testbed, TestbedError, leftovers, net, paths, services
+from testbed import HostSpec, Testbed, TestbedError, leftovers, net, services
+from tests import instance
 
 pytestmark = pytest.mark.testbed
 
@@ -180,7 +181,7 @@ def test_reset_gives_a_bare_host_at_the_same_address(bed: Testbed) -> None:
 @pytest.mark.parametrize("crash", [False, True])
 def test_down_leaves_nothing(root: None, crash: bool) -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
-    made = Testbed(paths.instance("selftest-down"))
+    made = Testbed(instance("selftest-down"))
     made.up([HostSpec("a", root_mib=64, driver="580.95.05:open"), HostSpec("b", kind="container")])
     alive = {pid: started for pid in leftovers.processes(made.folder) if (started := _started(pid))}
     links = _indexes(net.names(made.folder))
