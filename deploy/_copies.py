@@ -54,15 +54,17 @@ def drop(path: Path) -> None:
         path.parent.rmdir()
 
 
-def send(host: Host, path: Path, folder: str) -> str:
-    """Put a file into a folder that the host has, under its own name, its sha256 checked there; the path there.
+def send(host: Host, path: Path, landing: str, folder: str) -> str:
+    """Put a file into a folder, under its own name, its sha256 checked there; the path there.
 
-    Raises RigError.
+    `landing`: a folder that is there, on the same disk; the other is made by the one command that checks. Raises
+    RigError.
     """
     sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
-    part = f"{target}.part"
+    part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.part"
     check = (f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
-             f"mv -f {shlex.quote(part)} {shlex.quote(target)} || {{ rm -f {shlex.quote(part)}; exit 1; }}\n")
+             f"mkdir -p {shlex.quote(folder)} && mv -f {shlex.quote(part)} {shlex.quote(target)} || "
+             f"{{ rm -f {shlex.quote(part)}; exit 1; }}\n")
 
     def put() -> str | None:
         with path.open("rb") as file:

@@ -53,6 +53,7 @@ class Climb(FunctionCommand):
         self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
         self.minutes = 0.0
         self.lost = False  # the connection, for good: the card is written
+        self.wheels_left = False  # in .rig/build, to be removed
         self.job = self._proof(self.wheels, not any(build["able"] for build in self._builds)).job
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
@@ -60,7 +61,7 @@ class Climb(FunctionCommand):
         able = [build for build in self._builds if build["able"]]
         with _fleet.taking_part(host, [self._key(build) for build in able]):
             self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
-        if self.spec["builds"]:
+        if self.wheels_left:
             run(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
         if self.made is not None:
             self._report(self.made)
@@ -134,10 +135,9 @@ class Climb(FunctionCommand):
         sha256 = cache.sha256_of(path)
         if any(row.get("sha256") == sha256 for row in self.tried):
             return None  # tried, and found wanting here
-        folder = f"{env_path(self.ctx)}/.rig/build"
+        env, self.wheels_left = env_path(self.ctx), True
         try:
-            run(self.host, f"mkdir -p {shlex.quote(folder)}", 60)
-            there = _copies.send(self.host, path, folder)
+            there = _copies.send(self.host, path, str(Path(env).parent), f"{env}/.rig/build")
         except RigError as error:
             self.tried.append({"rung": "fleet", "wheel": path.name, "sha256": sha256, "why_not": str(error),
                                "last": []})
@@ -170,6 +170,7 @@ class Climb(FunctionCommand):
     def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
         """Build on this host, prove it here, and only then bring it here for the others."""
         _report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
+        self.wheels_left = True
         outcome = attend(self.host, self._job(build, key))
         said = _said(outcome)
         if said is None:

@@ -24,7 +24,7 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
     lab = Lab(bed, bed.up([HostSpec("far", kind="container", driver="580.95.05:open")]),
               tmp_path_factory.mktemp("copies"))
-    lab.on("far", f"mkdir -p {FOLDER} /root/made && head -c {MIB}M /dev/urandom >{FILE}")
+    lab.on("far", f"mkdir /root/made && head -c {MIB}M /dev/urandom >{FILE}")
     yield lab
     bed.down()
 
@@ -53,7 +53,7 @@ def when(true: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
 
 def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: Lab) -> None:
     incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming"
-    part = f"{FOLDER}/{Path(FILE).name}.part"
+    part = f"/root/.qwen-rig-{Path(FILE).name}.part"
     cut = "pkill -f '[s]shd: root@notty'"  # the connection's own process; the listener stays
     sizes: list[int] = []
 
@@ -73,7 +73,8 @@ def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: L
                  f"gets stand_in-1.0-py3-none-any.whl ({MIB * 2**20 / 1e6:.1f} MB) from here, again: "):
         assert done.stderr.count(what) >= 1, done.stderr
     assert there(lab, f"{FOLDER}/*") == there(lab, FILE)
-    assert lab.on("far", f"ls -A {FOLDER}").split() == [Path(FILE).name], "no half file is left"
+    assert lab.on("far", f"ls -A {FOLDER}").split() == [Path(FILE).name]
+    assert not lab.on("far", "ls -A /root | grep part || true"), "no half file is left"
     assert not list(incoming.iterdir())
 
 

@@ -17,7 +17,7 @@ def both_ways() -> None:
     """A failure is told, and is no failed operation: nor is it one of the attempt at flash-attn."""
     try:
         path = _copies.bring(host, os.environ["COPY_FILE"], os.environ["COPY_SHA256"])
-        sent = _copies.send(host, path, os.environ["COPY_FOLDER"])
+        sent = _copies.send(host, path, "/root", os.environ["COPY_FOLDER"])
         _copies.drop(path)
     except RigError as error:
         _report.progress(host.name, str(error))
