@@ -73,8 +73,8 @@ def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     by_pip = real.lab.deploy("-y", "--data", "installer=pip", "--data", "env_name=by-pip", "--data", "verify=never",
                              timeout=3600)
     assert by_pip.code == 0, by_pip.stderr
-    told = real.lab.on(HOST, f"cat {ENVS}/qwen-train/lib/python3*/site-packages/torch-*.dist-info/INSTALLER "
-                             f"{ENVS}/by-pip/lib/python3*/site-packages/torch-*.dist-info/INSTALLER").split()
+    told = [real.lab.on(HOST, f"cat {ENVS}/{env}/lib/python3*/site-packages/torch-*.dist-info/INSTALLER").strip()
+            for env in ("qwen-train", "by-pip")]
     assert told == ["uv", "pip"], "each by its own"
     sets = [real.lab.installed(HOST, env) for env in ("qwen-train", "by-pip")]
     assert sets[0] == sets[1], sorted(sets[0] ^ sets[1])[:20]
