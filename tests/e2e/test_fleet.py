@@ -104,7 +104,7 @@ class Rack(Lab):
     def when_begun(self, count: int, act: Callable[[str], None]) -> threading.Thread:
         """Meanwhile: as soon as that many builds have begun in all, do something about the last one's host."""
         def wait() -> None:
-            end = time.monotonic() + 90
+            end = time.monotonic() + 240
             while len(found := self.builds()) < count and time.monotonic() < end:
                 time.sleep(0.1)
             if len(found) == count:
@@ -228,7 +228,7 @@ def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
     rack.afresh()
     rack.order("second = 0.7")
     runs = {name: started(rack, name, "--limit", name) for name in NAMES[:2]}
-    assert [run.wait(120) for run in runs.values()] == [0, 0]
+    assert [run.wait(300) for run in runs.values()] == [0, 0]
     said = {name: (rack.folder / name).read_text() for name in runs}
     builder, = rack.builds()
     waited, = set(runs) - {builder}
@@ -241,7 +241,7 @@ def test_a_killed_controller_leaves_one_build_which_the_next_run_takes_up(rack: 
     rack.order("second = 0.7")
     controller = started(rack, "killed", *FOUR)
     rack.when_begun(1, lambda _: controller.send_signal(signal.SIGKILL)).join()
-    assert controller.wait(10) == -signal.SIGKILL
+    assert controller.wait(60) == -signal.SIGKILL
     builder, = rack.builds()
     again = rack.run(*FOUR)
     assert again.code == 0, again.stderr
