@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from facts import _dist
 from tests import instance
 
 REPO = Path(__file__).parents[2]
@@ -111,11 +112,14 @@ class Lab:
                              "ls -la /root/miniforge3/envs 2>/dev/null || true")
 
     def installed(self, name: str, env: str) -> set[str]:
-        """What an env's site-packages hold: each package with its version, each module's file by its digest, whoever
-        installed them."""
-        script = (f"cd /root/miniforge3/envs/{env}/lib/python3*/site-packages && ls -d *.dist-info && "
+        """What an env's site-packages hold: each package as `name-version`, each module's file by its digest, whoever
+        installed them. (An old pip without `wheel` leaves .egg-info where others leave .dist-info.)"""
+        script = (f"cd /root/miniforge3/envs/{env}/lib/python3*/site-packages && ls -d *-info && echo && "
                   "find . -name '*.py' -o -name '*.so*' | sort | xargs sha256sum")
-        return {" ".join(line.split()) for line in self.on(name, script).splitlines()}
+        infos, _, files = self.on(name, script).partition("\n\n")
+        packages = filter(None, map(_dist.package, infos.split()))
+        return {f"{package}-{version}" for package, version in packages} | {
+            " ".join(line.split()) for line in files.splitlines()}
 
     def record(self, name: str, kind: str) -> dict[str, Any]:
         return json.loads(self.on(name, f"cat /root/miniforge3/envs/qwen-train/.rig/{kind}.json"))  # type: ignore
