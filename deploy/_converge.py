@@ -8,12 +8,14 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
+from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 from pyinfra.context import host as current_host
 
 from rig.plan import Context, Step
 
 from . import _report, _session
+from ._reconnect import connected
 from ._shown import shown
 
 Commands = Callable[[Context, Step], Iterator[StringCommand | FunctionCommand]]
@@ -26,7 +28,11 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
     pyinfra runs this generator in prepare and again in execute: the plan is read anew each time, so a step whose
     need arises in mid-run (a reboot after a driver) acts, and one whose need is gone says so.
     """
-    step = _session.step(current_host, component)
+    try:
+        step = _session.step(current_host, component)
+    except _session.ProbeFailed as error:
+        yield FunctionCommand(_unread, (str(error),), {})
+        return
     if not step.action.changes:
         current_host.noop(f"{step.title}: {step.why}")
         return
@@ -34,6 +40,12 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
     ctx = _session.context(current_host)
     yield from commands(ctx, step)
     _session.forget(current_host, known=ctx)
+
+
+def _unread(state: State, host: Host, why: str) -> bool:
+    """Fail this host alone: how it stands in mid-run could not be read."""
+    _report.fail(host.name, f"its state could not be read before this step: {why}", "run the same command again")
+    return False
 
 
 def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
@@ -62,13 +74,6 @@ def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
 def with_sudo(host: Host, arguments: dict[str, Any], sudo: bool) -> dict[str, Any]:
     """Connector arguments for a command that a function runs by itself, with sudo where that is wanted."""
     return arguments | ({"_sudo": True, "_sudo_password": host.data.get("_sudo_password")} if sudo else {})
-
-
-def connected(host: Host) -> bool:
-    """Whether the connection still stands; true also where it is none that could break (@local)."""
-    client = getattr(host.connector, "client", None)
-    transport = client.get_transport() if client is not None else None
-    return client is None or bool(transport and transport.is_active())
 
 
 def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | None = None) -> tuple[bool, str]:

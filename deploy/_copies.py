@@ -16,8 +16,8 @@ from rig.errors import RigError
 from rig.flash import cache
 
 from . import _report
-from ._converge import connected, run
-from ._reconnect import reconnected
+from ._converge import run
+from ._reconnect import connected, reconnected
 
 TRIES = 3
 PAUSE_S = 2.0

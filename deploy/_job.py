@@ -18,8 +18,8 @@ from rig.job import Answer, Job, Progress
 from rig.plan import Step
 
 from . import _report, _session
-from ._converge import connected, script, with_sudo
-from ._reconnect import reconnected
+from ._converge import script, with_sudo
+from ._reconnect import connected, reconnected, refused
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
 RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
@@ -146,7 +146,7 @@ class _Attendant:
                 end = time.monotonic() + self.patience
                 self._tell("connection lost; the job goes on there, connecting again")
             elif time.monotonic() > end:
-                last = _report.refused.get(self.host.name, "")
+                last = refused.get(self.host.name, "")
                 _report.fail(self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
                                              f"{self.job.title} goes on there by itself"
                                              f"{f'; at the last try: {last}' if last else ''}",

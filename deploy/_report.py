@@ -10,8 +10,8 @@ import atexit
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from rig.sameness import differences, traits
 from rig.ssh import shell_line
 
 from . import _board, _session
+from ._reconnect import expected
 from ._shown import shown
 
 LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
@@ -51,8 +52,6 @@ _below: list[str] = []  # hosts whose cards wait for the plans to be shown
 _told: set[str] = set()  # hosts whose commands were shown
 _touched: set[str] = set()  # hosts that a step of this run has begun to change
 _running: dict[str, tuple[Step, float]] = {}
-refused: dict[str, str] = {}  # why a host could not be connected again at the last try
-_expected: set[str] = set()
 _output: dict[str, list[str]] = defaultdict(list)
 console = render.console()
 tables = True  # False: plans are told otherwise, as JSON
@@ -115,25 +114,13 @@ def under_way(host: str, seconds: float) -> None:
         _running[host] = (step, since - seconds)
 
 
-@contextmanager
-def expected(host: str) -> Iterator[None]:
-    """Meanwhile a failure to connect is no end: it is kept in `refused`."""
-    refused.pop(host, None)
-    _expected.add(host)
-    try:
-        yield
-    finally:
-        _expected.discard(host)
-
-
 class Reporter(BaseStateCallback):
     """pyinfra's hook for a live view; its methods are called from every host's greenlet."""
 
     @staticmethod
     def host_connect_error(state: State, host: Host, error: Exception) -> None:
         what = str(error.args[0] if error.args else error)
-        if host.name in _expected:
-            refused[host.name] = what
+        if expected(host.name, what):
             return
         remedy = "check address, port, user and key in the inventory"
         shown, _, accepting = what.partition("; to accept it: ")  # rig/hostkeys.py

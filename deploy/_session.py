@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cache
+from itertools import count
 from typing import Any
 
 from packaging.version import Version
+from paramiko import SSHException
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -24,11 +27,16 @@ from rig.managed import watched
 from rig.plan import Context, Plan, Step, make_context, make_plan
 from rig.rules import load_rules
 
+from ._reconnect import connected, reconnected, refused
+
 _contexts: dict[str, Context] = {}
 _last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
 capabilities: dict[str, tuple[Version, ...]] = {}  # of the GPUs that each host trains on, as far as known
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
+
+
+PAUSE_S = 2  # between two tries to connect again
 
 
 class ProbeFailed(Exception):
@@ -50,11 +58,7 @@ def context(host: Host) -> Context:
     """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
     if host.name not in _contexts:
         wanted = knobs(host)
-        # No sudo, whatever the operation around it uses: the facts need none.
-        state = host.get_fact(HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
-                              data_dir=wanted.data_dir, files=watched(), _sudo=False, _timeout=wanted.timeout_probe)
-        if not state or not state.get("host"):
-            raise ProbeFailed(f"the probe brought nothing from {host.name}")
+        state = _probe(host, wanted)
         if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
             state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
         if state["host"]["time"]:
@@ -68,6 +72,30 @@ def context(host: Host) -> Context:
                                         if gpu.compute_capability)
         alike[host.name] = (state["host"]["kind"], wanted.stack)
     return _contexts[host.name]
+
+
+def _probe(host: Host, wanted: Knobs) -> dict[str, Any]:
+    """The host's state. A connection that breaks meanwhile is made again: in a run for as long as the knobs say."""
+    end = time.monotonic() + (wanted.timeout_reconnect if host.state.is_executing else 0)
+    why = f"the probe brought nothing from {host.name}"
+    for tried in count():
+        try:
+            # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed its
+            # default, which is no host's state: every kernel has a release.
+            state: dict[str, Any] = host.get_fact(
+                HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
+                files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True)
+            if state and state["host"]["kernel"]:
+                return state
+        except (PyinfraError, OSError, EOFError, SSHException) as error:
+            why = f"the probe failed: {error}"
+        if connected(host) or (tried and time.monotonic() > end):
+            raise ProbeFailed(why)
+        while not reconnected(host):
+            if time.monotonic() > end:
+                raise ProbeFailed(f"connection lost: {refused.get(host.name) or why}")
+            time.sleep(PAUSE_S)
+    raise AssertionError("count() has no end")
 
 
 def plan(host: Host) -> Plan:

@@ -7,6 +7,7 @@ import binascii
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.host import Host
@@ -140,7 +141,8 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         ok, now = run(host, "cat /proc/sys/kernel/random/boot_id", 20)
         if ok and now.strip() != boot_id:
             _session.forget(host)
-            return _sound(host)
+            with suppress(_session.ProbeFailed):  # once more, then
+                return _sound(host)
     _report.fail(host.name, f"did not come back within {seconds} s of its reboot",
                  "look at its console; run the same command again when it is up")
     return False

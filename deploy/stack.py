@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 
 from pyinfra.api import FunctionCommand, deploy
 from pyinfra.api.host import Host
@@ -38,11 +39,16 @@ def _env(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
 def _tell(state: State, host: Host) -> bool:
     """Say which sources didn't serve the lock, as the env's record has it."""
     _session.forget(host)
+    with suppress(_session.ProbeFailed):  # the next step says so
+        _say_refused(host)
+    return True
+
+
+def _say_refused(host: Host) -> None:
     for refused in str(record(_session.context(host), "env").get("refused", "")).split(";"):
         if refused:
             label, _, why = refused.partition(":")
             _report.caveats[host.name].append(f"packages: source {label} refused ({why}), the next one used")
-    return True
 
 
 def _locked(root: str, name: str) -> str:

@@ -2,7 +2,7 @@
 # A long step of qwen-rig, run on the host so that it outlives the connection that asked for it.
 #
 #   start STEP KEY RUN LIMIT NICE OOM WAIT SINCE   begin the job on standard input, or attach to the one at work, or to
-#                                                  one that ended well after SINCE (0: none); then as poll
+#                                                  one that ended well since SINCE (0: none); then as poll
 #   poll STEP RUN FROM WAIT                        wait up to WAIT seconds for the run's end; say how it stands, and
 #                                                  the log after line FROM
 #
@@ -124,7 +124,7 @@ start() {
     sleep 0.1 # it has ended and is about to let go
   done
   recall
-  if [ "$key" = "$wanted_key" ] && [ "$code" = 0 ] && [ "$since" -gt 0 ] && [ "$ended" -gt "$since" ]; then
+  if [ "$key" = "$wanted_key" ] && [ "$code" = 0 ] && [ "$since" -gt 0 ] && [ "$ended" -ge "$since" ]; then
     answer 'done' 0 # by another controller, after ours had looked
   fi
   if [ "$run" != "$wanted_run" ]; then # else this very start came through, and only its answer was lost
