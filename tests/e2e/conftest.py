@@ -113,13 +113,19 @@ class Lab:
 
     def installed(self, name: str, env: str) -> set[str]:
         """What an env's site-packages hold: each package as `name-version`, each module's file by its digest, whoever
-        installed them. (An old pip without `wheel` leaves .egg-info where others leave .dist-info.)"""
+        installed them. (An old pip without `wheel` leaves .egg-info where others leave .dist-info.)
+
+        Left out: files that two packages claim, where whichever comes last wins (akracer and py-mini-racer do it).
+        """
         script = (f"cd /root/miniforge3/envs/{env}/lib/python3*/site-packages && ls -d *-info && echo && "
+                  "cat *.dist-info/RECORD | cut -d, -f1 | sort | uniq -d && echo && "
                   "find . -name '*.py' -o -name '*.so*' | sort | xargs sha256sum")
-        infos, _, files = self.on(name, script).partition("\n\n")
+        infos, _, rest = self.on(name, script).partition("\n\n")
+        twice, _, files = f"\n{rest}".partition("\n\n")  # the middle part may be empty
         packages = filter(None, map(_dist.package, infos.split()))
         return {f"{package}-{version}" for package, version in packages} | {
-            " ".join(line.split()) for line in files.splitlines()}
+            " ".join(line.split()) for line in files.splitlines()
+            if line.partition(" ./")[2] not in twice.split("\n")}
 
     def record(self, name: str, kind: str) -> dict[str, Any]:
         return json.loads(self.on(name, f"cat /root/miniforge3/envs/qwen-train/.rig/{kind}.json"))  # type: ignore
