@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
+HOSTS := tests/e2e tests/inventories tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
 .PHONY: setup check test test-real demo demo-quick bench lock pictures clean
 
@@ -19,7 +20,8 @@ check: setup
 	$(BIN)/mypy rig facts deploy inventories testbed benchmarks scripts
 
 test: check
-	$(BIN)/python -m pytest -m 'not real' -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m 'not real' $(addprefix --ignore=,$(HOSTS))
+	$(BIN)/python -m pytest -m 'not real' -n 3 --dist loadfile $(HOSTS)
 
 test-real: setup
 	$(BIN)/python -m pytest -m real -s
