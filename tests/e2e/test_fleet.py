@@ -46,6 +46,13 @@ for number in range(1, 7):
     print(f"[{{number}}/6] stand-in object", flush=True)
 setup(name={standin_wheel.NAME!r}, version={standin_wheel.VERSION!r}, packages=[{standin_wheel.MODULE!r}])
 """
+# A build that goes on when it is told to, so that two runs really meet.
+HELD = f"""
+end = time.monotonic() + 150
+while not pathlib.Path("{ORDERS}.go").exists() and time.monotonic() < end:
+    time.sleep(0.1)
+"""
+WAITS = "another run on this machine builds the same; waits for it"
 
 
 def sdist() -> bytes:
@@ -127,7 +134,7 @@ class Rack(Lab):
         """As before the attempt: no record, no wheel in the envs, nothing in the controller's cache, no orders."""
         subprocess.run(["rm", "-rf", str(self.cache)], check=True)
         for name in NAMES:
-            self.on(name, f"rm -rf {ORDERS} {JOBS} {ENV}/.rig/build {ENV}/.rig/flash_attn.json "
+            self.on(name, f"rm -rf {ORDERS} {ORDERS}.go {JOBS} {ENV}/.rig/build {ENV}/.rig/flash_attn.json "
                           f"{ENV}/lib/python3.*/site-packages/{standin_wheel.MODULE}*")
 
 
@@ -226,13 +233,18 @@ def started(rack: Rack, title: str, *more: str) -> subprocess.Popen[str]:
 
 def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
     rack.afresh()
-    rack.order("second = 0.7")
+    rack.order(HELD)
     runs = {name: started(rack, name, "--limit", name) for name in NAMES[:2]}
+    end = time.monotonic() + 120
+    while not (waiting := [name for name in runs if WAITS in (rack.folder / name).read_text()]):
+        assert time.monotonic() < end, {name: (rack.folder / name).read_text() for name in runs}
+        time.sleep(0.2)
+    for name in runs:
+        rack.on(name, f"touch {ORDERS}.go")
     assert [run.wait(300) for run in runs.values()] == [0, 0]
-    said = {name: (rack.folder / name).read_text() for name in runs}
     builder, = rack.builds()
     waited, = set(runs) - {builder}
-    assert "another run on this machine builds the same; waits for it" in said[waited], said
+    assert waiting == [waited]
     assert rack.rungs(NAMES[:2]) == {builder: "build", waited: "fleet"}
 
 
