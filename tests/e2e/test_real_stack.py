@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
 # What a hand leaves that has never heard of a lock: an env of its own, the registry's torch, an old transformers.
 MESS = f"""set -e; cd {ENVS} && cp -aL qwen-train mess && rm -rf mess/.rig
 rm -rf qwen-train .qwen-train* && mv mess qwen-train
-qwen-train/bin/python -m pip install -q --no-deps -i INDEX torch==2.7.1 transformers==4.40.0"""
+qwen-train/bin/python -m pip install -q --no-deps -i INDEX --trusted-host HUB torch==2.7.1 transformers==4.40.0"""
 TREE = f"cd {ENVS}/qwen-train/ && find . -type f ! -name '*.pyc' -printf '%P %s %T@\\n' | sort"
 
 
@@ -100,7 +101,8 @@ def test_a_careless_torch_is_named_mended_and_brought_back_by_undo(real: Real) -
     lab = real.lab
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels.folder()),
                     "torch==2.7.1", "transformers==4.40.0"], check=True)
-    lab.on(HOST, MESS.replace("INDEX", lab.bed.services().pip_index))
+    index = lab.bed.services().pip_index
+    lab.on(HOST, MESS.replace("INDEX", index).replace("HUB", urlsplit(index).netloc))
     mess, outside = lab.on(HOST, TREE), lab.on(HOST, OUTSIDE)
     planned = json.loads(lab.rig("plan", "--json").stdout)["hosts"][0]
     env = next(step for step in planned["steps"] if step["component"] == "env")
