@@ -94,13 +94,14 @@ TREE = f"cd {ENVS}/qwen-train/ && find . -type f ! -name '*.pyc' -printf '%P %s 
 
 
 def test_a_careless_torch_is_named_mended_and_brought_back_by_undo(real: Real) -> None:
-    from testbed import wheels
+    from testbed import interpreter, wheels
 
     if real.stack != "guide":
         pytest.skip("once is enough, with the guide's stack")
     lab = real.lab
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels.folder()),
-                    "torch==2.7.1", "transformers==4.40.0"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
+                    "--python-version", interpreter.choose().minor, "--platform", "manylinux_2_28_x86_64",
+                    "-d", str(wheels.folder()), "torch==2.7.1", "transformers==4.40.0"], check=True)
     index = lab.bed.services().pip_index
     lab.on(HOST, MESS.replace("INDEX", index).replace("HUB", urlsplit(index).netloc))
     mess, outside = lab.on(HOST, TREE), lab.on(HOST, OUTSIDE)
