@@ -52,7 +52,7 @@ end = time.monotonic() + 150
 while not pathlib.Path("{ORDERS}.go").exists() and time.monotonic() < end:
     time.sleep(0.1)
 """
-WAITS = "another run on this machine builds the same; waits for it"
+WAITS = "another run on this machine builds the same"  # what follows may stand on the next line
 
 
 def sdist() -> bytes:
