@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -221,14 +220,9 @@ def test_by_setting_all_fall_back_to_sdpa_where_the_first_fails_one_after_the_ot
         assert f"the build failed on {tried}" in rack.record(name, "flash_attn")["why"], name
 
 
-def started(rack: Rack, title: str, *more: str) -> subprocess.Popen[str]:
+def started(rack: Rack, title: str, *more: str) -> subprocess.Popen[bytes]:
     """A run in the background, its words in a file of that title."""
-    command = [sys.executable, "-m", "pyinfra", "-y", *more, "inventories/lab.py", "deploy/5090.py"]
-    environment = {**os.environ, "LAB_HOSTS": str(rack.file), "XDG_STATE_HOME": str(rack.folder / "state"),
-                   "XDG_CACHE_HOME": str(rack.cache)}
-    with (rack.folder / title).open("w") as said:
-        return subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                text=True)
+    return rack.begin(rack.folder / title, "-y", *more, "deploy/5090.py", XDG_CACHE_HOME=str(rack.cache))
 
 
 def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
