@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ._reconnect import connected, reconnected
 
 TRIES = 3
 PAUSE_S = 2.0
+ABANDONED_MIN = 60  # minutes after which a part that nobody has written to is nobody's
 HASH_SECONDS = 300  # sha256sum of a few hundred MB on the slowest disk
 
 
@@ -61,8 +63,10 @@ def send(host: Host, path: Path, landing: str, folder: str) -> str:
     RigError.
     """
     sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
-    part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.part"
-    check = (f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
+    part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
+    old = f"-name '.qwen-rig-*.part' -mmin +{ABANDONED_MIN}"
+    check = (f"find {shlex.quote(landing)} -maxdepth 1 {old} -exec rm -f {{}} + || :\n"
+             f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
              f"mkdir -p {shlex.quote(folder)} && mv -f {shlex.quote(part)} {shlex.quote(target)} || "
              f"{{ rm -f {shlex.quote(part)}; exit 1; }}\n")
 

@@ -28,6 +28,7 @@ from rig.plan.train import settings
 
 from . import _report, _session
 from ._converge import script
+from ._files import written
 from ._programs import env_path, program
 from .preview import probed
 
@@ -113,9 +114,7 @@ def _write() -> Generator[StringCommand, None, None]:
         return
     texts = plan.files(made, name, _settings(ctx))
     _report.outcomes[name] = ("✓ ready", f"wrote {', '.join(stale)}")
-    lines = [f"printf %s {shlex.quote(texts[title])} > {title}.new && mv {title}.new {title}" for title in stale]
-    folder = f"{shlex.quote(env_path(ctx))}/.rig"
-    yield script("\n".join([f"mkdir -p {folder}", f"cd {folder}", *lines]), 60)
+    yield script(written(f"{env_path(ctx)}/.rig", {title: texts[title] for title in stale}), 60)
 
 
 @operation()

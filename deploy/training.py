@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from importlib.resources import files
 
@@ -14,6 +13,7 @@ from rig.plan.env import envs_dir
 from rig.training import accelerate_text
 
 from ._converge import converge, script
+from ._files import written
 
 
 @deploy("Training settings")
@@ -23,14 +23,8 @@ def training() -> None:
 
 
 def _settings(ctx: Context, step: Step) -> Iterator[StringCommand]:
-    text = json.dumps(step.data["settings"], indent=1)
-    accelerate = accelerate_text(step.data["settings"])
-    folder = shlex.quote(f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig")
-    yield script(f"""cd {folder}
-cat > train_qwen.py.new
-mv train_qwen.py.new train_qwen.py
-printf '%s' {shlex.quote(accelerate)} > accelerate.yaml.new
-mv accelerate.yaml.new accelerate.yaml
-printf '%s\\n' {shlex.quote(text)} > training.json.new
-mv training.json.new training.json
-""", 60, stdin=(files("rig.host") / "train_qwen.py").read_text())
+    settings = step.data["settings"]
+    texts = {"accelerate.yaml": accelerate_text(settings), "training.json": json.dumps(settings, indent=1) + "\n"}
+    folder = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig"
+    yield script(written(folder, texts, piped="train_qwen.py"), 60,
+                 stdin=(files("rig.host") / "train_qwen.py").read_text())

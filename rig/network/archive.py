@@ -73,15 +73,11 @@ class Archive:
         if wanted := by_hash[1] if by_hash else self._sha256(base, inside):
             fetch(url, target, wanted)
             return
-        fresh = target.with_name(f"{target.name}.new")  # it may change from day to day: none is ever continued
-        fresh.with_name(f"{fresh.name}.part").unlink(missing_ok=True)
-        try:
-            fetch(url, fresh, None)
+        try:  # it may change from day to day
+            fetch(url, target, None)
         except Unreachable as error:
             if error.status is not None or not target.is_file():
                 raise
-        else:
-            fresh.replace(target)
 
     def _sha256(self, base: Path, inside: str) -> str | None:
         """What the archive's index says of a package, by those that have passed here; None: nothing."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
+import os
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .web import Unreachable, bare
@@ -14,6 +18,7 @@ from .web import Unreachable, bare
 PIECE = 1 << 20
 TRIES = 4  # a connection that breaks is taken up again where it was
 SECONDS = 60  # of silence
+PAUSE_S = 0.2  # between two looks whether another run is done with a file
 
 
 def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None] = lambda n: None) -> str:
@@ -22,10 +27,44 @@ def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None
     told: called with each piece's bytes. Raises Unreachable where it can't be had, or is not what it should be (then
     nothing is kept of it).
     """
-    if sha256 is not None and target.is_file() and digest(target) == sha256:
-        return sha256
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")
+    if sha256 is not None and target.is_file() and digest(target) == sha256:
+        return sha256
+    with _alone(partial):
+        if sha256 is None:
+            os.truncate(partial, 0)  # it may not be the file that it was: only what a hash will judge is continued
+        elif target.is_file() and digest(target) == sha256:  # another run has brought it
+            partial.unlink()
+            return sha256
+        try:
+            return _bring(url, partial, target, sha256, told)
+        finally:
+            with suppress(FileNotFoundError):
+                if not partial.stat().st_size:
+                    partial.unlink()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The file, made where it isn't there, is for this process alone: several runs fetch into the same folder."""
+    while True:
+        with open(path, "ab") as file:
+            if _ours(file.fileno(), path):
+                yield
+                return
+        time.sleep(PAUSE_S)  # and not in flock, which would stop the other hosts of this run too
+
+
+def _ours(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):  # somebody has it; or had it, and has moved it
+        return False
+
+
+def _bring(url: str, partial: Path, target: Path, sha256: str | None, told: Callable[[int], None]) -> str:
     for left in reversed(range(TRIES)):
         try:
             _continue(url, partial, told)

@@ -53,16 +53,17 @@ def when(true: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
 
 def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: Lab) -> None:
     incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming"
-    part = f"/root/.qwen-rig-{Path(FILE).name}.part"
+    part = f"test -s /root/.qwen-rig-{Path(FILE).name}.*.part"
     cut = "pkill -f '[s]shd: root@notty'"  # the connection's own process; the listener stays
     sizes: list[int] = []
+    lab.on("far", "touch -d '2 hours ago' /root/.qwen-rig-old.part")  # left by a run that never came back
 
     def coming() -> bool:
         sizes[:] = [path.stat().st_size for path in incoming.glob("*/*.whl")]
         return any(sizes)
 
     bringing = when(coming, lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
-    sending = when(lambda: lab.bed.exec_("far", ["test", "-s", part]).returncode == 0,
+    sending = when(lambda: lab.bed.exec_("far", ["sh", "-c", part]).returncode == 0,
                    lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
     done = run(lab)
     bringing.join()

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_one_that_broke_in_an_earlier_run_too(site: Site, tmp_path: Path) -> Non
     (tmp_path / "file.part").write_bytes(BODY[:5000])
     fetch(site.url, tmp_path / "file", SHA)
     assert site.ranges == ["bytes=5000-"] and (tmp_path / "file").read_bytes() == BODY
+
+
+def test_several_runs_that_want_the_same_file_fetch_it_once(site: Site, tmp_path: Path) -> None:
+    site.cut = 100_000
+    with ThreadPoolExecutor(8) as pool:  # flock tells open files apart, not processes
+        assert list(pool.map(lambda _: fetch(site.url, tmp_path / "file", SHA), range(8))) == [SHA] * 8
+    assert site.ranges == ["", "bytes=100000-", "bytes=200000-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_no_hash_will_judge_is_never_continued(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(b"of another day")
+    assert fetch(site.url, tmp_path / "file", None) == SHA
+    assert site.ranges == [""]
 
 
 def test_wrong_bytes_are_kept_nowhere(site: Site, tmp_path: Path) -> None:
