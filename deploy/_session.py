@@ -30,6 +30,7 @@ from rig.rules import load_rules
 from ._reconnect import connected, reconnected, refused
 
 _contexts: dict[str, Context] = {}
+_plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
 _last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
 capabilities: dict[str, tuple[Version, ...]] = {}  # of the GPUs that each host trains on, as far as known
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
@@ -99,8 +100,13 @@ def _probe(host: Host, wanted: Knobs) -> dict[str, Any]:
 
 
 def plan(host: Host) -> Plan:
-    """The host's plan as of now."""
-    return make_plan(context(host))
+    """The host's plan as of now; made once of what is known, as each operation asks for it twice."""
+    ctx = context(host)
+    of, made = _plans.get(host.name, (None, None))
+    if made is None or of is not ctx:
+        made = make_plan(ctx)
+        _plans[host.name] = ctx, made
+    return made
 
 
 def step(host: Host, component: str) -> Step:

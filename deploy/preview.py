@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pyinfra.api.exceptions import PyinfraError
@@ -42,6 +44,7 @@ def accepted() -> bool:
     state = ctx_state.get()
     if not _expected:
         _expected.append(len(state.active_hosts))
+        _known(state.current_deploy_filename)
     probed(_plan)
     _expected[0] -= 1
     if _expected[0] == 0:
@@ -52,6 +55,18 @@ def accepted() -> bool:
         state.fail_hosts({state.inventory.get_host(host.name)})
         return False
     return True
+
+
+def _known(file: str | None) -> None:
+    """Register the deploy file as a module, which to pyinfra it isn't.
+
+    pyinfra puts operations in order by the call stack, read with `inspect`, which looks through all of sys.modules, on
+    each host and for each operation, for a file that belongs to none: a tenth of a run over 30 hosts.
+    """
+    if file:
+        module = ModuleType(f"pyinfra deploy {file}")
+        module.__file__ = file
+        sys.modules[module.__name__] = module
 
 
 def _plan() -> None:
