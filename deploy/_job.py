@@ -87,10 +87,9 @@ class _Attendant:
             return Outcome(False, tuple(self.lines))
         if answer.state == "done" and answer.code == 0:
             return Outcome(True, tuple(self.lines), 0, answer.log)
-        why = {124: f"out of time: ended after {jobs.span(answer.limit)}; raise its timeout_… knob",
-               137: "killed: out of memory, or by somebody"}.get(answer.code or 0, "")
-        if answer.code == 124 and answer.elapsed < answer.limit:
-            why = ""  # a `timeout` of the script's own, which has words of its own
+        why = jobs.cause(answer.code, answer.limit)
+        if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
+            why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
         if answer.state != "done":
             why = f"{self.job.title} could not be run: {answer.why or answer.state}"
         where = [f"log on the host: {answer.log}"] if answer.log else []

@@ -18,7 +18,7 @@ from rig.errors import RigError
 from rig.flash import cache
 from rig.flash.build import load
 from rig.flash.key import Key
-from rig.job import span
+from rig.job import cause
 from rig.plan import Context, Step
 
 from . import _copies, _fleet, _network, _report
@@ -175,8 +175,7 @@ class Climb(FunctionCommand):
         said = _said(outcome)
         if said is None:
             self.lost = outcome.code is None
-            why = {124: f"out of time: ended after {span(self.ctx.knobs.timeout_flash_build + FETCHING_S)}",
-                   137: "killed: out of memory, or by somebody"}.get(outcome.code or 0, "the build broke off")
+            why = cause(outcome.code, self.ctx.knobs.timeout_flash_build + FETCHING_S) or "the build broke off"
             said = {"ok": False, "why": why, "last": list(outcome.lines[-5:]), "begun": True}
         if not said["ok"]:
             return _fleet.Built(None, said, said["why"], refused=not said["begun"])

@@ -143,6 +143,12 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def cause(code: int | None, limit: int) -> str:
+    """Why a job ended with that exit code, where its runner ended it; empty for what the job's own words explain."""
+    return {124: f"out of time: ended after {span(limit)}", 137: "killed: out of memory, or by somebody"}.get(
+        code or 0, "")
+
+
 class Progress:
     """Turns what a job prints into the few lines that a person wants to see."""
 

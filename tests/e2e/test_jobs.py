@@ -195,6 +195,18 @@ def test_hosts_rebooted_under_the_job(lab: Lab) -> None:
         assert rows[-1][3] == "0" and len({row[3] for row in rows if row[0] == "start"}) == len(rows) - 1, "other boots"
 
 
+def test_a_job_that_its_runner_ends_says_why(lab: Lab) -> None:
+    """Out of time on one host, killed on another; the third, which ends by itself, has no words but its own."""
+    script = "case $(hostname) in plain) sleep 60 ;; plain-too) kill -KILL $$ ;; *) echo 'no such luck'; exit 3 ;; esac"
+    limits = [word for host in ("plain", "plain-too", "sudoer") for word in ("--limit", host)]
+    run = lab.pyinfra("-y", *limits, "tests/e2e/long_job.py", JOB_SECONDS="2", JOB_SCRIPT=script, JOB_SUDO=SUDO)
+    assert run.code == 1
+    said = " ".join(run.stderr.split())
+    assert "qwen-rig: out of time: ended after 2 s; raise its timeout_… knob" in said, run.stderr
+    assert "qwen-rig: killed: out of memory, or by somebody" in said, run.stderr
+    assert "no such luck" in said and said.count("qwen-rig: ") == 2, run.stderr
+
+
 # -- the whole deploy -----------------------------------------------------------------------------------------------
 
 # Looks all the time, on the host: a link to an env without its record is half an env.
