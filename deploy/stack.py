@@ -63,6 +63,9 @@ flock -w 60 9 || {{
 """
 
 
+_LOCK_ID = 12 * "[0-9a-f]"  # Stack.lock_id, as a shell's pattern: an env whose name goes on after ours is not ours
+
+
 def _build(ctx: Context, step: Step) -> JobCommand:
     """Create the env in its own generation, fill it, prove the import, write its record, flip the link."""
     knobs, stack = ctx.knobs, ctx.stack
@@ -109,8 +112,8 @@ mv "$new/.rig/env.json.new" "$new/.rig/env.json"
 [ -L "$link" ] || [ ! -e "$link" ] || mv "$link" "$root/$old"
 ln -sfn {generation} "$link.new"
 mv -T "$link.new" "$link"
-for other in "$root"/.{name}-*-[0-9]*; do # what neither runs nor would be gone back to
-  case ${{other##*/}} in {generation}|"$old") ;; *) rm -rf "$other" ;; esac
+for other in "$root"/.{name}-{_LOCK_ID}-*; do # what neither runs nor would be gone back to
+  case ${{other##*/}} in {generation}|"$old"|.{name}-{_LOCK_ID}-*[!0-9]*) ;; *) rm -rf "$other" ;; esac
 done
 """, knobs.timeout_env, stdin=stack.lock_beside(apart, knobs.python))
 

@@ -142,9 +142,14 @@ def test_a_broken_import_fails_the_verification_with_4_and_is_then_mended_by_nam
     torn = applied.rig("apply", "--limit", "door-01", "--yes")
     assert torn.code == exits.FAILED and "─ ✗ door-01 ─" in torn.stderr
     assert applied.on("door-01", f"readlink {ENVS}/qwen-train") == before, "never half an env"
-    applied.on("door-01", f"rm -r {ENVS}/qwen-train.new")
+    # Of envs whose names go on after this one's.
+    others = ".qwen-train-other-cccccccccccc-1", ".qwen-train-cccccccccccc-1-cccccccccccc-2"
+    applied.on("door-01", f"cd {ENVS}; rm -r qwen-train.new; mkdir .qwen-train-0123456789ab-7 {' '.join(others)}")
     assert applied.rig("apply", "--limit", "door-01", "--yes").code == exits.OK
     assert applied.on("door-01", f"readlink {ENVS}/qwen-train") != before, "built beside, the old env is kept"
+    left = applied.on("door-01", f"ls -A {ENVS}").split()
+    assert {before.strip(), *others} <= {*left} and ".qwen-train-0123456789ab-7" not in left, left
+    applied.on("door-01", f"cd {ENVS}; rmdir {' '.join(others)}")
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK
 
 
