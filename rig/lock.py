@@ -57,6 +57,8 @@ def read_lock(path: Path, sizes: Mapping[str, int]) -> tuple[Entry, ...]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RigError(f"the lock can't be read: {error.strerror}", str(path), _again(path)) from None
+    except UnicodeDecodeError as error:
+        raise RigError(f"the lock can't be read: no UTF-8 at byte {error.start}", str(path), _again(path)) from None
     entries, logical, start = [], "", 0
     for number, line in enumerate(text.splitlines(), 1):
         if not logical and (not line.strip() or line.lstrip().startswith("#")):
@@ -66,6 +68,8 @@ def read_lock(path: Path, sizes: Mapping[str, int]) -> tuple[Entry, ...]:
         if not line.endswith("\\"):
             entries.append(_entry(logical, f"{path}:{start}", sizes))
             logical, start = "", 0
+    if logical:
+        raise RigError("the last entry is cut off", f"{path}:{start}", _again(path))
     return tuple(entries)
 
 
@@ -81,7 +85,7 @@ def _entry(text: str, where: str, sizes: Mapping[str, int]) -> Entry:
     except InvalidRequirement as error:
         raise RigError(f"no requirement: {str(error).splitlines()[0]}", where, "make the lock again") from None
     pins = [spec for spec in line.specifier if spec.operator == "=="]
-    if len(pins) != 1 or len(line.specifier) != 1 or line.url:
+    if len(pins) != 1 or len(line.specifier) != 1 or line.url or pins[0].version.endswith(".*"):
         raise RigError(f"{line.name} has no exact version", where, "make the lock again")
     if others:
         raise RigError(f"{line.name} has {others[0]}, and only whole sha256 hashes are taken", where,
@@ -96,7 +100,7 @@ def read_sizes(path: Path) -> dict[str, int]:
     """`name==version` → bytes. Raises RigError."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RigError(f"the sizes can't be read: {type(error).__name__}", str(path), _again(path)) from None
     if not isinstance(raw, dict):
         raise RigError("the sizes must be a mapping", str(path), _again(path))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from packaging.version import InvalidVersion, Version
 
 from rig.errors import RigError
 
@@ -47,6 +48,19 @@ class Table:
             self.raw.pop(name, None)
             return None
         return self.take(name, kind)
+
+    def version(self, name: str) -> str:
+        """A text that must be there and be a version, as PEP 440 has it."""
+        text = self.take(name, str)
+        try:
+            Version(text)
+        except InvalidVersion:
+            raise self.error(f"{self.key(name)} must be a version, not {text!r}") from None
+        return text
+
+    def maybe_version(self, name: str) -> str | None:
+        """A version that may be missing or null."""
+        return self.maybe(name, str) if self.raw.get(name) is None else self.version(name)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts; empty where the key is missing."""

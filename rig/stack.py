@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
-from . import advisories, flash, schema, torch_index
+from . import advisories, flash, schema, torch_build, torch_index
 from .advisories import Advisory
 from .errors import RigError
 from .flash import FlashAttn
@@ -252,6 +252,7 @@ def load_stack(name_or_path: str) -> Stack:
     stack = _stack(table, path)
     table.done()
     if not stack.refused:
+        torch_build.check(stack)
         _agree(stack)
     return stack
 
@@ -262,7 +263,7 @@ def _stack(table: Table, path: Path) -> Stack:
     rebuild = dict.fromkeys((*table.texts("rebuild"), *(own_index.packages if own_index else ())))
     pins: dict[str, Pin] = {}
     for name, row in table.named_tables("pins").items():
-        pins[canonicalize_name(name)] = Pin(_version(row, "version"), row.take("source", str))
+        pins[canonicalize_name(name)] = Pin(row.version("version"), row.take("source", str))
         row.done()
     python, pythons = table.take("python", str), table.texts("pythons")
     if python not in pythons:
@@ -282,7 +283,7 @@ def _stack(table: Table, path: Path) -> Stack:
     return Stack(
         name=table.take("name", str), path=path, summary=table.take("summary", str),
         standin=table.take("standin", bool), python=python, pythons=pythons,
-        cuda=torch.cuda if torch else _version(table, "cuda"), torch=torch, pins=pins,
+        cuda=torch.cuda if torch else table.version("cuda"), torch=torch, pins=pins,
         unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=tuple(rebuild),
         sdists=table.texts("sdists"), import_gate=gate, model=_model(table), env_mib=env_mib, cache_mib=cache_mib,
         deviations=tuple(_row(row, Deviation, "guide", "ours", "why") for row in table.tables("deviations")),
@@ -296,9 +297,8 @@ def _torch(table: Table) -> Torch | None:
         table.raw.pop("torch")
         return None
     row = table.table("torch")
-    release = _version(row, "release") if row.raw.get("release") is not None else row.maybe("release", str)
-    torch = Torch(release, _version(row, "cuda"), row.texts("archs"), row.take("cxx11abi", bool),
-                  row.take("source", str), row.maybe("glibc", str))
+    torch = Torch(row.maybe_version("release"), row.version("cuda"), row.texts("archs"), row.take("cxx11abi", bool),
+                  row.take("source", str), row.maybe_version("glibc"))
     row.done()
     return torch
 
@@ -333,15 +333,6 @@ def _row(row: Table, kind: Any, *names: str) -> Any:
     made = kind(*(row.take(name, str) for name in names))
     row.done()
     return made
-
-
-def _version(row: Table, name: str) -> str:
-    text = row.take(name, str)
-    try:
-        Version(text)
-    except InvalidVersion:
-        raise row.error(f"{row.key(name)} must be a version, not {text!r}") from None
-    return text
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -67,8 +67,8 @@ def read(stack: Table) -> FlashAttn | None:
     if own:
         own.done()
     made = FlashAttn(
-        package=row.take("package", str), version=row.take("version", str), torch=row.maybe("torch", str),
-        cuda=row.maybe("cuda", str), cxx11abi=row.maybe("cxx11abi", bool), glibc=row.maybe("glibc", str),
+        package=row.take("package", str), version=row.take("version", str), torch=row.maybe_version("torch"),
+        cuda=row.maybe("cuda", str), cxx11abi=row.maybe("cxx11abi", bool), glibc=row.maybe_version("glibc"),
         archs=row.texts("archs"), check=row.take("check", str),
         in_default_source=row.take("in_default_source", bool), source=row.take("source", str), wheels=wheels,
         build=build)

@@ -71,6 +71,8 @@ def test_own_stack_file_loads(own: Path) -> None:
     ('python: "3.10"', "python: 3.10", "python must be a text, not 3.1"),
     ('python: "3.10"', 'python: "3.13"', "python 3.13 isn't among pythons"),
     ('cuda: "12.8"', "cuda: twelve", "cuda must be a version, not 'twelve'"),
+    ('cuda: "12.8"', 'cuda: "12.1"', "cuda can't be '12.1': no driver is known for it"),
+    ("  glibc: null", "  glibc: x.y", "flash_attn.glibc must be a version, not 'x.y'"),
     ("rebuild: [packaging]", "rebuild: [1]", "rebuild must hold texts only, not 1"),
     ("sha256: 0551", "sha256: 551", "flash_attn.wheels.py3.sha256 must be 64 lower-case hex digits"),
     ("torch: null", "torch: [2]", "torch must be a mapping, not [2]"),
@@ -87,12 +89,36 @@ def test_mistakes_are_one_line(own: Path, old: str, new: str, words: str) -> Non
     ("click==8.1.8", "click>=8.1.8", "click has no exact version"),
     ("click==8.1.8", "click==", "no requirement"),
     ("six==1.17.0 \\", "six==1.17.0\n#", "six has no sha256 hash"),
+    ("six==1.17.0 \\", "six==1.17.* \\", "six has no exact version"),
+    ("8830015b9ed1948f\n", "8830015b9ed1948f \\", "the last entry is cut off"),
 ])
 def test_broken_locks_name_their_line(own: Path, old: str, new: str, words: str) -> None:
     lock = own.with_name("standin.lock.txt")
     spoil(lock, old, new)
     assert words in said(str(own))
     assert f"{lock}:" in said(str(own))
+
+
+@pytest.mark.parametrize("which", ["lock.txt", "sizes.yml"])
+def test_a_lock_that_is_no_text_is_one_line(own: Path, which: str) -> None:
+    own.with_name(f"standin.{which}").write_bytes(b"six \xff")
+    assert "can't be read" in said(str(own)) and "make lock STACK=standin" in said(str(own))
+
+
+@pytest.fixture
+def guide(tmp_path: Path) -> Path:
+    """A copy of the guide's stack file, whose lock is the project's, to be spoilt."""
+    return Path(shutil.copy(DATA / "stacks" / "guide.yml", tmp_path / "own.yml"))
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('  cuda: "12.8"', '  cuda: "11.8"', "torch.cuda can't be '11.8': no driver is known for it"),
+    ('  glibc: "2.28"', '  glibc: "x.y"', "torch.glibc must be a version, not 'x.y'"),
+])
+def test_a_torch_that_cannot_be_is_one_line(guide: Path, old: str, new: str, words: str) -> None:
+    spoil(guide, old, new)
+    line = said(str(guide))
+    assert words in line and str(guide) in line
 
 
 def test_guide_literal_says_what_exists() -> None:
