@@ -218,17 +218,10 @@ class Stack:
 
 def refusal(stack: Stack) -> RigError:
     """The one line that says why a refused stack can't be had: with the CUDA builds that its torch does have."""
-    from .rules import load_rules
-
     assert stack.refused is not None
     what = stack.refused.reason
     if stack.torch and stack.torch.release:
-        builds = load_rules().torch_builds(stack.torch.release)
-        first = load_rules().first_torch(stack.cuda_tag)
-        if builds:
-            what += f": it exists for {', '.join(builds)} only"
-        if first:
-            what += f", and {stack.cuda_tag} begins with torch {first}"
+        what += torch_build.what_exists(stack.torch.release, stack.cuda_tag)
     return RigError(what, f"stack {stack.name}", f"take stack={stack.refused.nearest}")
 
 

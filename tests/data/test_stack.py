@@ -114,11 +114,34 @@ def guide(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("old", "new", "words"), [
     ('  cuda: "12.8"', '  cuda: "11.8"', "torch.cuda can't be '11.8': no driver is known for it"),
     ('  glibc: "2.28"', '  glibc: "x.y"', "torch.glibc must be a version, not 'x.y'"),
+    ("release: 2.8.0", "release: 2.5.1", "torch 2.5.1 was never published for CUDA 12.8: it exists for cu118, cu121, "
+     "cu124 only, and cu128 begins with torch 2.7"),
+    ("release: 2.8.0", "release: 2.12.0", "torch 2.12.0 was never published for CUDA 12.8: it exists for cu126, cu130, "
+     "cu132 only ·"),
+    ("release: 2.8.0", "release: 2.9.1", "torch.release is 2.9.1, but pins.torch is 2.8.0"),
+    ("archs: [sm_70, ", "archs: [", "torch.archs isn't what torch 2.8 cu128 has code for"),
 ])
 def test_a_torch_that_cannot_be_is_one_line(guide: Path, old: str, new: str, words: str) -> None:
     spoil(guide, old, new)
     line = said(str(guide))
     assert words in line and str(guide) in line
+
+
+@pytest.mark.parametrize(("release", "pin", "words"), [
+    ("2.14.0", "2.14.0", "pins.torch wants 2.14.0, but the lock has 2.8.0"),  # newer than the tables: only the lock
+    ("2.12.0.dev20260901", "2.12.0.dev20260901", "pins.torch wants 2.12.0.dev20260901, but the lock"),  # no release
+    ("2.8.0", "2.8.0+cu128", "pins.torch wants 2.8.0+cu128, but the lock"),  # an index of torch's own calls it so
+])
+def test_what_the_tables_do_not_know_they_do_not_refuse(guide: Path, release: str, pin: str, words: str) -> None:
+    spoil(guide, "release: 2.8.0", f"release: {release}")
+    spoil(guide, "  torch: {version: 2.8.0,", f"  torch: {{version: {pin},")
+    assert words in said(str(guide))
+
+
+def test_an_unpinned_torch_is_the_locks(guide: Path) -> None:
+    spoil(guide, "  torch: {version: 2.8.0,", "  setuptools: {version: 0.0.1,")
+    spoil(guide, "release: 2.8.0", "release: 2.9.1")
+    assert "torch.release is 2.9.1, but the lock's torch is 2.8.0" in said(str(guide))
 
 
 def test_guide_literal_says_what_exists() -> None:
