@@ -119,9 +119,11 @@ def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
 
 
 def _guard(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    text = "".join(_write(path, content) for path, content in GUARD.items())
-    yield job(step, text + "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n",
-              ctx.knobs.timeout_apt)
+    # The last file is the sign that all is done: without it, a run that broke off here is one to be repeated.
+    *first, last = GUARD.items()
+    text = "".join(_write(path, content) for path, content in first)
+    initramfs = "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n"
+    yield job(step, f"rm -f {shlex.quote(last[0])}\n{text}{initramfs}{_write(*last)}", ctx.knobs.timeout_apt)
 
 
 def _reboot(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:

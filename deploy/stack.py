@@ -132,6 +132,7 @@ def _mend(ctx: Context, step: Step) -> JobCommand:
     root, name, names = envs_dir(ctx), ctx.knobs.env_name, " ".join(step.data["names"])
     return job(step, f"""{_locked(root, name)}{installers(ctx)}
 python={shlex.quote(step.data["path"])}/bin/python
+rm -f {shlex.quote(step.data["path"])}/.rig/verify.json # what it proved was before this
 mkdir -p "$cache"
 cat > "$cache/mend.txt"
 try=$(mktemp -d) # fetched and checked first: a file that isn't the lock's must not cost the one that is there

@@ -13,12 +13,15 @@ REPOSITORY = "/etc/apt/sources.list.d/qwen-rig-nvidia.sources"
 KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
 
 # nouveau claims the GPU at boot before NVIDIA's module can (modprobe.d(5)).
-# Unattended-Upgrade::Package-Blacklist takes regular expressions (apt.conf of unattended-upgrades).
+# Unattended-Upgrade::Package-Blacklist takes regular expressions (apt.conf of unattended-upgrades); the names are those
+# of facts/_dpkg.py and of KB §1.3 to §1.5.
+_OF_NVIDIA = ("^nvidia-", "^libnvidia-", "^cuda-", "^libcuda", "^libnvcuvid", "^firmware-nvidia",
+              "^linux-(modules|objects|signatures)-nvidia-", "^xserver-xorg-video-nvidia")
 GUARD: Mapping[str, str] = {
     "/etc/modprobe.d/qwen-rig-nouveau.conf": HEAD + "blacklist nouveau\noptions nouveau modeset=0\n",
     "/etc/apt/apt.conf.d/51qwen-rig-nvidia": HEAD.replace("#", "//", 1)
     + "Unattended-Upgrade::Package-Blacklist {\n"
-    + "".join(f'  "{pattern}";\n' for pattern in ("^nvidia-", "^libnvidia-", "^cuda-", "^xserver-xorg-video-nvidia"))
+    + "".join(f'  "{pattern}";\n' for pattern in _OF_NVIDIA)
     + "};\n",
 }
 

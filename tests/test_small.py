@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -54,3 +55,14 @@ def test_managed_files_are_watched() -> None:
     assert set(managed.guard_digests()) <= set(managed.watched())
     for os in ({"id": "debian", "version_id": "12"}, {"id": "ubuntu", "version_id": "24.04"}):
         assert set(managed.repository_files(os)) <= set(managed.watched())
+
+
+@pytest.mark.parametrize("package", [
+    "nvidia-open", "nvidia-driver-580-server-open", "nvidia-kernel-open-dkms", "libnvidia-compute-580", "libcuda1",
+    "libnvcuvid1", "libcudadebugger1", "cuda-drivers-580", "firmware-nvidia-gsp", "xserver-xorg-video-nvidia-580",
+    "linux-modules-nvidia-580-open-generic", "linux-objects-nvidia-580-6.8.0-60-generic"])
+def test_unattended_upgrades_leave_every_part_of_a_driver_alone(package: str) -> None:
+    patterns = re.findall('"(.*)";', "".join(managed.GUARD.values()))
+    assert any(re.match(pattern, package) for pattern in patterns)  # as unattended-upgrades matches
+    for other in ("linux-image-6.8.0-1010-nvidia", "linux-headers-generic", "libc6", "curl"):
+        assert not any(re.match(pattern, other) for pattern in patterns), other

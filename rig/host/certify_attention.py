@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from certify_compute import dtype, gpu, name_of
-from children import NotRun, one_line, result
+from children import NotRun, largest, one_line, result
 
 SHAPE = (2, 8, 1024)  # batch, heads, length
 HEAD_DIMS = (64, 128)
@@ -41,7 +41,7 @@ def sdpa(expect):
             pairs = [(out, exact)] + [(x.grad, y.grad) for x, y in zip(ours, theirs)]  # noqa: B905
             differences = [((x.float() - y).norm() / y.norm()).item() for x, y in pairs]
             cases.append({"head_dim": head_dim, "causal": causal, "differences": differences})
-    worst = max(max(case["differences"]) for case in cases)
+    worst = largest([error for case in cases for error in case["differences"]])
     return result("measured", data={"dtype": name_of(kind), "cases": cases, "worst": worst})
 
 

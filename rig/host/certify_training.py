@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import tiny_qwen
-from children import NotRun, one_line, result
+from children import NotRun, largest, one_line, result
 
 LEARNING_RATE = {"tiny": 2e-3, "half-billion": 5e-4}  # a random model learns one text by it in 20 steps, no more meant
 
@@ -147,7 +147,7 @@ def resumed(torch, on_gpu, settings, size, length, folder, expect, steps, curve)
     apart = [abs(loss - first[step]) / curve[0][1] for step, loss in again if step in first]
     if len(apart) < steps - steps // 2:
         return {"status": "fail", "why": f"{len(apart)} of {steps - steps // 2} steps were run after resuming"}
-    return {"status": "measured", "worst": max(apart), "losses": again}
+    return {"status": "measured", "worst": largest(apart), "losses": again}
 
 
 def largest_batch(expect):

@@ -5,6 +5,7 @@ starts its own program again with `--child`; the child says each result on a lin
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -26,6 +27,11 @@ class NotRun(Exception):
 
 def result(status, measured=None, expected=None, why=None, **more):
     return {"status": status, "measured": measured, "expected": expected, "why": why, **more}
+
+
+def largest(errors):
+    """The worst of some numbers: nan where there is one, which max() may pass over."""
+    return max(errors, key=lambda error: (math.isnan(error), error))
 
 
 def one_line(text, width=400):

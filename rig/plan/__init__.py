@@ -97,7 +97,7 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
 def _caveats(ctx: Context, changes_env: bool) -> list[str]:
     """What is no step and no refusal, and still must be said."""
     said = place.caveats(ctx, env.envs_dir(ctx)) if changes_env else []
-    if ctx.machine["display_manager"] and any(s.action.changes for s in driver.steps(ctx)):
+    if ctx.machine["display_manager"] and driver.steps(ctx)[-1].action.changes:
         said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
     if ctx.machine["gpu_users"]:
         said.append(f"the GPU is in use by {', '.join(_users(ctx))}")

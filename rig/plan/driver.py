@@ -91,6 +91,7 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
         found.append(Refusal(f"the driver must be {_wanted(ctx)} and nvidia_driver=never forbids it",
                              "install it yourself, or set nvidia_driver=auto"))
         return found
+    found += _too_old(ctx)
     if machine["sudo"] == "locked":
         user = machine["user"]["name"]
         found.append(Refusal(f"the driver must be {_wanted(ctx)}, and sudo asks {user} for a password",
@@ -105,6 +106,18 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
         found.append(Refusal("Secure Boot is on, and the driver's DKMS modules are not signed",
                              "switch it off in the firmware, or install modules signed by your distribution"))
     return found + _busy(ctx, "the driver must be replaced")
+
+
+def _too_old(ctx: Context) -> list[Refusal]:
+    """Why the branch that would be installed can't serve: the knob's, or the last one for an old card beside."""
+    floor, asked = Version(ctx.driver_floor).major, ctx.knobs.nvidia_driver_branch
+    if _branch(ctx) >= floor:
+        return []
+    if asked < floor:
+        return [Refusal(f"nvidia_driver_branch={asked} can't serve {ctx.stack.cuda_tag} on {_archs(ctx)}, which needs "
+                        f"≥ {ctx.driver_floor}", f"set nvidia_driver_branch={floor} or later")]
+    return [Refusal(f"no driver serves all of {', '.join(gpu.name for gpu in ctx.gpus)}: branch {_branch(ctx)} is the "
+                    f"last for one of them, and {ctx.driver_floor} is the least for another", "take one out")]
 
 
 def steps(ctx: Context) -> list[Step]:

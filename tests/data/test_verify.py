@@ -86,6 +86,13 @@ def test_a_hang_costs_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["python"]["status"] == "pass"
 
 
+@pytest.mark.parametrize("errors", [[float("nan")], [0.001, float("nan")], [float("nan"), 0.001], [0.001, 0.5]])
+def test_a_wrong_product_is_the_worst_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, errors: list[float]) -> None:
+    monkeypatch.syspath_prepend(str(HOST))
+    verify = importlib.import_module("verify")
+    assert verify.judged(verify.largest(errors) < verify.BF16_ERROR, "", "", "wrong")["status"] == "fail"
+
+
 def test_guide_expected_where_there_is_no_torch(env: Path, tmp_path: Path) -> None:
     made = verify(env, GUIDE.expect(PYTHON, gpu=False), tmp_path)
     told = states(made)

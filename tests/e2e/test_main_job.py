@@ -88,12 +88,41 @@ def test_a_removed_and_a_wrong_package_are_seen_and_mended_alone(converged: Lab)
     mended = converged.deploy("-y")
     assert mended.code == 0, mended.stderr
     changed = {op: row for op, row in mended.results.items() if row["success"] and op != "Grand total"}
-    assert set(changed) <= {"Sources | Reach what will be fetched", "Env | Build or mend the env",
-                            "Verification | Verify on the host"}
+    assert set(changed) - {"Sources | Reach what will be fetched"} == {
+        "Env | Build or mend the env", "Verification | Verify on the host"}, "what is mended is proved anew"
     assert all(row["success"] == 1 for row in changed.values()), "lab-02 was right and stays as it is"
     assert converged.on("lab-01", f"ls -d {site}/six-1.17.0.dist-info {site}/idna-3.10.dist-info")
     assert converged.on("lab-01", "readlink /root/miniforge3/envs/qwen-train") == before, "mended in place"
     assert "No changes." in converged.deploy("-y").stderr
+
+
+def test_an_env_that_no_longer_imports_is_never_called_right(converged: Lab) -> None:
+    """Mending one package shows that another is torn, which no file name tells; what was proved before is void."""
+    site = "/root/miniforge3/envs/qwen-train/lib/python3.*/site-packages"
+    converged.on("lab-01", f"rm -r {site}/six.py {site}/six-*.dist-info; "
+                           f"echo 'raise ImportError(\"torn\")' > $(echo {site}/attrs/__init__.py)")
+    only = ("-y", "--limit", "lab-01")
+    mended = converged.deploy(*only)
+    assert mended.code == 1 and "torn" in mended.stderr, mended.stderr
+    again = converged.deploy(*only)
+    assert again.code == 1 and "verification failed: " in again.stderr, again.stderr
+    last = converged.deploy(*only)
+    assert last.code == 0 and "No changes." in converged.deploy("-y").stderr, last.stderr
+
+
+def test_a_guard_that_broke_off_is_set_again(converged: Lab) -> None:
+    """Its files alone keep nouveau out of nothing: the initramfs must have been made anew."""
+    only = ("-y", "--limit", "lab-01")
+    tool, made = "/usr/local/sbin/update-initramfs", "/root/initramfs-made"
+    converged.on("lab-01", f"rm /etc/modprobe.d/qwen-rig-nouveau.conf; printf '#!/bin/sh\n"
+                           f"echo no space left; exit 1\n' >{tool}; chmod +x {tool}")
+    broken = converged.deploy(*only)
+    assert broken.code == 1 and "no space left" in broken.stderr, broken.stderr
+    converged.on("lab-01", f"printf '#!/bin/sh\necho $* >>{made}\n' >{tool}")
+    again = converged.deploy(*only)
+    assert again.code == 0 and again.results["Driver guard | Keep nouveau out and upgrades deliberate"]["success"] == 1
+    assert "No changes." in converged.deploy("-y").stderr
+    assert converged.on("lab-01", f"cat {made}; rm {tool} {made}") == "-u\n", "once, and then no more"
 
 
 def test_a_package_that_stands_for_torch_is_built_beside(converged: Lab) -> None:

@@ -82,6 +82,23 @@ def test_refusals(state: dict[str, Any], said: str) -> None:
     assert all(refusal.remedy for refusal in plan.refusals)
 
 
+def test_a_driver_that_could_not_serve_is_never_installed() -> None:
+    (refusal,) = make_plan(context(bare(RTX5090), nvidia_driver_branch=550)).refusals
+    assert "nvidia_driver_branch=550 can't serve cu128 on sm_120, which needs ≥ 570.26" in refusal.what
+    assert refusal.remedy == "set nvidia_driver_branch=570 or later"
+    sound = with_driver(bare(RTX5090), "580.95.05", "open")
+    assert not make_plan(context(sound, nvidia_driver_branch=550)).refusals, "what is there and serves stays"
+
+
+def test_a_desktop_is_mentioned_where_something_ends_it() -> None:
+    desktop = {"display_manager": "gdm3"}
+    assert any("gdm3" in said for said in make_plan(context(bare(RTX5090, **desktop))).caveats)
+    sound = with_driver(bare(RTX5090, **desktop), "580.95.05", "open")
+    sound["dpkg"] = {"nvidia-open": "580.95.05-1"}
+    plan = make_plan(context(sound))
+    assert plan.step("guard").action.changes and not any("gdm3" in said for said in plan.caveats)
+
+
 def test_a_busy_gpu_stops_only_what_would_end_its_work() -> None:
     busy = {"gpu_users": [{"pid": 7, "user": "ann", "name": "python"}]}
     plan = make_plan(context(with_driver(bare(RTX5090, **busy), "580.95.05", "open")))
