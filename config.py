@@ -6,7 +6,7 @@ import click
 
 from deploy import _report
 from rig.errors import RigError
-from rig.knobs import NAMES, check
+from rig.knobs import NAMES, check, ours, unknown
 
 REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 
@@ -17,6 +17,8 @@ def _refuse_early() -> None:
     for pair in (context.params.get("data") or ()) if context else ():
         name, _, text = pair.partition("=")
         if name not in NAMES:
+            if ours(name):
+                raise unknown(name, "--data")
             continue
         value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
         check(name, value)

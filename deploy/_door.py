@@ -155,7 +155,7 @@ def _pair(text: str) -> tuple[str, Any]:
     if not equals:
         raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
     if name not in knobs.NAMES:
-        raise RigError(f"there is no knob {name!r}", "--data", "see group_data/all.py for the knobs")
+        raise knobs.unknown(name, "--data")
     read = None if value.lower() == "none" else parse_cli_arg(value)
     return name, knobs.check(name, read)
 

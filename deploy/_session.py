@@ -53,6 +53,7 @@ def refuse_bad_knobs(state: State) -> None:
     """Look at the knobs of every host that takes part, before any is dialled. Raises RigError."""
     for host in filter(state.is_host_in_limit, state.inventory):
         knobs(host)
+        knobs_of.refuse_misspelt(host.data.dict(), f"host {host.name}")
 
 
 def context(host: Host) -> Context:

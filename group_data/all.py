@@ -2,7 +2,8 @@
 
 Where to set one, strongest first:  `--data KNOB=VALUE` on the command line  ·  the host in lab.yml
 ·  `defaults:` in lab.yml  ·  group_data/<group>.py  ·  here.
-A wrong type or an unknown word is one line of error before any host is touched.
+A wrong type or an unknown word is one line of error before any host is touched; data for deploy files of your own
+begin with x_.
 """
 
 from rig.ssh import connect_kwargs as _connect_kwargs

@@ -25,7 +25,6 @@ DEFAULT_PORT = 22
 CONNECTION = ("address", "port", "user", "key", "key_passphrase_env", "password_env", "sudo_password_env",
               "known_hosts", "host_keys", "host_key_alias")
 HOST_KEYS = {"accept-new": "accept-new", "strict": "yes", "ignore": "no"}  # `yes` in YAML would be a bool
-FREE = "x_"  # keys that begin so are handed on unread, for a deploy file of the user's own
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # capitals only: a password put there by mistake is not echoed
 _DNS_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
@@ -85,7 +84,7 @@ class Connections(Lines):
             value = self.value(value_node)
             if key in knobs.NAMES:
                 data[key] = knobs.check(key, value, self.where(here))
-            elif key.startswith(FREE):
+            elif key.startswith(knobs.FREE):
                 data[key] = value
             else:
                 data.update(self._connection(key, value, here, name, given))
@@ -97,7 +96,7 @@ class Connections(Lines):
         """Refuse keys that are neither the connection's, nor knobs, nor free, nor among `also`."""
         own = (*also, *CONNECTION)
         for name, (node, _) in given.items():
-            if name in own or name in knobs.NAMES or name.startswith(FREE):
+            if name in own or name in knobs.NAMES or name.startswith(knobs.FREE):
                 continue
             if name in _SECRETS:
                 env = _SECRETS[name]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -87,6 +88,29 @@ class Knobs:
 
 
 NAMES = frozenset(field.name for field in fields(Knobs))
+FREE = "x_"  # data that begin so are handed on unread, for a deploy file of the user's own
+PYINFRAS = ("_", "ssh_", "docker_", "chroot_")  # and so: pyinfra's own, global arguments and its connectors' data
+MISSPELT = 0.8  # difflib's ratio from which on a name can only be a knob's: stakc, envname
+
+
+def unknown(name: str, where: str) -> RigError:
+    """What to say of a name that is no knob."""
+    close = get_close_matches(name, NAMES, 1)
+    return RigError(f"there is no knob {name!r}", where,
+                    f"did you mean {close[0]}?" if close else "see group_data/all.py for the knobs")
+
+
+def ours(name: str) -> bool:
+    """Whether a datum is for us to read: no other's prefix is on it."""
+    return not name.startswith((FREE, *PYINFRAS))
+
+
+def refuse_misspelt(data: Iterable[str], where: str) -> None:
+    """Raises RigError for the first of a host's data that must be meant for a knob and is none. The rest may well be
+    the user's own: groups carry what other deploy files read."""
+    for name in data:
+        if name not in NAMES and ours(name) and get_close_matches(name, NAMES, 1, MISSPELT):
+            raise unknown(name, where)
 
 
 def check(name: str, value: Any, where: str = "--data") -> Any:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pyinfra.api.connectors import get_all_connectors
 
 from rig import knobs, managed, openpgp
 from rig.errors import RigError
@@ -49,6 +50,15 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     with pytest.raises(RigError, match=said) as caught:
         knobs.check(name, value, "lab.yml")
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_others_data_are_let_through_and_no_knob_or_key_of_pyinfras_is_taken_for_a_misspelt_one() -> None:
+    connectors = {key for connector in get_all_connectors().values() for key in getattr(connector, "data_meta", {})}
+    knobs.refuse_misspelt([*knobs.NAMES, *connectors, "_sudo", "x_stakc", "ssh_prot", "address", "colour"], "lab")
+    assert "ssh_port" in connectors and not any(knobs.ours(name) for name in connectors if name[:5] != "fake_")
+    for name in ("stakc", "envname", "data_dri"):
+        with pytest.raises(RigError, match=f"there is no knob '{name}' · lab · did you mean "):
+            knobs.refuse_misspelt([name], "lab")
 
 
 def test_managed_files_are_watched() -> None:

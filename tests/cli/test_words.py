@@ -12,7 +12,8 @@ from rig.cli import exits
     (["plann"], "invalid choice: 'plann'"),
     (["plan", "--data", "stack=guide-literal"], "never published for CUDA 12.8"),
     (["plan", "--data", "stack"], "is no KNOB=VALUE"),
-    (["plan", "--data", "stak=guide"], "there is no knob 'stak'"),
+    (["plan", "--data", "stak=guide"], "there is no knob 'stak' · --data · did you mean stack?"),
+    (["plan", "--data", "colour=blue"], "there is no knob 'colour' · --data · see group_data/all.py"),
     (["plan", "--data", "nvidia_driver_branch=new"], "whole number"),
     (["plan", "-i", "nowhere.yml"], "no such inventory"),
 ])

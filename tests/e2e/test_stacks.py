@@ -196,6 +196,14 @@ def test_a_stack_is_chosen_in_the_inventory_or_per_group_too(tmp_path: Path, dat
     assert line.startswith("torch 2.5.1 was never published for CUDA 12.8") and where in line, line
 
 
+def test_a_misspelt_knob_of_a_group_is_refused_and_what_is_no_knob_at_all_is_not_ours(tmp_path: Path) -> None:
+    lab = nobody(tmp_path)
+    (tmp_path / "lab.py").write_text('colour = "blue"\nx_stack = 1\nstakc = "qwen3"\n')
+    run = lab.deploy("--dry", "--group-data", "group_data", "--group-data", str(tmp_path))
+    assert run.code == 1 and "Connecting to hosts" not in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert said(run) == ["there is no knob 'stakc' · host nobody · did you mean stack?"]
+
+
 def nobody(folder: Path) -> Lab:
     """An inventory of one host at TEST-NET-1, where nobody answers."""
     lab = Lab.__new__(Lab)
@@ -211,6 +219,8 @@ def nobody(folder: Path) -> Lab:
     ("stack=nightly", "stack nightly would take torch, torchvision, torchaudio unchecked"),
     ("stack=gide", "there is no stack 'gide'"),
     ("stack=nowhere/own.yml", "can't be read: No such file or directory"),
+    ("stakc=qwen3", "there is no knob 'stakc' · --data · did you mean stack?"),
+    ("colour=blue", "there is no knob 'colour' · --data · see group_data/all.py"),
     ("verify_gpu=perhaps", "verify_gpu must be true or false, not 'perhaps'"),
     ("timeout_env=long", "timeout_env must be a whole number above 0, not 'long'"),
 ])
