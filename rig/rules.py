@@ -78,7 +78,7 @@ class Rules:
     archs: dict[str, tuple[str, ...]]
     flash: dict[str, FlashRelease]
     drivers: dict[str, DriverSet]
-    toolkit_package: str
+    toolkits: dict[str, str]
     toolkit_bytes: int
     compilers_bytes: int
     effective_batch: int
@@ -137,6 +137,13 @@ class Rules:
         """The least nvcc that compiles for the card; an unknown card is taken for the newest in the table."""
         fitting = [nvcc for cc, nvcc in self.nvcc if compute_capability is None or compute_capability >= cc]
         return fitting[-1]
+
+    def toolkit(self, cuda: str, least_nvcc: str) -> tuple[str, str] | None:
+        """(nvcc release, package) to install for a torch of that CUDA: of its major, as torch takes no other, and as
+        new as the cards want it; None where no such package is known."""
+        major, least = Version(cuda).major, Version(least_nvcc)
+        return next(((release, package) for release, package in self.toolkits.items()
+                     if Version(release).major == major and Version(release) >= least), None)
 
     def torch_builds(self, release: str) -> tuple[str, ...]:
         """The CUDA builds published of a torch release ("2.5.1" → cu118 …), () where the table doesn't know it."""
@@ -215,7 +222,7 @@ def load_rules() -> Rules:
         nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
         builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
         drivers=_drivers(drivers),
-        toolkit_package=toolkit.take("package", str), toolkit_bytes=toolkit.take("bytes", int),
+        toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.take("bytes", int),
         compilers_bytes=compilers.take("bytes", int), effective_batch=batch.take("effective", int),
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
         bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})

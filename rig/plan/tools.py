@@ -40,8 +40,14 @@ def compilers_come(ctx: Context) -> bool:
 
 def nvcc_releases(ctx: Context) -> list[str]:
     """The nvcc releases that are here once the toolkit's step is done."""
-    coming = [".".join(ctx.rules.toolkit_package.split("-")[-2:])] if toolkit_action(ctx).changes else []
+    toolkit = _package(ctx)
+    coming = [toolkit[0]] if toolkit and toolkit_action(ctx).changes else []
     return [*(row["release"] for row in ctx.state["cuda"] if row["release"]), *coming]
+
+
+def _package(ctx: Context) -> tuple[str, str] | None:
+    """(release, package) of the toolkit that can compile for these GPUs and the stack's CUDA; None: none is known."""
+    return ctx.rules.toolkit(ctx.stack.cuda, least_nvcc(ctx))
 
 
 def _building(ctx: Context) -> bool:
@@ -59,7 +65,8 @@ def toolkit_action(ctx: Context) -> Action:
     if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
                                              and (not (releases or _building(ctx)) or ctx.foreign_kernel)):
         return Action.NA
-    if not ctx.root or ctx.rules.driver_set(ctx.machine["os"]["id"], ctx.machine["os"]["version_id"]) is None:
+    system = ctx.machine["os"]
+    if not ctx.root or ctx.rules.driver_set(system["id"], system["version_id"]) is None or _package(ctx) is None:
         return Action.NA
     return Action.CHANGE if releases else Action.ADD
 
@@ -67,8 +74,7 @@ def toolkit_action(ctx: Context) -> Action:
 def _toolkit(ctx: Context) -> Step:
     action = toolkit_action(ctx)
     releases = sorted({row["release"] for row in ctx.state["cuda"] if row["release"]}, key=Version)
-    now, floor = ", ".join(releases) or "none", least_nvcc(ctx)
-    wanted = f"≥ {floor}"
+    now, floor, package = ", ".join(releases) or "none", least_nvcc(ctx), _package(ctx)
     if action is Action.NONE:
         why = f"nvcc {releases[-1]} can compile for these GPUs"
         if Version(releases[-1]).major != Version(ctx.stack.cuda).major:
@@ -80,9 +86,13 @@ def _toolkit(ctx: Context) -> Step:
             why = "flash_attn=build wants one of torch's own CUDA, which can't or mustn't be installed here"
         elif releases:
             why = f"nvcc {releases[-1]} is too old for these GPUs, but can't or mustn't be replaced here"
+        if package is None:
+            why += f"; no package is known of an nvcc ≥ {floor} for {ctx.stack.cuda_tag}"
         return Step("toolkit", "CUDA toolkit", now, "-", action, why)
+    assert package is not None  # else toolkit_action says NA
+    least = max(floor, f"{Version(ctx.stack.cuda).major}.0", key=Version) if _building(ctx) else floor
     old = releases and Version(releases[-1]) < Version(floor)
     why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if old
            else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
-    return Step("toolkit", "CUDA toolkit", now, wanted, action, why, bytes=ctx.rules.toolkit_bytes,
-                data={"packages": [ctx.rules.toolkit_package]})
+    return Step("toolkit", "CUDA toolkit", now, f"≥ {least}", action, why, bytes=ctx.rules.toolkit_bytes,
+                data={"packages": [package[1]]})

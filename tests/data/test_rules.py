@@ -96,6 +96,14 @@ def test_no_driver_set_for_others() -> None:
     assert RULES.driver_set("debian", "11") is None
 
 
+def test_the_least_toolkit_of_torchs_own_major_that_knows_the_cards() -> None:
+    assert RULES.toolkit("12.4", "11.8") == ("12.8", "cuda-toolkit-12-8")
+    assert RULES.toolkit("12.8", "12.9") == ("12.9", "cuda-toolkit-12-9")
+    assert RULES.toolkit("13.2", "12.8") == ("13.0", "cuda-toolkit-13-0")
+    assert RULES.toolkit("14.0", "12.8") is None and RULES.toolkit("12.8", "13.1") is None
+    assert all(name == f"cuda-toolkit-{release.replace('.', '-')}" for release, name in RULES.toolkits.items())
+
+
 def test_torch_builds() -> None:
     assert RULES.torch_builds("2.5.1") == ("cu118", "cu121", "cu124")
     assert RULES.first_torch("cu128") == "2.7"

@@ -10,9 +10,10 @@ from packaging.version import Version
 
 from rig.flash.build import load
 from rig.flash.source import Room, misfits
-from rig.plan import Action, make_plan
+from rig.plan import Action, Context, make_plan
 from rig.plan.explain import explain
 from rig.plan.flash import flash_spec
+from rig.plan.tools import nvcc_releases
 
 from ..plan.states import RTX4090, RTX5090, V100, bare, context, with_driver
 
@@ -85,6 +86,41 @@ def test_asking_for_a_build_brings_an_nvcc_of_torchs_major() -> None:
         assert plan.step("flash_attn").wanted == "build for sm_120 with 8 jobs, else SDPA"
     pod = make_plan(context(ready(RTX5090, kind="container"), flash_attn="build"))
     assert pod.step("toolkit").action is Action.NA and pod.step("flash_attn").wanted == "SDPA"
+
+
+B300 = "10de:3182"  # compute capability 10.3
+
+
+@pytest.mark.parametrize(("cuda", "card", "here", "wanted", "package"), [
+    ("12.8", RTX5090, [], "≥ 12.8", "cuda-toolkit-12-8"),
+    ("12.8", RTX5090, ["13.0"], "≥ 12.8", "cuda-toolkit-12-8"),
+    ("12.8", B300, ["12.8"], "≥ 12.9", "cuda-toolkit-12-9"),
+    ("13.0", RTX5090, [], "≥ 13.0", "cuda-toolkit-13-0"),
+    ("13.0", RTX5090, ["12.8"], "≥ 13.0", "cuda-toolkit-13-0"),
+    ("13.2", RTX4090, ["12.4"], "≥ 13.0", "cuda-toolkit-13-0"),
+])
+def test_the_nvcc_that_a_build_brings_is_the_one_it_wants(cuda: str, card: str, here: list[str], wanted: str,
+                                                          package: str) -> None:
+    def planned(*toolkits: str) -> Context:
+        return built_for(cuda, context(ready(card, *toolkits), flash_attn="build", nvidia_driver="never"))
+
+    step = make_plan(planned(*here)).step("toolkit")
+    assert (step.wanted, step.data["packages"]) == (wanted, [package])
+    came = package.removeprefix("cuda-toolkit-").replace("-", ".")
+    assert came in nvcc_releases(planned(*here))
+    assert make_plan(planned(*here, came)).step("toolkit").action is Action.NONE, "the second run finds nothing to do"
+
+
+def test_without_a_package_for_torchs_cuda_no_toolkit_comes_and_the_plan_says_so() -> None:
+    ctx = built_for("13.0", context(ready(RTX5090, "12.8"), flash_attn="build"))
+    step = make_plan(replace(ctx, rules=replace(ctx.rules, toolkits={"12.8": "cuda-toolkit-12-8"}))).step("toolkit")
+    assert step.action is Action.NA and "no package is known of an nvcc ≥ 12.8 for cu130" in step.why
+
+
+def built_for(cuda: str, ctx: Context) -> Context:
+    """The same host, for a stack whose torch is built for that CUDA."""
+    assert ctx.stack.torch is not None
+    return replace(ctx, stack=replace(ctx.stack, cuda=cuda, torch=replace(ctx.stack.torch, cuda=cuda)))
 
 
 def test_what_a_decision_hangs_on_and_what_not() -> None:
