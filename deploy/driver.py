@@ -15,7 +15,16 @@ from pyinfra.api.state import State
 
 from rig import openpgp
 from rig.job import Job
-from rig.managed import GUARD, KEYRING, REPOSITORY, repository_folder, repository_text, repository_url
+from rig.managed import (
+    GUARD,
+    KEYRING,
+    PREFERENCES,
+    REPOSITORY,
+    preferences_text,
+    repository_folder,
+    repository_text,
+    repository_url,
+)
 from rig.plan import Context, Step
 
 from . import _network, _report, _session
@@ -60,7 +69,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     key = source.key_for(folder)
     wanted = _network.repository_key(ctx)
     sudo = ctx.machine["sudo"] != "root"
-    url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or source.url)
+    url = _repository_of(ctx)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
     if not attend(host, Job("apt-lock", "Waiting for apt", unlocked(ctx.knobs), ctx.knobs.timeout_apt_lock + 60),
                   sudo=sudo).ok:
@@ -81,11 +90,16 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
                      "check source_nvidia_apt; if NVIDIA has a new key, set source_nvidia_apt_key to its fingerprint")
         return False
     assert armored is not None  # it has a fingerprint
-    files = {KEYRING: armored, REPOSITORY: repository_text(url)}
+    driver = _session.plan(host).step("driver").action.changes
+    files = {KEYRING: armored, REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver)}
     text = "".join(_write(path, content) for path, content in files.items())
-    undo = f"rm -f {KEYRING} {REPOSITORY}"
+    undo = f"rm -f {' '.join(files)}"
     text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.apt(ctx)}{update(ctx.knobs)}"
     return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
+
+
+def _repository_of(ctx: Context) -> str:
+    return repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or _session.rules().nvidia_apt.url)
 
 
 def _fetch(url: str, seconds: int) -> str:
@@ -114,7 +128,9 @@ def _write(path: str, content: str) -> str:
 def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
     groups: list[list[str]] = [list(group) for group in step.data["packages"]]
     headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
-    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
+    # The repository may have come for the toolkit alone, when another driver was right.
+    ours = _write(PREFERENCES, preferences_text(_repository_of(ctx), driver=True))
+    yield job(step, ours + _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
               ctx.knobs.timeout_apt)
 
 

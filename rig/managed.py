@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
 
 FOLDERS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")  # NVIDIA's names of the distributions we know
 REPOSITORY = "/etc/apt/sources.list.d/qwen-rig-nvidia.sources"
+PREFERENCES = "/etc/apt/preferences.d/qwen-rig-nvidia"
 KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
 
 # nouveau claims the GPU at boot before NVIDIA's module can (modprobe.d(5)).
 # Unattended-Upgrade::Package-Blacklist takes regular expressions (apt.conf of unattended-upgrades); the names are those
 # of facts/_dpkg.py and of KB §1.3 to §1.5.
-_OF_NVIDIA = ("^nvidia-", "^libnvidia-", "^cuda-", "^libcuda", "^libnvcuvid", "^firmware-nvidia",
-              "^linux-(modules|objects|signatures)-nvidia-", "^xserver-xorg-video-nvidia")
+_DRIVERS = ("^nvidia-", "^libnvidia-", "^libcuda", "^libnvcuvid", "^firmware-nvidia",
+            "^linux-(modules|objects|signatures)-nvidia-", "^xserver-xorg-video-nvidia")
 GUARD: Mapping[str, str] = {
     "/etc/modprobe.d/qwen-rig-nouveau.conf": HEAD + "blacklist nouveau\noptions nouveau modeset=0\n",
     "/etc/apt/apt.conf.d/51qwen-rig-nvidia": HEAD.replace("#", "//", 1)
     + "Unattended-Upgrade::Package-Blacklist {\n"
-    + "".join(f'  "{pattern}";\n' for pattern in _OF_NVIDIA)
+    + "".join(f'  "{pattern}";\n' for pattern in (*_DRIVERS, "^cuda-"))
     + "};\n",
 }
 
@@ -52,6 +54,19 @@ def repository_text(url: str) -> str:
     return f"{HEAD}Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {KEYRING}\n"
 
 
+def preferences_text(url: str, driver: bool) -> str:
+    """Which origin the driver's packages come from, as apt_preferences(5) has it: mixing NVIDIA's and a distribution's
+    ends in held broken packages (KB §1.4).
+
+    `driver`: NVIDIA's, whatever others offer (600 is above the 500 of an ordinary source). Else never in place of what
+    is installed (100), so that a repository that came for the toolkit leaves an adopted driver alone.
+    """
+    packages = " ".join(f"/{pattern}/" for pattern in (*_DRIVERS, "^cuda-drivers"))
+    return (f"Explanation: {HEAD.removeprefix('# ')}Package: {packages}\nPin: origin \"{urlsplit(url).hostname}\"\n"
+            f"Pin-Priority: {600 if driver else 50}\n")
+
+
 def watched() -> tuple[str, ...]:
     """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
-    return (*GUARD, REPOSITORY, *(f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in FOLDERS))
+    theirs = (f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in FOLDERS)
+    return (*GUARD, REPOSITORY, PREFERENCES, *theirs)

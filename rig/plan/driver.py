@@ -6,7 +6,16 @@ from typing import Any
 
 from packaging.version import Version
 
-from rig.managed import GUARD, REPOSITORY, guard_digests, repository_files, repository_text, repository_url
+from rig.managed import (
+    GUARD,
+    PREFERENCES,
+    REPOSITORY,
+    guard_digests,
+    preferences_text,
+    repository_files,
+    repository_text,
+    repository_url,
+)
 
 from .context import Context, version
 from .files import managed
@@ -201,7 +210,8 @@ def _repository(ctx: Context, driver: Action) -> Step:
         return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
     url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
     return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
-                "the driver or the toolkit comes from it", files=managed(ctx, {REPOSITORY: repository_text(url)}))
+                "the driver or the toolkit comes from it", files=managed(ctx, {
+                    REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver.changes)}))
 
 
 def _guard(ctx: Context, driver: Action) -> Step:

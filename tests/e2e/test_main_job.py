@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rig.managed import PREFERENCES, REPOSITORY, preferences_text
 
 from .conftest import Lab
 
@@ -108,6 +112,21 @@ def test_an_env_that_no_longer_imports_is_never_called_right(converged: Lab) -> 
     assert again.code == 1 and "verification failed: " in again.stderr, again.stderr
     last = converged.deploy(*only)
     assert last.code == 0 and "No changes." in converged.deploy("-y").stderr, last.stderr
+
+
+def test_a_drivers_packages_have_one_origin(converged: Lab) -> None:
+    """As apt itself reads the preferences: of a repository that brought the driver, and of one that must not."""
+    def priority(package: str) -> str:
+        said = converged.on("lab-01", f"LC_ALL=C apt-cache policy {package}")
+        return re.findall(r" (-?\d+)\n.* http", said)[0]  # of the version, in the line above the one with its source
+
+    here = converged.on("lab-01", f"cat {PREFERENCES}")
+    assert (priority("nvidia-open"), priority("cuda-toolkit-12-8")) == ("600", "500")
+    url = next(line.split()[1] for line in converged.on("lab-01", f"cat {REPOSITORY}").splitlines() if "URIs" in line)
+    assert here == preferences_text(url, driver=True)
+    converged.on("lab-01", f"printf %s {shlex.quote(preferences_text(url, driver=False))} >{PREFERENCES}")
+    assert (priority("nvidia-open"), priority("cuda-toolkit-12-8")) == ("50", "500")
+    converged.on("lab-01", f"printf %s {shlex.quote(here)} >{PREFERENCES}")
 
 
 def test_a_guard_that_broke_off_is_set_again(converged: Lab) -> None:
