@@ -13,11 +13,12 @@ from pyinfra.context import ctx_state, host
 from rig import ledger, render
 from rig.errors import RigError
 from rig.plan import Plan
-from rig.plan.since import differences, snapshot
+from rig.plan.since import outdated, snapshot
 
 from . import _network, _report, _session
 
 T = TypeVar("T")
+NAMED = 4  # differences from a saved plan that a card names
 _stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
 saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
 _expected: list[int] = []  # how many hosts there were when the first was prepared
@@ -30,12 +31,9 @@ def _hold(plan: Plan) -> None:
     again = "look at it anew: rig plan --save FILE"
     if meant is None:
         _report.fail(plan.host, "the saved plan has nothing for it", again, later=True)
-    elif meant["fingerprint"] != plan.fingerprint:
-        rows = differences(meant["state"], _report.states[plan.host])
-        what = "; ".join(f"{row.what}: {row.was} → {row.now}" for row in rows[:4]) \
-            + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
-        _report.fail(plan.host, f"it has changed since the plan was saved ({render.moment(saved['made'])}): {what}"
-                     if rows else "what is wanted of it (knobs, stack or rules) has changed since the plan was saved",
+    elif lines := outdated(meant, plan, _report.states[plan.host]):
+        what = "; ".join(lines[:NAMED]) + (f" and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
+        _report.fail(plan.host, f"it has changed since the plan was saved ({render.moment(saved['made'])}): {what}",
                      again, later=True)
 
 

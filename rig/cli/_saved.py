@@ -10,6 +10,7 @@ from typing import Any
 from rig.errors import RigError
 from rig.plan.document import FORM
 from rig.plan.files import redacted
+from rig.plan.model import Action
 
 
 def save(path: Path, document: dict[str, Any]) -> None:
@@ -47,5 +48,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _sound(host: Any) -> bool:
+    """Whether a host's plan has all that rig.plan.since.outdated reads."""
     return isinstance(host, dict) and isinstance(host.get("host"), str) \
-        and isinstance(host.get("fingerprint"), str) and isinstance(host.get("state"), dict)
+        and isinstance(host.get("fingerprint"), str) and isinstance(host.get("state"), dict) \
+        and isinstance(host.get("steps"), list) and all(_sound_step(step) for step in host["steps"])
+
+
+def _sound_step(step: Any) -> bool:
+    return isinstance(step, dict) and step.get("action") in {action.value for action in Action} \
+        and all(isinstance(step.get(key), str) for key in ("component", "title", "now", "wanted")) \
+        and isinstance(step.get("problems"), list) and all(isinstance(each, str) for each in step["problems"])

@@ -21,7 +21,7 @@ def of_plan(plan: Plan, state: Mapping[str, Any] | None = None, commands: Comman
         "host": plan.host, "headline": plan.headline, "fingerprint": plan.fingerprint, "since": plan.since,
         "drift": [_drift(row) for row in plan.drift], "gpu_users": list(plan.gpu_users),
         "refusals": [{"what": row.what, "remedy": row.remedy} for row in plan.refusals],
-        "steps": [_step(step, lines.get(step.component)) for step in plan.steps], "caveats": list(plan.caveats),
+        "steps": [of_step(step, lines.get(step.component)) for step in plan.steps], "caveats": list(plan.caveats),
         "reboots": plan.reboots, "seconds": seconds(plan), "state": dict(state or {}),
     }
 
@@ -32,7 +32,7 @@ def seconds(plan: Plan) -> float | None:
     return sum(timed) if timed else None
 
 
-def _step(step: Step, commands: list[str] | None) -> dict[str, Any]:
+def of_step(step: Step, commands: list[str] | None = None) -> dict[str, Any]:
     """A step; its private `data` is left out: it holds what its commands need."""
     return {
         "component": step.component, "title": step.title, "action": step.action.value, "now": step.now,

@@ -89,7 +89,8 @@ class Plan:
     """All steps for one host in the guide's order, or the reasons for which it is refused.
 
     `since` is when this controller last applied to the host (ISO 8601), None where it never did; `drift` is what has
-    changed since then; `fingerprint` is of all that the plan was made from, so that a saved plan can tell.
+    changed since then; `fingerprint` is of the host's snapshot and of what is wanted of it: a saved plan is held to it
+    and to its steps.
     """
 
     host: str

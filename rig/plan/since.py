@@ -1,4 +1,4 @@
-"""What has changed on a host since the last apply, and the fingerprint that a saved plan is held to. Pure."""
+"""What has changed on a host since the last apply, and whether a saved plan still holds for it. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from rig.managed import GUARD, REPOSITORY
 
 from .context import Context
+from .document import of_step
 from .files import dumped, redacted
-from .model import Drift, FileChange
+from .model import Action, Drift, FileChange, Plan
 
 FORM = 1  # of the snapshot; a record of another form is passed over
 
@@ -55,6 +56,30 @@ def fingerprint(ctx: Context) -> str:
     """Of the host as it is and of what is wanted of it: another value, and a saved plan no longer holds."""
     about = [snapshot(ctx), ctx.stack.lock_id, asdict(ctx.knobs), sorted(ctx.state["dpkg"].items())]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def outdated(saved: Mapping[str, Any], plan: Plan, now: Mapping[str, Any]) -> list[str]:
+    """What differs between a host's saved plan (docs/plan.schema.json) and its plan and snapshot now, a line each; []
+    where the saved plan holds. The steps are compared for themselves, too: they rest on more than a snapshot tells.
+    """
+    lines = [f"{row.what}: {row.was} → {row.now}" for row in differences(saved["state"], now)]
+    meant = {row["component"]: (row["title"], _does(row)) for row in saved["steps"]}
+    found = {step.component: (step.title, _does(of_step(step))) for step in plan.steps}
+    for component, (title, _) in {**meant, **found}.items():
+        was, does = (each.get(component, (title, "nothing to do"))[1] for each in (meant, found))
+        if was != does:
+            lines.append(f"step {title} was: {was}, is now: {does}")
+    if not lines and saved["fingerprint"] != plan.fingerprint:
+        lines.append("its knobs, its stack's lock or its Debian packages are others, though each step is the same")
+    return lines
+
+
+def _does(step: Mapping[str, Any]) -> str:
+    """What a step of a document changes: `add (none → gcc g++)`; `nothing to do` where it changes nothing."""
+    if not Action(step["action"]).changes:
+        return "nothing to do"
+    said = "; ".join((f"{step['now']} → {step['wanted']}", *step["problems"]))
+    return f"{step['action']} ({said})"
 
 
 def drift(ctx: Context) -> tuple[Drift, ...]:

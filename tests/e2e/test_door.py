@@ -76,6 +76,14 @@ def test_a_saved_plan_is_applied_once_and_refused_after_the_host_has_changed(app
     assert "it has changed since the plan was saved" in again.stderr and "conda /root/miniforge3" in again.stderr
     assert applied.fingerprint("door-01") == before
 
+    assert applied.rig("plan", "--limit", "door-01", "--save", "right.json").code == exits.OK
+    gcc = applied.on("door-01", "f=$(command -v gcc) && mv $f $f.away && echo $f").strip()
+    more = applied.rig("apply", "right.json")
+    applied.on("door-01", f"mv {gcc}.away {gcc}")
+    assert more.code == exits.FAILED, "no more is done than was saved"
+    assert "step C and C++ compiler was: nothing to do, is now: add" in " ".join(more.stderr.split())
+    assert applied.fingerprint("door-01") == before
+
 
 def test_nothing_to_do_is_0_in_one_exec_and_the_guides_door_says_the_same(applied: Lab) -> None:
     counted = applied.bed.execs("door-01")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from rig.cli import _confirm
 from rig.errors import RigError
 from rig.managed import GUARD, REPOSITORY
 from rig.plan import Action, Applied, make_plan
+from rig.plan.document import of_plan
 from rig.plan.files import managed, redacted, unified
 from rig.plan.flash import flash_spec
-from rig.plan.since import snapshot
+from rig.plan.since import outdated, snapshot
 from rig.plan.train import fingerprint
 
 from .states import GTX1080, RTX4090, RTX5090, bare, context, with_driver
@@ -110,6 +112,42 @@ def test_drift_names_who_moved_since_the_last_apply() -> None:
     state["host"]["machine"] = "another"
     (row,) = make_plan(replace(context(state), applied=left)).drift
     assert "another machine" in row.now
+
+
+def _compilers_gone(state: dict[str, Any]) -> None:
+    state["host"]["compilers"] = {"gcc": None, "g++": None}
+
+
+def _kernel_failed(state: dict[str, Any]) -> None:
+    state["generations"][0]["records"]["verify"]["checks"] = [{"name": "kernel", "status": "fail", "why": "no kernel "
+                                                               "image is available for execution on the device"}]
+
+
+def _nouveau_loaded(state: dict[str, Any]) -> None:
+    state["driver"]["nouveau_loaded"] = True
+
+
+def _package_upgraded(state: dict[str, Any]) -> None:
+    state["dpkg"]["nvidia-settings"] = "580.95.05-1"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda state: None, []),
+    (_compilers_gone, ["step C and C++ compiler was: nothing to do, is now: add (none → gcc g++)"]),
+    (_kernel_failed, ["step Env qwen-train was: nothing to do, is now: change (", "step flash-attn",
+                      "step training.json", "step Verification was: nothing to do"]),
+    (_nouveau_loaded, ["step Reboot was: nothing to do, is now: reboot (loaded 580.95.05 → loaded 580.95.05)"]),
+    (_package_upgraded, ["its knobs, its stack's lock or its Debian packages are others, though each step is the "
+                         "same"]),
+])
+def test_a_saved_plan_holds_only_while_its_steps_are_the_same(change: Any, said: list[str]) -> None:
+    """Compared as JSON gives it back. What alters a plan need not stand in the snapshot."""
+    state = converged("guide")
+    saved = json.loads(json.dumps(of_plan(make_plan(context(state)), snapshot(context(state)))))
+    change(state)
+    lines = outdated(saved, make_plan(context(state)), snapshot(context(state)))
+    assert len(lines) == len(said), lines
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True)), lines
 
 
 def test_a_first_run_says_what_only_the_rebooted_host_can_tell() -> None:
