@@ -27,7 +27,7 @@ from rig.sources import load_sources
 from . import _apt, _forward, _session
 
 _asking = Lock()  # hosts are prepared side by side: the first asks, the others find its answer
-_looks: dict[tuple[str, str, str], preflight.Look] = {}
+_looks: dict[str, preflight.Look] = {}
 _routes: dict[str, Route] = {}
 _heads: dict[str, int | None] = {}
 NAMED = 4  # missing files that a card names
@@ -39,8 +39,8 @@ def checked(host: Host, plan: Plan) -> Plan:
     if plan.refusals or not plan.steps:
         return plan
     ctx = _session.context(host)
-    refused, said = _packages(ctx, plan)
-    refused += _miniforge(ctx, plan) + _keyring(ctx, plan)
+    (refused, said), (apart_refused, apart_said) = _packages(ctx, plan), _torch_apart(ctx, plan)
+    refused, said = refused + apart_refused + _miniforge(ctx, plan) + _keyring(ctx, plan), said + apart_said
     if ctx.knobs.bundle and apt_needed(plan):
         said.append("apt's packages come through this machine, from the host's own archives: it must reach them")
     return replace(plan, refusals=plan.refusals + tuple(refused), caveats=plan.caveats + tuple(said))
@@ -193,22 +193,50 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
     index = index_of(ctx)
     if index is None:
         return [], ["not checked whether every locked file can be had: this host's index isn't known here"]
-    key = (index, ctx.knobs.python, " ".join(sorted(packages)) + ctx.stack.lock_id)
-    with _asking:
-        if key not in _looks:
-            _looks[key] = preflight.look(index, packages, ctx.knobs.python)
-    found = _looks[key]
+    found = _looked(index, packages, ctx.knobs.python)
     if found.unchecked:
         return [], [f"not checked whether every locked file can be had: {found.unchecked}"]
     if not found.missing:
         return [], []
-    named = [f"{name} {packages[name].version} ({why})" for name, why in sorted(found.missing.items())]
-    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     remedy = "take another source_pip_index"
     if preflight.OTHER_BYTES in found.missing.values():
         remedy += f"; where every index has these bytes, the lock is wrong: make the lock again ({ctx.stack.lock})"
-    return [Refusal(f"{len(named)} of {len(packages)} locked files can't be had from {bare(index)}: "
-                    f"{', '.join(named[:NAMED])}{more}", remedy)], []
+    return [Refusal(_missing(found, packages, "locked files"), remedy)], []
+
+
+def _torch_apart(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
+    """The same for the packages that come from an index of their own: by hash, version or name, as far as known."""
+    env, apart = plan.step("env"), ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
+    if apart is None or env.data.get("mode") != "build" or env.data["kept"]:
+        return [], []
+    names = ", ".join(apart.names)
+    said = [f"{names} come from {bare(apart.index)}, not from the bundle: the host must reach that"] \
+        if ctx.knobs.bundle else []
+    found = _looked(apart.index, apart.packages, ctx.knobs.python)
+    if found.unchecked:
+        return [], [*said, f"not checked whether {names} can be had: {found.unchecked}"]
+    if not found.missing:
+        return [], said
+    only = ctx.stack.torch_index is not None and ctx.stack.torch_index.only
+    return [Refusal(_missing(found, apart.packages, "packages"), "take another source_torch_index"
+                    + (f", or another stack than {ctx.stack.name}" if only else ", or leave it out"))], said
+
+
+def _looked(index: str, packages: Mapping[str, Requirement], python: str) -> preflight.Look:
+    """What an index has of these; asked once in a run."""
+    key = preflight.key(index, packages, python)
+    with _asking:
+        if key not in _looks:
+            _looks[key] = preflight.look(index, packages, python)
+    return _looks[key]
+
+
+def _missing(found: preflight.Look, packages: Mapping[str, Requirement], kind: str) -> str:
+    named = [f"{name} {packages[name].version} ({why})".replace("  ", " ")
+             for name, why in sorted(found.missing.items())]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return f"{len(named)} of {len(packages)} {kind} can't be had from {bare(found.index)}: " \
+           f"{', '.join(named[:NAMED])}{more}"
 
 
 def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]:

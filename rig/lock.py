@@ -22,7 +22,8 @@ OPTION = re.compile(r"\s(--[\w-]+=?\w*)\S*")
 
 @dataclass(frozen=True)
 class Requirement:
-    """One package as locked. `bytes` is what it takes to download, None where not known."""
+    """One package as locked. `bytes` is what it takes to download, None where not known. What no lock holds
+    (rig/torch_index.py) has no hashes, and no version either where any will do: ""."""
 
     version: str
     hashes: tuple[str, ...]

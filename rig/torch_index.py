@@ -8,11 +8,12 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import RigError
-from .lock import Entry, select
+from .lock import Entry, Requirement, select
 from .schema import Table
 from .sources import load_sources
 
@@ -38,17 +39,23 @@ class TorchIndex:
 
 @dataclass(frozen=True)
 class Apart:
-    """What is fetched apart from the rest: requirements (with hashes or not) from one index.
+    """What is fetched apart from the rest: packages (with hashes or not) from one index.
 
     `deps`: what they need and the lock hasn't comes from there too.
     """
 
     index: str
     names: tuple[str, ...]
-    requirements: str
+    packages: Mapping[str, Requirement]
     hashed: bool
     pre: bool
     deps: bool
+
+    @property
+    def requirements(self) -> str:
+        """The same as pip reads it."""
+        return "".join(" ".join([f"{name}=={r.version}" if r.version else name, *(f"--hash={h}" for h in r.hashes)])
+                       + "\n" for name, r in self.packages.items())
 
 
 def read(stack: Table) -> TorchIndex | None:
@@ -83,14 +90,13 @@ def apart(stack: Stack, source: str | None, python: str) -> Apart | None:
     if index is None or wanted is None:
         return None
     if wanted.entries:
-        lines = [" ".join([f"{name}=={r.version}", *(f"--hash={each}" for each in r.hashes)])
-                 for name, r in sorted(select(wanted.entries, python).items())]
+        packages = dict(sorted(select(wanted.entries, python).items()))
     elif wanted.only:
-        lines = list(wanted.packages)
+        packages = {name: Requirement("", (), None) for name in wanted.packages}
     else:
         locked = stack.requirements(python)
-        lines = [f"{name}=={local(stack, locked[name].version)}" for name in wanted.packages]
-    return Apart(index, wanted.packages, "".join(f"{line}\n" for line in lines), bool(wanted.entries), wanted.pre,
+        packages = {name: Requirement(local(stack, locked[name].version), (), None) for name in wanted.packages}
+    return Apart(index, wanted.packages, packages, bool(wanted.entries), wanted.pre,
                  wanted.only and not wanted.entries)
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import (
     InvalidSdistFilename,
@@ -18,7 +19,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 from rig.lock import Requirement
 
@@ -84,14 +85,14 @@ def tags(python: str) -> Iterator[Tag]:
 
 
 def best(files: Iterable[File], name: str, wanted: Requirement, python: str) -> File | None:
-    """The locked file that pip would take of these: of that version, with a hash of the lock's, the best wheel, else
-    the source. A file whose hash the index doesn't give counts by its name: the bytes are checked when they come."""
+    """The file that pip would take of these: of the locked version, with a hash of the lock's, the best wheel, else
+    the source. A file whose hash the index doesn't give, or the lock, counts by its name."""
     fitting = [(rank, file) for file in files if (rank := _rank(file, name, wanted, python)) is not None]
     return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
 def _rank(file: File, name: str, wanted: Requirement, python: str) -> int | None:
-    if file.sha256 is not None and f"sha256:{file.sha256}" not in wanted.hashes:
+    if wanted.hashes and file.sha256 is not None and f"sha256:{file.sha256}" not in wanted.hashes:
         return None
     try:
         if file.name.endswith(".whl"):
@@ -103,4 +104,10 @@ def _rank(file: File, name: str, wanted: Requirement, python: str) -> int | None
             rank = len(ranks(python))
     except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
         return None
-    return rank if project == canonicalize_name(name) and version == Version(wanted.version) else None
+    return rank if project == canonicalize_name(name) and _named(wanted.version).contains(version, True) else None
+
+
+@cache
+def _named(version: str) -> SpecifierSet:
+    """What pip takes for a version that is named, `2.8.0+cu128` for 2.8.0 too; "": any."""
+    return SpecifierSet(f"=={version}" if version else "")

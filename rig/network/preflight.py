@@ -66,7 +66,7 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
     limits = load_limits()
     if private_to_host(index):
         return Look(index, unchecked="its address means the host itself")
-    note = CACHE / f"{_key(index, wanted, python)}.json"
+    note = CACHE / f"{key(index, wanted, python)}.json"
     if kept := _kept(note, limits.lookup_keep_hours * 3600):
         return Look(index, kept)
     found: dict[str, File] = {}
@@ -86,7 +86,7 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
         if fitting:
             found[name] = fitting
         else:
-            missing[name] = str(answer.status) if answer.status != 200 else _why(files, name, wanted[name])
+            missing[name] = str(answer.status) if answer.status != 200 else _why(files, name, wanted[name], python)
 
     names = sorted(wanted)
     for name in names[:1]:  # alone: an index that doesn't answer must not be waited for by every one
@@ -100,13 +100,16 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
     return Look(index, found, missing)
 
 
-def _why(files: list[File], name: str, wanted: Requirement) -> str:
+def _why(files: list[File], name: str, wanted: Requirement, python: str) -> str:
+    if not wanted.hashes:
+        return f"none for Python {python}"
     same = [file for file in files if re.match(rf"{re.escape(wanted.version)}(\.tar|\.zip|-|$)",
                                                file.name[len(name) + 1:])]
     return OTHER_BYTES if same else f"no {wanted.version}"
 
 
-def _key(index: str, wanted: Mapping[str, Requirement], python: str) -> str:
+def key(index: str, wanted: Mapping[str, Requirement], python: str) -> str:
+    """A digest of what is asked."""
     rows = [(name, r.version, sorted(r.hashes)) for name, r in sorted(wanted.items())]
     return hashlib.sha256(json.dumps([index, python, rows]).encode()).hexdigest()[:32]
 

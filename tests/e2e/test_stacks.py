@@ -97,6 +97,11 @@ def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, o
     assert said(refused) == ["stack own would take six unchecked: a test of consent · host stacks-01 · "
                              "set accept_unlocked_torch=true to take them so"]
     assert lab.fingerprint(HOST) == before
+    nowhere = f"{lab.bed.services().base}/nowhere"
+    lacking = lab.deploy("-y", given[0], given[1], "--data", f"source_torch_index={nowhere}", "--data",
+                         "accept_unlocked_torch=true")
+    assert lacking.code == 1 and lab.fingerprint(HOST) == before
+    assert f"1 of 1 packages can't be had from {nowhere}: six (404)" in " ".join(lacking.stderr.split())
     taken = lab.deploy("-y", *given, "--data", "accept_unlocked_torch=true")
     assert taken.code == 0, taken.stderr
     assert "six come unchecked from" in taken.stderr

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy import _network
 from rig.lock import Requirement
 from rig.network import index, preflight
 from rig.network.index import File
+from rig.plan import make_plan
+from tests.plan.states import RTX5090, bare, context
 
 
 def sha(text: str) -> str:
@@ -78,6 +82,46 @@ def test_what_is_there_what_is_missing_and_what_has_other_bytes(site: Site) -> N
     assert found.found["six"].url == f"{site.url.removesuffix('/simple')}/f/six-1.17.0-py2.py3-none-any.whl"
     assert found.missing == {"idna": "no 3.10", "click": "other bytes than the lock's", "attrs": "404"}
     assert found.unchecked is None
+
+
+def test_what_no_lock_holds_is_looked_for_by_version_or_by_name_and_must_fit_the_python(site: Site) -> None:
+    wheel = "{}-cp310-cp310-manylinux_2_28_x86_64.whl".format
+    site.pages = {
+        "/simple/torch/": page(wheel("torch-2.7.1%2Bcu128"), wheel("torch-2.8.0%2Bcu128"), fragment=False),
+        "/simple/torchvision/": page(wheel("torchvision-0.25.0.dev20260101%2Bcu128")),
+        "/simple/torchaudio/": page(wheel("torchaudio-2.8.0%2Bcu126")),
+    }
+    named = Requirement("2.8.0+cu128", (), None)
+    wanted = {"torch": named, "torchvision": Requirement("", (), None), "torchaudio": named}
+    found = preflight.look(site.url, wanted, "3.10")
+    assert {name: file.name for name, file in found.found.items()} == {
+        "torch": wheel("torch-2.8.0+cu128"), "torchvision": wheel("torchvision-0.25.0.dev20260101+cu128")}
+    assert found.missing == {"torchaudio": "none for Python 3.10"}
+    assert sorted(preflight.look(site.url, wanted, "3.11").missing) == sorted(wanted)
+
+
+def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_touched(
+        site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(stack: str, **knobs: Any) -> tuple[list[str], list[str]]:
+        monkeypatch.setattr(_network, "_looks", {})
+        ctx = context(bare(RTX5090), stack, accept_unlocked_torch=True, **knobs)
+        refused, said = _network._torch_apart(ctx, make_plan(ctx))
+        return [f"{row.what}; {row.remedy}" for row in refused], said
+
+    wheel = "{}-cp310-cp310-manylinux_2_28_x86_64.whl".format
+    assert told("guide") == ([], []), "all is in the lock"
+    site.pages = {"/simple/torch/": page(wheel("torch-2.8.0%2Bcu128")),
+                  "/simple/torchvision/": page(wheel("torchvision-0.23.0%2Bcu128"))}
+    lacks = f"1 of 3 packages can't be had from {site.url}: torchaudio"
+    other = "take another source_torch_index, or"
+    assert told("guide", source_torch_index=site.url) == ([f"{lacks} 2.8.0+cu128 (404); {other} leave it out"], [])
+    assert told("nightly", source_torch_index=site.url) == (
+        [f"{lacks} (404); {other} another stack than nightly"], [])
+    site.pages["/simple/torchaudio/"] = page(wheel("torchaudio-2.8.0%2Bcu128"))
+    assert told("guide", source_torch_index=site.url) == told("nightly", source_torch_index=site.url) == ([], [])
+    refused, (said,) = told("nightly", source_torch_index="http://127.0.0.1:9/whl")
+    assert not refused and said.startswith("not checked whether torch, torchvision, torchaudio can be had: "
+                                           "http://127.0.0.1:9/whl: ")
 
 
 def test_only_a_complete_answer_is_kept_and_only_for_its_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
