@@ -14,12 +14,13 @@ from rig import ledger, render
 from rig.errors import RigError
 from rig.plan import Plan
 from rig.plan.since import outdated, snapshot
+from rig.stack import Stack
 
 from . import _network, _report, _session
 
 T = TypeVar("T")
 NAMED = 4  # differences from a saved plan that a card names
-_stacks: dict[str, list[str]] = {}  # what must be said of each stack that some host is about to get
+_stacks: dict[str, Stack] = {}  # what each host that is about to get an env builds it of
 saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
 _expected: list[int] = []  # how many hosts there were when the first was prepared
 
@@ -48,7 +49,8 @@ def accepted() -> bool:
     if _expected[0] == 0:
         inventory = [h.name for h in state.inventory if h.name in _report.plans]
         plans = [_report.plans[name] for name in inventory]
-        _report.show(plans, [line for lines in _stacks.values() for line in lines], verbose=state.print_noop_info)
+        notes = render.notes((stack, _report.plans[name]) for name, stack in _stacks.items())
+        _report.show(plans, notes, verbose=state.print_noop_info)
     if host.name in _report.cards:
         state.fail_hosts({state.inventory.get_host(host.name)})
         return False
@@ -75,8 +77,7 @@ def _plan() -> None:
     if saved:
         _hold(plan)
     if plan.step_changes("env") and plan.step("env").data.get("mode") == "build":
-        ctx = _session.context(host)
-        _stacks[ctx.stack.name] = [*render.deviations(ctx.stack), *render.advisories(ctx.stack, ctx.knobs.python)]
+        _stacks[host.name] = _session.context(host).stack
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)
         remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))

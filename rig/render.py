@@ -160,16 +160,18 @@ def commands(host: str, shown: Sequence[tuple[str, Sequence[str]]]) -> Text:
     return text
 
 
-def deviations(stack: Stack) -> list[str]:
-    """Where a stack leaves the guide, a line each, with the reason; first of all whether it is a stand-in."""
-    lines = [f"Stack {stack.name} is {stack.summary}"] if stack.standin else []
-    return lines + [f"! {row.ours} instead of the guide's {row.guide.removesuffix(', unpinned')}: {row.why}"
-                    for row in stack.deviations if not stack.standin]
-
-
-def advisories(stack: Stack, python: str) -> list[str]:
-    """What is known of a stack that is about to be installed, a line each, with its source."""
-    return [f"! {row.text} [{row.source}]" for row in stack.advised(python) if not stack.standin]
+def notes(builds: Iterable[tuple[Stack, Plan]]) -> list[str]:
+    """What must be said of the stacks that these plans install, each line once: whether it is a stand-in, where it
+    leaves the guide, with the reason, and what is known of its versions, with the source."""
+    lines: dict[str, None] = {}
+    for stack, plan in builds:
+        if stack.standin:
+            lines[f"Stack {stack.name} is {stack.summary}"] = None
+        for row in plan.deviations:
+            lines[f"! {row.ours} instead of the guide's {row.guide.removesuffix(', unpinned')}: {row.why}"] = None
+        for advisory in plan.advisories:
+            lines[f"! {advisory.text} [{advisory.source}]"] = None
+    return list(lines)
 
 
 def _steps(steps: Iterable[Step]) -> Table:

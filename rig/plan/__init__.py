@@ -45,13 +45,21 @@ def make_plan(ctx: Context) -> Plan:
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
     said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx))
-    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx))
+    known = _known(ctx) if changes_env else {}
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 
 
 def _about(ctx: Context) -> dict[str, Any]:
     """What a plan tells beside its steps."""
     return {"drift": since.drift(ctx), "since": ctx.applied.when if ctx.applied else None,
             "gpu_users": _users(ctx), "fingerprint": since.fingerprint(ctx)}
+
+
+def _known(ctx: Context) -> dict[str, Any]:
+    """What is known of the stack that is about to be installed; nothing of a stand-in, which is nobody's choice."""
+    if ctx.stack.standin:
+        return {}
+    return {"deviations": ctx.stack.deviations, "advisories": ctx.stack.advised(ctx.knobs.python)}
 
 
 def _users(ctx: Context) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from .files import redacted, unified
 from .model import Drift, FileChange, Plan, Step
 
-FORM = 1  # of the document; a saved plan of another form is refused
+FORM = 2  # of the document; a saved plan of another form is refused
 
 
 Commands = Sequence[tuple[str, str, list[str]]]  # component, title, what it would run
@@ -22,6 +22,8 @@ def of_plan(plan: Plan, state: Mapping[str, Any] | None = None, commands: Comman
         "drift": [_drift(row) for row in plan.drift], "gpu_users": list(plan.gpu_users),
         "refusals": [{"what": row.what, "remedy": row.remedy} for row in plan.refusals],
         "steps": [of_step(step, lines.get(step.component)) for step in plan.steps], "caveats": list(plan.caveats),
+        "deviations": [{"ours": row.ours, "guide": row.guide, "why": row.why} for row in plan.deviations],
+        "advisories": [{"text": row.text, "source": row.source} for row in plan.advisories],
         "reboots": plan.reboots, "seconds": seconds(plan), "state": dict(state or {}),
     }
 

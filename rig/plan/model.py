@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from rig.advisories import Advisory
+from rig.stack import Deviation
+
 
 class Action(str, Enum):
     """What a step does to its component. The four verbs change the host; the others say why nothing happens."""
@@ -90,7 +93,8 @@ class Plan:
 
     `since` is when this controller last applied to the host (ISO 8601), None where it never did; `drift` is what has
     changed since then; `fingerprint` is of the host's snapshot and of what is wanted of it: a saved plan is held to it
-    and to its steps.
+    and to its steps. Where an env is to be built, `deviations` tells where its stack leaves the guide, `advisories`
+    what is known of its versions.
     """
 
     host: str
@@ -102,6 +106,8 @@ class Plan:
     since: str | None = None
     gpu_users: tuple[str, ...] = ()
     fingerprint: str = ""
+    deviations: tuple[Deviation, ...] = ()
+    advisories: tuple[Advisory, ...] = ()
 
     @property
     def changes(self) -> tuple[Step, ...]:

@@ -6,7 +6,9 @@ import pytest
 
 from rig import render
 from rig.advisories import about, load_advisories
-from rig.stack import load_stack
+from rig.plan import make_plan
+
+from ..plan.states import RTX5090, bare, context
 
 
 @pytest.mark.parametrize(("versions", "sources"), [
@@ -28,7 +30,8 @@ def test_every_one_has_a_condition_and_a_source() -> None:
 
 
 def test_the_plan_tells_them_of_guide_and_none_of_qwen3() -> None:
-    lines = render.advisories(load_stack("guide"), "3.10")
+    ctx, qwen3 = context(bare(RTX5090)), context(bare(RTX5090), "qwen3")
+    lines = [line for line in render.notes([(ctx.stack, make_plan(ctx))]) if line.endswith("]")]
     assert any("DPO" in line and "[huggingface/trl#2275]" in line for line in lines)
     assert any("yanked" in line for line in lines) and any("resume_from_checkpoint" in line for line in lines)
-    assert len(lines) == 5 and render.advisories(load_stack("qwen3"), "3.10") == []
+    assert len(lines) == 5 and make_plan(qwen3).advisories == ()

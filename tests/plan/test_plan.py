@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from rig import render
 from rig.errors import RigError
 from rig.managed import REPOSITORY, guard_digests
 from rig.plan import Action, make_plan
+from rig.plan.document import of_plan
 from rig.plan.flash import flash_spec
 from rig.plan.train import fingerprint, settings
+from rig.stack import Deviation
 from rig.training import LargestBatch, accelerate_text
 
-from .states import GTX1080, RTX4090, RTX5090, V100, bare, context, with_driver
+from .states import GTX1080, REPO, RTX4090, RTX5090, V100, bare, context, with_driver
 
 
 def actions(state: dict[str, Any], **set_: Any) -> dict[str, str]:
@@ -192,10 +197,27 @@ def test_a_verification_stands_until_what_it_is_about_changes() -> None:
 
 
 def test_the_user_is_told_where_the_stack_leaves_the_guide() -> None:
-    lines = render.deviations(context(bare(RTX5090)).stack)
+    ctx = context(bare(RTX5090))
+    lines = render.notes([(ctx.stack, make_plan(ctx))])
     assert lines[0].startswith("! torch 2.8.0, torchvision 0.23.0, torchaudio 2.8.0 instead of the guide's torch 2.5.1")
     assert "never built for CUDA 12.8" in lines[0]
-    assert "stand-in" in render.deviations(context(bare(RTX5090), "standin").stack)[0]
+    other = replace(ctx, stack=replace(ctx.stack, path=Path("other.yml"), deviations=(Deviation("g", "o", "w"),)))
+    both = render.notes([(each.stack, make_plan(each)) for each in (ctx, other, ctx)])
+    assert [line for line in both if line not in lines] == ["! o instead of the guide's g: w"], "another file's, too"
+    assert set(lines) <= set(both) and len(both) == len(set(both)), "and none twice"
+    standin = context(bare(RTX5090), "standin")
+    line, = render.notes([(standin.stack, make_plan(standin))])
+    assert "stand-in" in line
+
+
+def test_what_is_known_of_a_stack_stands_in_the_document_where_an_env_is_built() -> None:
+    schema = {"$ref": "#/$defs/host", "$defs": json.loads((REPO / "docs" / "plan.schema.json").read_text())["$defs"]}
+    told = of_plan(make_plan(context(bare(RTX5090))))
+    jsonschema.validate(told, schema)
+    assert told["deviations"][0]["ours"].startswith("torch 2.8.0") and told["deviations"][0]["why"]
+    assert "huggingface/trl#2275" in [row["source"] for row in told["advisories"]]
+    right = of_plan(make_plan(context(converged("guide"))))
+    assert (right["deviations"], right["advisories"]) == ([], [])
 
 
 def test_the_last_line_counts() -> None:
