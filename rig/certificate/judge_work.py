@@ -185,11 +185,12 @@ def resume(case: Case, gate: Gate) -> Check:
 
 
 def largest_batch(case: Case, gate: Gate) -> Check:
-    """At least the settings' own batch goes through."""
+    """At least the settings' own batch goes through; else no fault of the card's, and the next apply lowers it."""
     data = case.data("largest_batch")
     fits = data["batch"] >= data["settings_batch"]
-    return check(gate, "pass" if fits else "fail", f"{data['batch']} samples of {data['tokens_a_sample']} tokens",
-                 f"≥ {data['settings_batch']}, the settings' own", "the settings don't fit this card",
+    return check(gate, "pass" if fits else "warn", f"{data['batch']} samples of {data['tokens_a_sample']} tokens",
+                 f"≥ {data['settings_batch']}, the settings' own",
+                 "the settings don't fit this card: run deploy/5090.py again, which lowers them",
                  numbers=number("largest batch", data["batch"], "samples"))
 
 

@@ -151,7 +151,8 @@ def resumed(torch, on_gpu, settings, size, length, folder, expect, steps, curve)
 
 
 def largest_batch(expect):
-    """The most samples that go through forward, backward and an optimizer step at once, by trying."""
+    """The most samples that go through forward, backward and an optimizer step at once, by trying, with as many words
+    as a real Qwen has."""
     torch, on_gpu, settings, size, length = place(expect)
     if not on_gpu:
         raise NotRun("no GPU")
@@ -161,7 +162,7 @@ def largest_batch(expect):
 
     words = tiny_qwen.tokenizer()
     net = tiny_qwen.model(torch, words, tiny_qwen.family(expect), size, weights(torch, settings),
-                          settings["attn_implementation"], length)
+                          settings["attn_implementation"], length, tiny_qwen.VOCABULARY)
     net = get_peft_model(net.to("cuda"), tiny_qwen.lora())
     net.train()
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
@@ -171,7 +172,7 @@ def largest_batch(expect):
     def fits(batch):
         torch.cuda.reset_peak_memory_stats()
         try:
-            tokens = torch.randint(3, len(words), (batch, length), device="cuda")
+            tokens = torch.randint(3, tiny_qwen.VOCABULARY, (batch, length), device="cuda")
             with torch.autocast("cuda", dtype=kind):
                 loss = net(input_ids=tokens, labels=tokens).loss
             loss.backward()

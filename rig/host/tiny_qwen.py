@@ -6,8 +6,9 @@ Written for trl 0.11 to 1.x and transformers 4.46 to 5.x, which name the same th
 import inspect
 
 TEXT = "the quick brown fox jumps over the lazy dog "
-# The smallest is for CPUs and quick checks; the other has the shape of Qwen2.5-0.5B (24 layers of 896) without its
-# vocabulary of 151 936, which is most of that model's weights and none of what a card must prove.
+# The smallest is for CPUs and quick checks; the other has the shape of Qwen2.5-0.5B (24 layers of 896), and its
+# vocabulary too where memory is what counts: the logits are most of what a batch takes.
+VOCABULARY = 151_936  # vocab_size in the config.json of every Qwen2.5 and Qwen3 in rig/data/models.yml
 SIZES = {
     "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
              "num_key_value_heads": 2},
@@ -43,12 +44,15 @@ def family(expect):
     return expect.get("model") or "Qwen2"
 
 
-def model(torch, words, family, size, dtype, attention, length):
-    """A random model of that family, the same each time; its weights are of that dtype (a torch dtype)."""
+def model(torch, words, family, size, dtype, attention, length, vocabulary=None):
+    """A random model of that family, the same each time; its weights are of that dtype (a torch dtype).
+
+    `vocabulary`: how many words it knows; None: those of the tokenizer.
+    """
     import transformers
 
     config_class, model_class = (getattr(transformers, family + kind) for kind in ("Config", "ForCausalLM"))
-    config = config_class(vocab_size=len(words), max_position_embeddings=max(length, 64), use_cache=False,
+    config = config_class(vocab_size=vocabulary or len(words), max_position_embeddings=max(length, 64), use_cache=False,
                           pad_token_id=words.pad_token_id, eos_token_id=words.eos_token_id,
                           attn_implementation=attention, **SIZES[size])
     torch.manual_seed(0)

@@ -94,7 +94,7 @@ def _pci(**values: Any) -> Spoil:
     (_data("training", fp32_error=2e-7), {"training": "fail"}),  # tf32 isn't on
     (_data("training", save={"status": "fail", "why": "no adapter"}), {"save": "fail"}),
     (_data("training", resume={"status": "fail", "why": "UnpicklingError"}), {"resume": "warn"}),
-    (_data("largest_batch", batch=8), {"largest_batch": "fail"}),
+    (_data("largest_batch", batch=8), {"largest_batch": "warn"}),
     (lambda host, checks: host["group"].update(all_reduce={"status": "fail", "why": "no end after 150 s"}),
      {"all_reduce": "fail"}),
     (lambda host, checks: host["group"].update(all_reduce=ok(ranks=2, bus_gbs=150.0, version="2.27")),
