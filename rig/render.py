@@ -214,9 +214,16 @@ def cost(plans: Sequence[Plan]) -> str:
     if n := sum(step.action is Action.REBOOT for step in steps):
         said.append(f"{n} reboot{'s' * (n > 1)}")
     hosts = sum(bool(plan.changes) for plan in live)
-    fetch = sum(step.bytes for step in steps)
-    return (f"Plan: {', '.join(said)} · {hosts} host{'s' * (hosts > 1)}"
-            + (f" · ↓ {size(fetch)}" if fetch else "") + _time(live) + tail)
+    return f"Plan: {', '.join(said)} · {hosts} host{'s' * (hosts > 1)}{_fetched(steps)}{_time(live)}{tail}"
+
+
+def _fetched(steps: Sequence[Step]) -> str:
+    """` · ↓ 4.5 GB and 2 steps of unknown size`; '' where nothing is fetched."""
+    known, unknown = sum(step.bytes or 0 for step in steps), sum(step.bytes is None for step in steps)
+    said = [size(known)] if known else []
+    if unknown:
+        said.append(f"{unknown} step{'s' * (unknown > 1)} of unknown size")
+    return f" · ↓ {' and '.join(said)}" if said else ""
 
 
 def _time(plans: Sequence[Plan]) -> str:

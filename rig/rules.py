@@ -31,11 +31,11 @@ class GpuModel:
 
 @dataclass(frozen=True)
 class DriverSet:
-    """The driver packages of one distribution. `bytes` 0: not known."""
+    """The driver packages of one distribution. `bytes` None: not known."""
 
     folder: str
     tested: bool
-    bytes: int
+    bytes: int | None
     pinning_from: int
     pinning: str
     pinned: dict[str, str]
@@ -79,8 +79,8 @@ class Rules:
     flash: dict[str, FlashRelease]
     drivers: dict[str, DriverSet]
     toolkits: dict[str, str]
-    toolkit_bytes: int
-    compilers_bytes: int
+    toolkit_bytes: int | None
+    compilers_bytes: int | None
     effective_batch: int
     batch: tuple[tuple[int, int], ...]
     bf16_from: Version
@@ -222,8 +222,8 @@ def load_rules() -> Rules:
         nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
         builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
         drivers=_drivers(drivers),
-        toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.take("bytes", int),
-        compilers_bytes=compilers.take("bytes", int), effective_batch=batch.take("effective", int),
+        toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.maybe("bytes", int),
+        compilers_bytes=compilers.maybe("bytes", int), effective_batch=batch.take("effective", int),
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
         bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
     blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvswitch": nvswitch, "nvcc": nvcc,
@@ -269,7 +269,7 @@ def _drivers(table: Table) -> dict[str, DriverSet]:
     pinned, versioned = table.take("pinned", dict), table.take("versioned", dict)
     sets = {}
     for folder, row in table.named_tables("distributions").items():
-        sets[folder] = DriverSet(folder, row.take("tested", bool), row.take("bytes", int), pinning_from, pinning,
+        sets[folder] = DriverSet(folder, row.take("tested", bool), row.maybe("bytes", int), pinning_from, pinning,
                                  pinned, versioned)
         row.done()
     return sets

@@ -16,12 +16,12 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass(frozen=True)
 class Miniforge:
-    """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` 0: not known."""
+    """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` None: not known."""
 
     url: str
     version: str
     sha256: str
-    bytes: int
+    bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def load_sources() -> Sources:
         pip_index=pip.maybe("url", str), conda_channel=channel.take("url", str),
         conda_measure=channel.take("measure", str),
         miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
-                            forge.take("bytes", int)),
+                            forge.maybe("bytes", int)),
         nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
         flash_attn=Place(flash.take("url", str)),
         flash_attn_others=tuple(map(_others, flash.named_tables("others").values())),

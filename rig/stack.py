@@ -139,10 +139,12 @@ class Stack:
         self.check(python)
         return select(self.entries, python)
 
-    def bytes_for(self, names: Iterable[str], python: str) -> int:
-        """Bytes to download for these packages; a name the lock lacks counts nothing."""
+    def bytes_for(self, names: Iterable[str], python: str) -> int | None:
+        """Bytes to download for these packages, None where the lock lacks a size; a name it lacks counts nothing."""
         wanted = self.requirements(python)
-        return sum(wanted[name].bytes or 0 for name in names if name in wanted)
+        sizes = [wanted[name].bytes for name in names if name in wanted]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
 
     def lock_for(self, names: Iterable[str], python: str) -> str:
         """A lock of these packages alone, for mending them in place with --no-deps --require-hashes."""

@@ -67,14 +67,15 @@ def _announce(console: Console, stack: Stack) -> None:
     python = interpreter.choose().minor
     fetched = stack.bytes_for(stack.requirements(python), python)
     # The wheelhouse keeps one copy; each host keeps an env and its own cache of the downloads.
-    needed = fetched / 1e6 + HOSTS * stack.disk_mib * 1.05
+    needed = (fetched or 0) / 1e6 + HOSTS * stack.disk_mib * 1.05
     free = shutil.disk_usage(paths.cache()).free / 1e6
     console.rule(f"qwen-rig demo · stack {stack.name}")
     console.print(f"{HOSTS} throw-away hosts on this machine, over real SSH. {stack.summary}.")
     console.print(cli.REAL.format(python=f"CPython {python}"), style="dim")
     console.print(cli.NOT_REAL, style="dim")
-    console.print(f"Downloads {size(fetched)} of packages the first time, and needs about {needed / 1000:.1f} GB of "
-                  f"disk below {paths.cache()} ({free / 1000:.0f} GB free).")
+    amount = "an unknown amount" if fetched is None else size(fetched)
+    console.print(f"Downloads {amount} of packages the first time, and needs about {needed / 1000:.1f} GB of disk "
+                  f"below {paths.cache()} ({free / 1000:.0f} GB free).")
     if free < needed:
         raise TestbedError(f"{paths.cache()} has {free / 1000:.1f} GB free, {needed / 1000:.1f} GB are needed · "
                            "free some, or set QWEN_RIG_CACHE to a folder on a bigger disk")

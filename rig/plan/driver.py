@@ -194,7 +194,7 @@ def _driver(ctx: Context, action: Action) -> Step:
         data = {"packages": packages.packages(_flavour(ctx) or "open", _branch(ctx)),
                 "headers": not ctx.machine["headers"]}
     return Step("driver", "NVIDIA driver", now, _wanted(ctx), action, demand, data=data,
-                bytes=packages.bytes if packages is not None else 0)
+                bytes=packages.bytes if packages is not None else None)
 
 
 def _repository(ctx: Context, driver: Action) -> Step:
@@ -210,7 +210,7 @@ def _repository(ctx: Context, driver: Action) -> Step:
         return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
     url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
     return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
-                "the driver or the toolkit comes from it", files=managed(ctx, {
+                "the driver or the toolkit comes from it", bytes=None, files=managed(ctx, {
                     REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver.changes)}))
 
 

@@ -109,7 +109,7 @@ def _conda(ctx: Context) -> Step:
     release = ctx.rules.miniforge
     version = ctx.knobs.source_miniforge_version or release.version
     return Step("conda", "Conda", "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
-                bytes=release.bytes, data={"prefix": _free_prefix(ctx, broken)})
+                bytes=release.bytes if version == release.version else None, data={"prefix": _free_prefix(ctx, broken)})
 
 
 def _free_prefix(ctx: Context, broken: list[str]) -> str:

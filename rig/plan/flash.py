@@ -121,6 +121,14 @@ def _wanted(spec: dict[str, Any]) -> str:
     return ", else ".join([*rungs, "SDPA"])
 
 
+def _bytes(spec: dict[str, Any]) -> int | None:
+    """What the first attempt fetches; None where that isn't known, as of a wheel without a size or of sources."""
+    if spec["wheels"]:
+        size: int | None = spec["wheels"][0].get("bytes")
+        return size
+    return None if any(map(_able, spec["builds"])) else 0
+
+
 def step(ctx: Context, env_changes: bool) -> Step:
     """The attempt; done again where what it was decided on has changed."""
     spec, made = flash_spec(ctx), record(ctx, "flash_attn")
@@ -130,7 +138,7 @@ def step(ctx: Context, env_changes: bool) -> Step:
     if env_changes or not made:
         return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
                     known_after="env" if env_changes else "", data=spec,
-                    bytes=sum(w.get("bytes") or 0 for w in spec["wheels"][:1]))
+                    bytes=_bytes(spec))
     now = f"{made.get('attention')}"
     if _came_since(ctx, spec, made):
         return Step("flash_attn", "flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
@@ -139,4 +147,4 @@ def step(ctx: Context, env_changes: bool) -> Step:
         return Step("flash_attn", "flash-attn", now, now, Action.NONE,
                     made.get("why") or "decided on this very env, driver and GPU")
     return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
-                "decided on another env, driver or GPU: tried again", data=spec)
+                "decided on another env, driver or GPU: tried again", data=spec, bytes=_bytes(spec))

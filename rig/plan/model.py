@@ -60,7 +60,7 @@ class Drift:
 class Step:
     """One component of one host: what is there, what is wanted, what will be done about it and why.
 
-    `bytes` is what the step fetches (0 where nothing or not known); `known_after` names the step ("env", "reboot")
+    `bytes` is what the step fetches, None where that isn't known; `known_after` names the step ("env", "reboot")
     that must be done before `wanted` is certain, "" where it is certain now; `problems` names each thing that is wrong;
     `seconds` is what the step took in recorded runs, None where there are none; `data` is what its commands need.
     """
@@ -71,7 +71,7 @@ class Step:
     wanted: str
     action: Action
     why: str
-    bytes: int = 0
+    bytes: int | None = 0
     known_after: str = ""
     problems: tuple[str, ...] = ()
     files: tuple[FileChange, ...] = ()

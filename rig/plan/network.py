@@ -14,7 +14,7 @@ from .place import disk_at, environment
 
 def fetches(steps: Sequence[Step]) -> bool:
     """Whether these steps bring anything in from outside."""
-    return any(step.action.changes and (step.bytes or step.component in FETCHING) for step in steps)
+    return any(step.action.changes and (step.bytes != 0 or step.component in FETCHING) for step in steps)
 
 
 FETCHING = ("repository", "driver", "compilers", "toolkit", "conda", "env", "flash_attn", "prefetch")

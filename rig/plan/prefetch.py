@@ -50,7 +50,7 @@ def step(ctx: Context, env_changes: bool) -> Step:
         return Step("prefetch", title, name, name, Action.NONE, f"in {made['home']}, commit {made['commit'][:12]}")
     has = str(made.get("model") or "none")
     why = (f"{has} is no longer whole there" if has == name and gone else "prefetch_model") + f"; to {home(ctx)}"
-    return Step("prefetch", title, has, name, Action.ADD, why, bytes=(size or 0) << 20,
+    return Step("prefetch", title, has, name, Action.ADD, why, bytes=size << 20 if size else None,
                 known_after="env" if env_changes else "")
 
 

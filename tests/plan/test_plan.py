@@ -223,6 +223,24 @@ def test_what_is_known_of_a_stack_stands_in_the_document_where_an_env_is_built()
 def test_the_last_line_counts() -> None:
     line = render.cost([make_plan(context(bare(RTX5090))), make_plan(context(bare()))])
     assert "1 reboot · 1 host · ↓ 4." in line and "1 host refused" in line
+    assert " GB and 4 steps of unknown size · " in line, "NVIDIA's repository, driver, compilers, Miniforge"
+
+
+def test_a_size_that_is_not_known_is_said_and_never_counted_as_nothing() -> None:
+    plan = make_plan(context(bare(RTX5090)))
+    unknown = {step.component for step in plan.changes if step.bytes is None}
+    assert unknown == {"repository", "driver", "compilers", "conda"}
+    assert {step.component for step in plan.changes if step.bytes == 0} == {"guard", "reboot", "training", "verify"}
+    told = of_plan(plan)
+    assert {row["component"] for row in told["steps"] if row["bytes"] is None} == unknown
+    only = replace(plan, steps=(plan.step("driver"), plan.step("guard")))
+    assert render.cost([only]).endswith(" · ↓ 1 step of unknown size")
+    assert "↓" not in render.cost([replace(plan, steps=(plan.step("guard"),))])
+    ctx = context(bare(RTX5090))
+    sized = ctx.stack.entries
+    lacking = replace(ctx.stack, entries=(replace(sized[0], requirement=replace(sized[0].requirement, bytes=None)),
+                                          *sized[1:]))
+    assert make_plan(replace(ctx, stack=lacking)).step("env").bytes is None
 
 
 def test_a_certificate_on_record_bounds_the_batch_and_a_newer_one_that_says_the_same_changes_nothing() -> None:
