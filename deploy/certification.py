@@ -15,7 +15,7 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 from pyinfra.context import host as current_host
 
-from rig.certificate import record, table
+from rig.certificate import judge, record, table
 from rig.certificate.gates import load_gates
 from rig.cli import exits
 from rig.errors import RigError
@@ -96,6 +96,11 @@ def _judge(state: State, host: Host) -> bool:
     for each in taken:
         each.tell(_report.console)
     failed = [text for each in taken for text in each.failed]
+    silent = judge.silent(measured)
+    if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards
+        _report.caveats[host.name] += silent
+    else:
+        failed = [*silent, *failed]
     _report.outcomes[host.name] = ("✓ certified", "; ".join(
         f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})" for each in taken))
     if failed:

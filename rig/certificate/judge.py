@@ -51,6 +51,13 @@ def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None,
         raise RigError(f"these measurements are damaged ({type(error).__name__}: {error})", where, remedy) from None
 
 
+def silent(measured: Any) -> list[str]:
+    """GPUs on the host's PCI bus that nvidia-smi doesn't list, in words: none of these has a certificate."""
+    found = measured.get("bus")
+    data = found.get("data") if isinstance(found, Mapping) else None
+    return [f"GPU at {slot} doesn't answer nvidia-smi" for slot in (data or {}).get("silent", [])]
+
+
 def _certificate(case: Case, host: str) -> Certificate:
     checks = tuple(_judged(case, gate) for gate in case.gates.checks.values())
     driver, torch = case.data("driver"), case.data("torch_build")

@@ -112,7 +112,7 @@ def _html(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> int:
     from rig import render
-    from rig.certificate import record
+    from rig.certificate import judge, record
     from rig.certificate.model import read_json
     from rig.stack import load_stack
 
@@ -123,4 +123,7 @@ def _read(options: argparse.Namespace) -> int:
     taken = record.take(measured, stack, options.host, where=str(options.measured))
     for each in taken:
         each.tell(render.console())
+    for text in judge.silent(measured):
+        render.console().print(f"{text}: lost, if this was no container that it wasn't handed in to", style="yellow",
+                               soft_wrap=True)
     return exits.VERIFICATION if any(each.new.overall == "fail" for each in taken) else exits.OK

@@ -86,7 +86,8 @@ def measure(expect):
     """The whole: what the host says, each card (all at once, as they work in earnest), then the cards together."""
     began = time.time()
     log = attempt(certify_card.kernel_log)
-    listed = chosen(certify_card.cards())
+    answering = certify_card.cards()
+    listed = chosen(answering)
     cards = [{"uuid": row["uuid"], "index": row["index"], "name": row["name"], "bus_id": row["pci.bus_id"], "smi": row,
               "checks": {"identity": attempt(certify_card.identity, row)}} for row in listed]
     for card in cards:
@@ -112,7 +113,8 @@ def measure(expect):
             "seconds": round(time.time() - began, 1), "stack": expect["stack"],
             "system": {"kernel": platform.release(), "python": platform.python_version(),
                        "machine": platform.machine()},
-            "driver": attempt(certify_card.driver), "kernel_log": after, "cards": cards, "group": group}
+            "driver": attempt(certify_card.driver), "bus": attempt(certify_card.bus, answering), "kernel_log": after,
+            "cards": cards, "group": group}
 
 
 def program_id():

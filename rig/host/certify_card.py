@@ -12,6 +12,7 @@ from pathlib import Path
 
 from children import NotRun, one_line, result
 
+PCI = Path("/sys/bus/pci/devices")
 PLACES = ("/usr/bin", "/usr/lib/wsl/lib", "/usr/local/nvidia/bin", "/opt/bin", "/home/kubernetes/bin/nvidia/bin")
 NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown|err!|)$", re.IGNORECASE)
 IDENTITY = ("index", "name", "uuid", "pci.bus_id", "memory.total", "pci.device_id", "pci.sub_device_id", "compute_cap",
@@ -96,7 +97,7 @@ def cards():
 def slot(bus_id):
     """`00000000:01:00.0` (nvidia-smi) as /sys spells it: `0000:01:00.0`."""
     domain, _, rest = str(bus_id or "").lower().partition(":")
-    return f"{domain[-4:].rjust(4, '0')}:{rest}"
+    return f"{int(domain or '0', 16):04x}:{rest}"
 
 
 def read(path):
@@ -108,7 +109,7 @@ def read(path):
 
 def on_bus(bus_id):
     """The card as /sys/bus/pci has it: ids, link (now and at most), and the errors that AER has counted."""
-    folder = Path("/sys/bus/pci/devices") / slot(bus_id)
+    folder = PCI / slot(bus_id)
     found = {name: read(folder / name) for name in (
         "vendor", "device", "subsystem_vendor", "subsystem_device", "current_link_speed", "current_link_width",
         "max_link_speed", "max_link_width")}
@@ -117,6 +118,19 @@ def on_bus(bus_id):
         total = re.search(r"^TOTAL_ERR_\w+ (\d+)", read(folder / f"aer_dev_{kind}") or "", re.MULTILINE)
         found[f"aer_{kind}"] = int(total[1]) if total else None
     return found
+
+
+def bus(listed, devices=PCI):
+    """`silent`: slots of NVIDIA's GPUs on the PCI bus that nvidia-smi doesn't list. Such a card has fallen off the bus,
+    or, in a container, wasn't handed in. Those given to a virtual machine (vfio-pci) aren't this host's."""
+    known, silent = {slot(row.get("pci.bus_id")) for row in listed}, []
+    for folder in sorted(devices.glob("*")):
+        display = (read(folder / "class") or "")[:6] in ("0x0300", "0x0302")
+        if display and read(folder / "vendor") == "0x10de" and folder.name not in known:
+            driver_ = folder / "driver"
+            if not (driver_.is_symlink() and os.readlink(driver_).endswith("/vfio-pci")):
+                silent.append(folder.name)
+    return result("measured", data={"silent": silent})
 
 
 def identity(card):

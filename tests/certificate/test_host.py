@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rig.certificate import judge
 from rig.cli import main
 
 HOST = Path(__file__).parents[2] / "rig" / "host"
@@ -42,6 +43,22 @@ def test_a_rank_that_dies_is_a_finding(peers: Any, tmp_path: Path) -> None:
     program.write_text("raise SystemExit('NCCL error: unhandled system error')\n")
     found = peers.all_reduce({}, ranks=2, backend="gloo", limit=20, program=str(program))
     assert found["status"] == "fail" and "2 of 2 ranks died: NCCL error" in found["why"]
+
+
+def test_a_card_that_nvidia_smi_does_not_list_is_silent(peers: Any, tmp_path: Path) -> None:
+    """Of five on the bus one answers, one is an audio function, one another vendor's, one a virtual machine's."""
+    card = importlib.import_module("certify_card")
+    for slot, vendor, kind, driver in (
+            ("0000:06:00.0", "0x10de", "0x030200", "nvidia"), ("0000:07:00.0", "0x10de", "0x030200", "nvidia"),
+            ("0000:07:00.1", "0x10de", "0x040300", "snd_hda_intel"), ("0000:08:00.0", "0x1002", "0x030000", "amdgpu"),
+            ("0000:09:00.0", "0x10de", "0x030000", "vfio-pci")):
+        (tmp_path / slot).mkdir()
+        (tmp_path / slot / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / slot / "class").write_text(f"{kind}\n")
+        (tmp_path / slot / "driver").symlink_to(f"../../drivers/{driver}")
+    found = card.bus([{"pci.bus_id": "00000000:06:00.0"}], tmp_path)
+    assert found["data"]["silent"] == ["0000:07:00.0"]
+    assert judge.silent({"bus": found}) == ["GPU at 0000:07:00.0 doesn't answer nvidia-smi"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="this Python has torch")
