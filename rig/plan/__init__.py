@@ -44,7 +44,7 @@ def make_plan(ctx: Context) -> Plan:
     refused += network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
-    said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx))
+    said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))
     known = _known(ctx) if changes_env else {}
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 

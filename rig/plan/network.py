@@ -1,8 +1,11 @@
-"""What can be told of the network before anything is fetched: the clock, the disks that downloads land on. Pure."""
+"""What can be told of the network before anything is fetched: the clock, name servers, the disks that downloads land
+on. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from rig.network.limits import load_limits
 
@@ -33,12 +36,38 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     return found + (_room(ctx) if env is not None and env.data.get("mode") == "build" else [])
 
 
-def caveats(ctx: Context) -> list[str]:
-    """A clock that is off, but not so far that anything fails by it."""
+def caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
+    """A clock that is off, but not so far that anything fails by it; no name server where something comes by name."""
     limits, offset = load_limits(), ctx.machine.get("clock_offset_s") or 0
-    if limits.clock_say_s <= abs(offset) < limits.clock_refuse_s:
-        return [f"its clock is {_lag(offset)}"]
-    return []
+    off = limits.clock_say_s <= abs(offset) < limits.clock_refuse_s
+    return ([f"its clock is {_lag(offset)}"] if off else []) + _unresolved(ctx, steps)
+
+
+def _unresolved(ctx: Context, steps: Sequence[Step]) -> list[str]:
+    """No refusal: names may be known from /etc/hosts, or by a module of nsswitch.conf that reads no resolv.conf."""
+    network = ctx.machine.get("network") or {}
+    proxied = ctx.knobs.proxy or any(name.lower() in PROXIES for name in network.get("proxies") or {})
+    if network.get("nameservers") != 0 or ctx.knobs.bundle or proxied:  # None: not known
+        return []
+    knobs = ctx.knobs
+    places = {"repository": [knobs.source_nvidia_apt], "conda": [knobs.source_miniforge],
+              "env": [knobs.source_pip_index or network.get("pip_index"), knobs.source_conda_channel]}
+    named = [step.title for step in steps if step.action.changes and not step.data.get("kept")
+             and any(_by_name(place) for place in places.get(step.component, ()))]
+    return [f"its /etc/resolv.conf has no name server: it must know the sources of {', '.join(named)} in another way, "
+            "as by /etc/hosts"] if named else []
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # a proxy looks names up itself
+
+
+def _by_name(place: str | None) -> bool:
+    """Whether an address must be looked up; None is a default, and each has a name in it."""
+    try:
+        ipaddress.ip_address(urlsplit(place or "").hostname or "")
+    except ValueError:
+        return not (place or "").startswith("file:")
+    return False
 
 
 def _lag(offset: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rig import knobs
@@ -27,6 +29,29 @@ def test_a_clock_is_refused_said_or_left_alone(offset: int, refused: str, said: 
 def test_in_a_container_the_clock_is_not_ours() -> None:
     state = with_driver(bare(RTX5090, kind="container", clock_offset_s=-9 * 86400), "580.95.05", "open")
     assert "rent another" in make_plan(context(state)).refusals[0].remedy
+
+
+ADDRESS = "http://10.0.0.1/"
+BY_ADDRESS = {f"source_{name}": ADDRESS for name in ("pip_index", "conda_channel", "miniforge", "nvidia_apt")}
+
+
+@pytest.mark.parametrize(("network", "knobs_", "named"), [
+    ({"nameservers": 0}, {}, "NVIDIA repository, Conda, Env qwen-train"),
+    ({"nameservers": 0}, BY_ADDRESS | {"source_conda_channel": None}, "Env qwen-train"),
+    ({"nameservers": 0}, BY_ADDRESS | {"source_miniforge": "https://lan.test/"}, "Conda"),
+    ({"nameservers": 0}, BY_ADDRESS, ""),
+    ({"nameservers": 0, "pip_index": "http://***@[fd00::1]/simple"}, BY_ADDRESS | {"source_pip_index": None}, ""),
+    ({"nameservers": 0, "proxies": {"HTTPS_PROXY": "http://10.0.0.2:3128"}}, {}, ""),
+    ({"nameservers": 0}, {"proxy": "http://10.0.0.2:3128"}, ""),
+    ({"nameservers": 1}, {}, ""),
+    ({"nameservers": None}, {}, ""),
+])
+def test_no_name_server_is_said_where_something_comes_by_name(network: dict[str, Any], knobs_: dict[str, Any],
+                                                              named: str) -> None:
+    plan = make_plan(context(bare(RTX5090, network=network), **knobs_))
+    assert not plan.refusals and [said for said in plan.caveats if "name server" in said] == (
+        [f"its /etc/resolv.conf has no name server: it must know the sources of {named} in another way, as by "
+         "/etc/hosts"] if named else [])
 
 
 @pytest.mark.parametrize(("free", "refused"), [(1000, True), (9000, False)])
