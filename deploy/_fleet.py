@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +53,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.leader = ""
-        self.failed: dict[str, str] = {}  # host → why
+        self.failed: dict[str, Built] = {}  # host → how
         self._ended = threading.Event()  # of the leader at work; another leader, another event
         self._lock = threading.Lock()
 
@@ -99,15 +99,16 @@ def builders(host: Host) -> set[str]:
     return planned - {host.name}
 
 
-def of_others(host: Host, key: Key) -> Built:
-    """The wheel for a host that can't build: from the cache here, or as another host of this run builds it.
+def of_others(host: Host, key: Key, but: Collection[str] = ()) -> Built:
+    """The wheel for a host that can't build: from the cache here, or as another host of this run builds it. `but`: none
+    of those sha256, which were tried there.
 
     It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
     may never, under --serial).
     """
     end, said = time.monotonic() + GRACE_S, False
     while True:
-        if found := _cached(host, key):
+        if found := _cached(host, key, but):
             return found
         at_work = [name for name, keys in _may.items() if any(each.serves(key) for each in keys)]
         if not at_work and (time.monotonic() > end or builders(host) <= _been):
@@ -124,30 +125,33 @@ def archs() -> tuple[str, ...]:
 
 
 def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: str,
-               own: Sequence[str] = ()) -> Built:
+               own: Sequence[str] = (), but: Collection[str] = ()) -> Built:
     """The wheel for this host: from the cache here, or as built now by one host of all that have this key.
 
     `build` is called on at most one host at a time, in that host's greenlet; it brings the wheel to this machine
     (`_copies.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
     next (one of them tries, up to rig/data/flash.yml's number) or sdpa (a Built without a wheel). `own`: the
-    architectures that this very host needs; a wheel from before that has them will do.
+    architectures that this very host needs; a wheel from before that has them will do, unless its sha256 is among
+    `but`: those that this host has tried.
     """
     wanted = replace(key, archs=tuple(own)) if own else key
     group = _groups.setdefault(key, _Group())
-    if found := _cached(host, wanted):
+    if found := _cached(host, wanted, but):
         return found
     _await_earlier(host, key, group)
     while (ended := group.join(host.name)) is not None:
         _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
         ended.wait()
-        if found := _cached(host, wanted):
+        if found := _cached(host, wanted, but):
             return found
     try:
         if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
-            said = "; ".join(f"the build failed on {name}: {why}" for name, why in group.failed.items())
-            return Built(None, why=f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})")
+            said = "; ".join(f"the build failed on {name}: {built.why}" for name, built in group.failed.items())
+            last = [line for built in group.failed.values() for line in built.record.get("last", [])][-5:]
+            why = f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})"
+            return Built(None, {"last": last}, why)
         with _alone(host, key):
-            return _cached(host, wanted) or _lead(host, key, group, build)
+            return _cached(host, wanted, but) or _lead(host, key, group, build)
     finally:  # also where this greenlet is killed: the others must not wait for ever
         group.leave()
 
@@ -156,7 +160,7 @@ def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Bu
     sign = _sign(key)
     with suppress(OSError):
         sign.write_text(json.dumps({"host": host.name, "address": _session.address(host)}), encoding="utf-8")
-    group.failed[host.name] = "broke off"  # whatever ends it now
+    group.failed[host.name] = Built(None, why="broke off")  # whatever ends it now
     try:
         built = build()
     except RigError as error:
@@ -165,7 +169,7 @@ def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Bu
     sign.unlink(missing_ok=True)  # but not after another exception: a job may be at work there still
     if built.wheel is None:
         if not built.refused:
-            group.failed[host.name] = built.why
+            group.failed[host.name] = built
         return replace(built, host=host.name)
     record = {**built.record, "host": host.name}
     try:
@@ -176,8 +180,8 @@ def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Bu
     return Built(path, record, built.why, host=host.name)
 
 
-def _cached(host: Host, key: Key) -> Built | None:
-    found = cache.find(key, lambda line: _report.progress(host.name, line))
+def _cached(host: Host, key: Key, but: Collection[str] = ()) -> Built | None:
+    found = cache.find(key, lambda line: _report.progress(host.name, line), but)
     if found is None:
         return None
     builder = str(found.record.get("host", "an earlier run"))

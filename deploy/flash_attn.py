@@ -87,7 +87,10 @@ class Climb(FunctionCommand):
             by = (made.get("built") or {}).get("host")
             origin = "a prebuilt wheel" if made["rung"] == "wheel" else f"built by {by}" if by else "built here"
             code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
-            _report.caveats[self.host.name].append(f"flash-attn: {made['version']}, {origin}{code}, proven here")
+            lines = [f"flash-attn: {made['version']}, {origin}{code}, proven here{_figures(made)}"]
+            lines += [f"flash-attn's {row['rung']} was not kept: {row['why_not']}" for row in made["tried"]
+                      if row["why_not"]]
+            _report.caveats[self.host.name] += lines
 
     @property
     def _builds(self) -> list[Mapping[str, Any]]:
@@ -125,6 +128,11 @@ class Climb(FunctionCommand):
             self.made = said
         return said
 
+    @property
+    def _wanting(self) -> set[str]:
+        """The sha256 of the wheels that were tried here, and found wanting."""
+        return {row["sha256"] for row in self.tried if row.get("sha256") and row["why_not"]}
+
     def _fleets(self, build: Mapping[str, Any]) -> dict[str, Any] | None:
         """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
         found = cache.find(Key.from_json(build["key"]), lambda line: _report.progress(self.host.name, line))
@@ -133,8 +141,8 @@ class Climb(FunctionCommand):
     def _sent(self, path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """That wheel as a rung, once it is on the host; its not coming there is on record."""
         sha256 = cache.sha256_of(path)
-        if any(row.get("sha256") == sha256 for row in self.tried):
-            return None  # tried, and found wanting here
+        if sha256 in self._wanting:
+            return None
         env, self.wheels_left = env_path(self.ctx), True
         try:
             there = _copies.send(self.host, path, str(Path(env).parent), f"{env}/.rig/build")
@@ -153,9 +161,9 @@ class Climb(FunctionCommand):
         if build["able"]:
             key = self._key(build)
             built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
-                                      self.ctx.knobs.flash_attn_leader_failed, own.archs)
+                                      self.ctx.knobs.flash_attn_leader_failed, own.archs, self._wanting)
         else:
-            built = _fleet.of_others(self.host, own)
+            built = _fleet.of_others(self.host, own, self._wanting)
         for path in brought:
             _copies.drop(path)
         if self.made is not None or self.lost:
@@ -165,7 +173,6 @@ class Climb(FunctionCommand):
         elif built.wheel is None and build["able"]:
             self.tried.append({"rung": build["rung"], "source": build["source"], "why_not": built.why,
                                "last": list(built.record.get("last", [])), "minutes": built.record.get("minutes", 0.0)})
-            self.minutes += built.record.get("minutes", 0.0)
 
     def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
         """Build on this host, prove it here, and only then bring it here for the others."""
@@ -177,9 +184,9 @@ class Climb(FunctionCommand):
             self.lost = outcome.code is None
             why = cause(outcome.code, self.ctx.knobs.timeout_flash_build + FETCHING_S) or "the build broke off"
             said = {"ok": False, "why": why, "last": list(outcome.lines[-5:]), "begun": True}
+        self.minutes += said.get("minutes", 0.0)
         if not said["ok"]:
             return _fleet.Built(None, said, said["why"], refused=not said["begun"])
-        self.minutes += said["minutes"]
         said.pop("asked", None)  # what it was told, which the plan tells
         name = Path(said["wheel"]).name
         proven = self._prove([{"rung": build["rung"], "name": name, "url": Path(said["wheel"]).as_uri(),
@@ -218,6 +225,16 @@ class Climb(FunctionCommand):
         """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""
         turbo = (_network.turbo(self.ctx, url) for url in urls)
         return _network.proxies(self.ctx) + next(filter(None, turbo), "")
+
+
+def _figures(made: Mapping[str, Any]) -> str:
+    """What was measured of the rung that held."""
+    proof, parts = made["proof"] or {}, []
+    if proof.get("worst") is not None:
+        parts.append(f"differs from SDPA by {proof['worst']:.1e} at most")
+    if made["minutes"] >= 1:
+        parts.append(f"{made['minutes']:.0f} min")
+    return f" ({', '.join([*parts, 'sha256 ' + made['sha256'][:12]])})" if made["sha256"] else ""
 
 
 def _said(outcome: Outcome) -> dict[str, Any] | None:

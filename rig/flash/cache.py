@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,11 +53,11 @@ def _sha256(path: Path, size: int, modified: int, inode: int) -> str:
     return digest.hexdigest()
 
 
-def find(key: Key, say: Callable[[str], None] | None = None) -> Cached | None:
+def find(key: Key, say: Callable[[str], None] | None = None, but: Collection[str] = ()) -> Cached | None:
     """A wheel that serves this key (Key.serves), its bytes checked now. The nearest glibc's is preferred, then the one
     with the fewest architectures.
 
-    A damaged one is not used, and `say` is told of it.
+    A damaged one is not used, and `say` is told of it. `but`: the sha256 of those that were found wanting already.
     """
     found = []
     for record in _records():
@@ -67,7 +67,7 @@ def find(key: Key, say: Callable[[str], None] | None = None) -> Cached | None:
             if say and record.parent.name == key.name:
                 say(f"the record of the wheel built before can't be read ({type(error).__name__}): {record}")
             continue
-        if cached.key.serves(key):
+        if cached.key.serves(key) and cached.sha256 not in but:
             found.append(cached)
     found.sort(key=lambda cached: (Version(cached.key.glibc), -len(cached.key.archs)), reverse=True)
     for cached in found:

@@ -53,8 +53,10 @@ class Fleet:
         finally:
             self.at_work -= 1
 
-    def once(self, name: str, leader_failed: str = "next", key: Key = KEY, own: tuple[str, ...] = ()) -> Built:
-        return build_once(self.hosts[name], key, lambda: self.build(name), leader_failed, own)  # type: ignore[arg-type]
+    def once(self, name: str, leader_failed: str = "next", key: Key = KEY, own: tuple[str, ...] = (),
+             but: tuple[str, ...] = ()) -> Built:
+        return build_once(self.hosts[name], key, lambda: self.build(name),  # type: ignore[arg-type]
+                          leader_failed, own, but)
 
     def all(self, leader_failed: str = "next", parallel: int = 8) -> dict[str, Built]:
         with ThreadPoolExecutor(parallel) as pool:
@@ -90,6 +92,14 @@ def test_one_builds_and_seven_get_its_wheel(fleet: Fleet, monkeypatch: pytest.Mo
     assert all(made.wheel for made in fleet.all().values()) and len(fleet.built) == 1, "a second run builds none"
 
 
+def test_a_wheel_that_was_tried_and_found_wanting_is_no_reason_not_to_build(fleet: Fleet) -> None:
+    first = fleet.once("lab-1")
+    assert first.wheel is not None
+    second = fleet.once("lab-2", but=(cache.sha256_of(first.wheel),))
+    assert fleet.built == ["lab-1", "lab-2"] and second.wheel != first.wheel
+    assert fleet.once("lab-3").wheel == second.wheel and len(fleet.built) == 2
+
+
 def crash() -> Built:
     raise KeyboardInterrupt
 
@@ -116,11 +126,12 @@ def test_where_all_wait_for_a_leader_that_fails_one_of_them_goes_on(fleet: Fleet
 
 
 def test_by_setting_nobody_else_tries(fleet: Fleet) -> None:
-    fleet.fails = {name: lambda: Built(None, why="nvcc died") for name in NAMES}
+    fleet.fails = {name: lambda: Built(None, {"last": ["signal 11"]}, "nvcc died") for name in NAMES}
     got = fleet.all("sdpa")
     assert len(fleet.built) == 1 and not any(made.wheel for made in got.values())
     others = [made.why for name, made in got.items() if name not in fleet.built]
     assert all(f"failed on {fleet.built[0]}: nvcc died; no other host tries" in why for why in others)
+    assert all(made.record["last"] == ["signal 11"] for made in got.values()), "each host's record tells how it ended"
 
 
 def test_a_build_that_fails_everywhere_ends_after_the_third_host(fleet: Fleet) -> None:
