@@ -81,6 +81,7 @@ class Rules:
     toolkits: dict[str, str]
     toolkit_bytes: int | None
     compilers_bytes: int | None
+    room: dict[str, tuple[int, int]]
     effective_batch: int
     batch: tuple[tuple[int, int], ...]
     bf16_from: Version
@@ -206,6 +207,7 @@ def load_rules() -> Rules:
     archs, flash = table.table("torch_archs"), table.table("flash_attn")
     modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
     nvswitch = table.table("nvswitch")
+    room = table.table("room")
     nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
     toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
     rules = Rules(
@@ -223,12 +225,14 @@ def load_rules() -> Rules:
         builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
         drivers=_drivers(drivers),
         toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.maybe("bytes", int),
-        compilers_bytes=compilers.maybe("bytes", int), effective_batch=batch.take("effective", int),
+        compilers_bytes=compilers.maybe("bytes", int),
+        room={name: (row.take("installed", int), row.take("fetched", int))
+              for name, row in room.named_tables("parts").items()}, effective_batch=batch.take("effective", int),
         batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
         bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
     blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvswitch": nvswitch, "nvcc": nvcc,
               "torch_builds": builds, "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit,
-              "compilers": compilers}
+              "compilers": compilers, "room": room}
     for name, block in blocks.items():
         rules.words[name] = block.take("source", str)
         block.done()

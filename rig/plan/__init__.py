@@ -15,7 +15,7 @@ from rig.rules import Rules
 from rig.stack import Stack
 from rig.training import LargestBatch
 
-from . import driver, env, network, place, prefetch, since, tools, train
+from . import driver, env, network, place, prefetch, room, since, tools, train
 from .context import Context, version
 from .model import Action, Applied, Plan, Refusal, Step
 
@@ -41,7 +41,7 @@ def make_plan(ctx: Context) -> Plan:
     changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env),
              *prefetch.steps(ctx, changes_env)]
-    refused += network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
+    refused += room.refusals(ctx, steps) + network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
     if any(step.action is Action.REBOOT for step in steps):
         steps = [_after_reboot(ctx, step) for step in steps]
     said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))

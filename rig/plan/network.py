@@ -32,15 +32,15 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
         remedy = ("it is its host's clock: tell the provider, or rent another" if ctx.foreign_kernel
                   else "set it: `timedatectl set-ntp true`, or `date -s` as root")
         found.append(Refusal(f"its clock is {_lag(offset)}: certificates and signatures would be refused", remedy))
-    env = next((step for step in steps if step.component == "env"), None)
-    return found + (_room(ctx) if env is not None and env.data.get("mode") == "build" else [])
+    return found + (_room(ctx) if _builds(steps) else [])
 
 
 def caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
-    """A clock that is off, but not so far that anything fails by it; no name server where something comes by name."""
+    """A clock that is off, but not so far that anything fails by it; no name server where something comes by name;
+    little room for the installer that stands by."""
     limits, offset = load_limits(), ctx.machine.get("clock_offset_s") or 0
     off = limits.clock_say_s <= abs(offset) < limits.clock_refuse_s
-    return ([f"its clock is {_lag(offset)}"] if off else []) + _unresolved(ctx, steps)
+    return ([f"its clock is {_lag(offset)}"] if off else []) + _unresolved(ctx, steps) + _fallback(ctx, steps)
 
 
 def _unresolved(ctx: Context, steps: Sequence[Step]) -> list[str]:
@@ -84,9 +84,32 @@ def _room(ctx: Context) -> list[Refusal]:
     sent = environment(ctx)
     places = [sent.get("XDG_CACHE_HOME", f"{ctx.machine['user']['home']}/.cache")]
     if ctx.knobs.installer == "pip":  # uv unpacks in its cache
-        places.append(sent.get("TMPDIR") or (ctx.machine.get("network") or {}).get("tmpdir") or "/tmp")
+        places.append(_tmpdir(ctx))
     need, env_disk = ctx.stack.cache_mib, disk_at(ctx, envs_dir(ctx))
     return [Refusal(f"{disk['mount']} has {gib(disk['free_mib'])} free, and the downloads of stack {ctx.stack.name} "
                     f"take {gib(need)} at {place}", "set data_dir to a folder on a bigger disk")
             for place in places
             if (disk := disk_at(ctx, place)) and disk != env_disk and disk["free_mib"] < need]
+
+
+def _tmpdir(ctx: Context) -> str:
+    """Where pip unpacks on that host."""
+    return str(environment(ctx).get("TMPDIR") or (ctx.machine.get("network") or {}).get("tmpdir") or "/tmp")
+
+
+def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
+    """installer=auto: uv needs no temporary folder, pip behind it does."""
+    if ctx.knobs.installer != "auto" or not _builds(steps):
+        return []
+    need, env_disk, place = ctx.stack.cache_mib, disk_at(ctx, envs_dir(ctx)), _tmpdir(ctx)
+    disk = disk_at(ctx, place)
+    if disk is None or disk == env_disk or disk["free_mib"] >= need:
+        return []
+    return [f"where uv can't be had, pip unpacks in {place}: {disk['mount']} has {gib(disk['free_mib'])} free, and it "
+            f"may take {gib(need)}"]
+
+
+def _builds(steps: Sequence[Step]) -> bool:
+    """Whether an env is filled from what is fetched."""
+    env = next((step for step in steps if step.component == "env"), None)
+    return env is not None and env.data.get("mode") == "build" and not env.data["kept"]

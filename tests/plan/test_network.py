@@ -62,6 +62,45 @@ def test_downloads_need_room_in_home_where_the_env_is_elsewhere(free: int, refus
     assert any("/root/.cache" in r.what for r in plan.refusals) is refused
 
 
+@pytest.mark.parametrize(("installer", "free", "refused", "said"), [
+    ("auto", 500, False, True), ("auto", 9000, False, False), ("uv", 500, False, False), ("pip", 500, True, False)])
+def test_pip_needs_room_where_it_unpacks(installer: str, free: int, refused: bool, said: bool) -> None:
+    disks = [*ROOMY, {"mount": "/tmp", "fstype": "tmpfs", "size_mib": 9_999, "free_mib": free}]
+    plan = make_plan(context(bare(RTX5090, disks=disks), installer=installer))
+    assert (any("at /tmp" in r.what for r in plan.refusals), any("pip unpacks in /tmp" in c for c in plan.caveats)) \
+        == (refused, said)
+
+
+ROOMY = [{"mount": "/", "fstype": "ext4", "size_mib": 200_000, "free_mib": 150_000}]
+
+
+@pytest.mark.parametrize(("root", "data", "old", "knobs_", "said"), [
+    (300, 800_000, None, {"data_dir": "/data"}, "NVIDIA driver, C and C++ compiler take at least 1.0 GiB there"),
+    (150, 800_000, "550.90.07", {"data_dir": "/data", "compilers": "never"},
+     "NVIDIA driver take at least 0.2 GiB there"),
+    (300, 800_000, "550.90.07", {"data_dir": "/data", "compilers": "never"}, ""),
+    (7000, 800_000, None, {"data_dir": "/data", "cuda_toolkit": "always"},
+     "NVIDIA driver, C and C++ compiler, CUDA toolkit take at least 8.4 GiB there"),
+    (9000, 800_000, None, {"data_dir": "/data", "cuda_toolkit": "always"}, ""),
+    (12_000, 0, None, {}, "NVIDIA driver, C and C++ compiler, Conda, Env qwen-train take at least 12.8 GiB there"),
+    (14_000, 0, None, {}, ""),
+])
+def test_no_disk_is_filled_by_what_comes_beside_the_env(root: int, data: int, old: str | None, knobs_: dict[str, Any],
+                                                        said: str) -> None:
+    disks = [{"mount": "/", "fstype": "ext4", "size_mib": 20_000, "free_mib": root},
+             {"mount": "/data", "fstype": "ext4", "size_mib": 900_000, "free_mib": data}]
+    state = bare(RTX5090, disks=disks)
+    plan = make_plan(context(with_driver(state, old, "proprietary") if old else state, **knobs_))
+    assert [r.what.partition(", and ")[2] for r in plan.refusals] == ([said] if said else [])
+
+
+def test_where_the_env_alone_is_too_much_beside_the_rest_another_disk_is_named() -> None:
+    disks = [{"mount": "/", "fstype": "ext4", "size_mib": 20_000, "free_mib": 12_000},
+             {"mount": "/data", "fstype": "ext4", "size_mib": 900_000, "free_mib": 800_000}]
+    refused, = make_plan(context(bare(RTX5090, disks=disks))).refusals
+    assert refused.remedy == "set data_dir to a folder on /data"
+
+
 @pytest.mark.parametrize(("url", "said"), [
     ("https://bob:secret@mirror.test/simple", "must hold no user or password"),
     ("https://mirror.test/a b", "write spaces and quotes as"),
