@@ -121,6 +121,19 @@ def _wanted(spec: dict[str, Any]) -> str:
     return ", else ".join([*rungs, "SDPA"])
 
 
+def decision(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What training.json says of the attention, of the step's record: the rung, why each one above it failed or was out
+    of the question, what its code is and was proven by. One without a record is as SDPA, with nothing tried."""
+    proof = made.get("proof") or {}
+    return {"rung": made.get("rung", "sdpa"), "version": made.get("version"), "sha256": made.get("sha256"),
+            "archs": made.get("archs", []),
+            "tried": [{"rung": row.get("rung"), "why_not": row["why_not"], "last": row.get("last", [])}
+                      for row in made.get("tried", ()) if row.get("why_not")],
+            "rejected": made.get("rejected", []),
+            "proof": {key: proof[key] for key in ("worst", "tolerance", "said") if key in proof} or None,
+            "minutes": made.get("minutes", 0.0)}
+
+
 def _bytes(spec: dict[str, Any]) -> int | None:
     """What the first attempt fetches; None where that isn't known, as of a wheel without a size or of sources."""
     if spec["wheels"]:

@@ -171,7 +171,11 @@ def test_a_rung_that_proves_itself_is_kept(outcome: Outcome, host: str, rung: st
     assert "works as one" in made["proof"]["said"][-1] and len(made["sha256"]) == 64
     training = outcome.lab.record(host, "training")
     assert training["attn_implementation"] == "flash_attention_2"
-    assert training["attention_from"] == {"rung": rung, "version": version}
+    assert training["attention_from"] == {
+        "rung": rung, "version": version, "sha256": made["sha256"], "archs": made["archs"],
+        "tried": [{key: row[key] for key in ("rung", "why_not", "last")} for row in made["tried"] if row["why_not"]],
+        "rejected": made["rejected"], "proof": made["proof"], "minutes": made["minutes"]}
+    assert [row["rung"] for row in training["attention_from"]["tried"]] == (["wheel"] if host == "kernel" else [])
 
 
 @pytest.mark.parametrize(("host", "why", "last"), [
@@ -193,7 +197,9 @@ def test_a_bad_end_is_sdpa_with_a_true_record(outcome: Outcome, host: str, why: 
     assert why in made["why"], made["why"]
     assert last in json.dumps([row["last"] for row in made["tried"]]), made["tried"]
     assert made["tried"] or host in ("unknown", "off")
-    assert outcome.lab.record(host, "training")["attn_implementation"] == "sdpa"
+    training = outcome.lab.record(host, "training")
+    assert training["attn_implementation"] == "sdpa" and training["attention_from"]["rung"] == "sdpa"
+    assert [row["last"] for row in training["attention_from"]["tried"]] == [row["last"] for row in made["tried"]]
 
 
 def test_nothing_of_an_attempt_is_left_in_the_env(outcome: Outcome) -> None:

@@ -256,6 +256,28 @@ def test_a_certificate_on_record_bounds_the_batch_and_a_newer_one_that_says_the_
     assert make_plan(replace(ctx, largest=LargestBatch(6, "GPU-1", "2026-11-26"))).step_changes("training")
 
 
+def test_training_json_has_why_its_attention_is_what_it_is() -> None:
+    state = converged()
+    records = state["generations"][0]["records"]
+    failed = {"rung": "wheel", "wheel": "a.whl", "version": "2.8.3", "why_not": "no kernel", "last": ["CUDA error"]}
+    held = {"rung": "build", "version": "2.8.3", "sha256": "0" * 64, "archs": ["sm_120"], "minutes": 41.5,
+            "proof": {"status": "pass", "why": None, "cases": [{}] * 8, "worst": 0.00312, "tolerance": 0.02}}
+    records["flash_attn"] |= {**held, "attention": "flash_attention_2", "rejected": ["b: for cp311"], "time": 1,
+                              "tried": [failed, {**held, "why_not": None}]}
+    records["training"]["attention_from"] = {"rung": "build", "version": "2.8.3"}  # as it was once written
+    step = make_plan(context(state, "standin")).step("training")
+    assert step.why.startswith("differs in: attention_from") and step.data["settings"]["attention_from"] == {
+        "rung": "build", "version": "2.8.3", "sha256": "0" * 64, "archs": ["sm_120"], "rejected": ["b: for cp311"],
+        "tried": [{"rung": "wheel", "why_not": "no kernel", "last": ["CUDA error"]}],
+        "proof": {"worst": 0.00312, "tolerance": 0.02}, "minutes": 41.5}
+    records["training"] = step.data["settings"]
+    assert make_plan(context(state, "standin")).step("training").action is Action.NONE
+    records["flash_attn"] |= {"minutes": 39.0, "time": 2}  # another attempt that ended the same
+    assert make_plan(context(state, "standin")).step("training").action is Action.NONE
+    records["flash_attn"]["sha256"] = "1" * 64
+    assert make_plan(context(state, "standin")).step("training").action is Action.CHANGE
+
+
 @pytest.mark.parametrize(("beside", "said"), [
     ({"train_qwen.py": "x"}, "accelerate.yaml beside it"),
     ({"train_qwen.py": "x", "accelerate.yaml": "of other settings"}, "accelerate.yaml beside it"),
