@@ -41,19 +41,37 @@ def ask_torch(seconds=300):
 
 
 def nvccs():
-    """(release, toolkit's folder) of every nvcc here, each folder once."""
-    folders = [os.environ.get("CUDA_HOME"), *map(str, sorted(Path("/usr/local").glob("cuda*"))),
-               str(Path(shutil.which("nvcc") or "/none/bin/nvcc").parent.parent)]
+    """(release, toolkit's folder) of every nvcc here, each folder once: of those places that the plan looks in, too
+    (facts/_nvcc.py), and taken as it takes them; what torch itself would take comes first."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    places = [Path(home, "bin", "nvcc") for home in filter(None, homes)]
+    places += [Path(first)] if (first := shutil.which("nvcc")) else []
+    places += [*sorted(Path("/usr/local").glob("cuda*/bin/nvcc")), Path("/usr/bin/nvcc"),
+               *sorted(Path("/opt").glob("cuda*/bin/nvcc"))]
     found = {}
-    for folder in filter(None, folders):
-        nvcc = Path(folder, "bin", "nvcc")
-        if not nvcc.is_file():
+    for nvcc in map(started, places):
+        folder = str(nvcc.parent.parent)
+        if folder in found or not os.access(nvcc, os.X_OK) or not nvcc.is_file():
             continue
         with suppress(OSError, subprocess.TimeoutExpired):
             said = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, timeout=60).stdout
             if release := re.search(r"release (\d+\.\d+)", said):
-                found[os.path.realpath(folder)] = release[1]
+                found[folder] = release[1]
     return [(release, folder) for folder, release in found.items()]
+
+
+def started(nvcc):
+    """The file that it is in the end: links followed, and a wrapper script counts as the toolkit's nvcc that it starts,
+    where that has headers of its own."""
+    nvcc = Path(os.path.realpath(nvcc))
+    with suppress(OSError):
+        with open(nvcc, "rb") as file:
+            text = file.read(1 << 16).decode("utf-8", "replace")
+        inner = re.search(r'^ *exec *"?(/[^ "\n]*/bin/nvcc)', text, re.MULTILINE) if text.startswith("#!") else None
+        target = Path(os.path.realpath(inner[1])) if inner else nvcc
+        if os.access(target, os.X_OK) and (target.parent.parent / "include").is_dir():
+            return target
+    return nvcc
 
 
 def choose_nvcc(found, cuda, least):

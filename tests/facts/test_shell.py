@@ -21,6 +21,7 @@ from facts.gpu import Gpus, PciGpus
 from facts.host import Host
 from facts.probe import EMPTY, TEXT_MAX, HostState
 
+HOST = Path(__file__).parents[2] / "rig" / "host"
 SHELLS = [shell for shell in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
 each_shell = pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 CSV = "index, name, uuid, pci.bus_id, memory.total [MiB]"
@@ -173,13 +174,31 @@ def test_each_compiler_once(shell: list[str], tmp_path: Path) -> None:
     broken = _script(tmp_path / "broken" / "bin" / "nvcc", "echo Segmentation fault; exit 139\n")
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "CUDA_HOME": f"{tmp_path}/link",
            "CUDA_PATH": str(broken.parents[1])}
-    found = [row for row in CudaToolkits().process(_run(CudaToolkits().command(), shell, **env))
-             if row["path"].startswith(str(tmp_path))]
+    every = CudaToolkits().process(_run(CudaToolkits().command(), shell, **env))
+    found = [row for row in every if row["path"].startswith(str(tmp_path))]
     assert found == [{"path": str(real), "release": "12.8", "version": "12.8.93"},
                      {"path": str(tmp_path / "broken"), "release": None, "version": None}]
     state = HostState().process(_run(HostState().command(), shell, **env))
     assert "broken/bin/nvcc does not answer" in state["problems"]["cuda"]
     assert all(row["release"] for row in state["cuda"])
+
+
+@pytest.mark.parametrize("where", [
+    {"CUDA_HOME": "link"}, {"CUDA_PATH": "cuda-12.8"}, {"PATH": "bin"}, {"PATH": "links"}])
+def test_a_build_finds_the_compilers_that_its_plan_was_made_with(tmp_path: Path, where: dict[str, str]) -> None:
+    nvcc = _script(tmp_path / "cuda-12.8" / "bin" / "nvcc", "echo 'Cuda compilation tools, release 12.8, V12.8.93'\n")
+    (tmp_path / "cuda-12.8" / "include").mkdir()
+    _script(tmp_path / "bin" / "nvcc", f'exec {nvcc} "$@"\n')  # as Debian's
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "nvcc").symlink_to(nvcc)
+    (tmp_path / "link").symlink_to(nvcc.parents[1])
+    env = {name: f"{tmp_path}/{place}" for name, place in where.items()}
+    env["PATH"] = ":".join(filter(None, (env.get("PATH"), os.environ["PATH"])))
+    planned = CudaToolkits().process(_run(CudaToolkits().command(), ["sh"], **env))
+    asked = [sys.executable, "-c", "import json, flash_ready; print(json.dumps(flash_ready.nvccs()))"]
+    found = json.loads(_run(shlex.join(asked), ["sh"], **env, PYTHONPATH=str(HOST))[-1])
+    assert sorted(found) == sorted([row["release"], row["path"]] for row in planned if row["release"])
+    assert ["12.8", str(nvcc.parents[1])] in found
 
 
 def _as_host(setup: str, command: str) -> list[str]:
