@@ -69,12 +69,12 @@ class _Cloud(Connections):
                     self.refuse(own[name][0], f"source {title} finds addresses and ports itself",
                                 "for a machine whose address you know: source: ssh, or lab.yml")
             options = {name: self.value(own[name][1]) for name in OWN if name in own}
-            given = {name: pair for name, pair in {**defaults, **own}.items() if name not in OWN}
+            own = {name: pair for name, pair in own.items() if name not in OWN}
             for one in self._instances(title, key, options):
                 if not one.running:
                     found.idle.append(f"{one.name}{_called(one)} is {one.state}: listed, not dialled")
                     continue
-                data = self._data(one, key, given, known_hosts)
+                data = self._data(one, key, own, defaults, known_hosts)
                 place = str(data["ssh_hostname"]).lower(), data.get("ssh_port", DEFAULT_PORT)
                 for mark, what in ((one.name, "name"), (place, "address and port")):
                     if mark in seen:
@@ -148,8 +148,12 @@ class _Cloud(Connections):
             self.refuse(at, f"nothing is piped in for {title}", "… | pyinfra inventories/cloud.py …, with stdin: true")
         return sys.stdin.read()
 
-    def _data(self, one: Instance, at: yaml.Node, given: Entries, known_hosts: Path) -> dict[str, Any]:
-        """pyinfra's host data: what cloud.yml says, and above it what the source knows."""
+    def _data(self, one: Instance, at: yaml.Node, own: Entries, defaults: Entries, known_hosts: Path,
+              ) -> dict[str, Any]:
+        """pyinfra's host data. User and key are what the source's block says, else what the instance itself does, else
+        the defaults'; those of an alias, and its port, are ~/.ssh/config's."""
+        said = {"user": one.user or one.ssh_config, "key": one.key or one.ssh_config, "port": one.ssh_config}
+        given = {**{name: pair for name, pair in defaults.items() if not said.get(name)}, **own}
         data = self.host_data(one.name, given)
         found = {"ssh_hostname": one.address, "ssh_port": one.port, "ssh_user": data.get("ssh_user", one.user)}
         data.update({key: value for key, value in found.items() if value is not None})

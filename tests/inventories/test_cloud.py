@@ -163,6 +163,28 @@ def test_a_proxy_command_never_sees_a_field_that_is_no_address(tmp_path: Path, p
     assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-192.0.2.1"], "what is an address does get there"
 
 
+@pytest.mark.parametrize(("source", "user", "key"), [
+    ({"source": "ssh", "hosts": ["ssh -i own root@192.0.2.1"]}, "root", "own"),
+    ({"source": "ssh", "hosts": ["ssh -i own root@192.0.2.1"], "user": "me", "key": "block"}, "me", "block"),
+    ({"source": "ssh", "hosts": ["ssh 192.0.2.1"]}, "default", "default"),
+    ({"source": "vast", "file": "vast.json"}, "root", "default"),
+    ({"source": "vast", "file": "vast.json", "user": "me"}, "me", "default"),
+    ({"source": "runpod", "file": "runpod.json"}, "root", "own"),
+    ({"source": "ssh-config", "hosts": ["my-cluster"]}, None, None),
+    ({"source": "ssh-config", "hosts": ["my-cluster"], "user": "me", "key": "block"}, "me", "block"),
+])
+def test_the_blocks_own_settings_then_the_instances_then_the_defaults(
+        tmp_path: Path, keys: Path, source: dict[str, Any], user: str | None, key: str | None) -> None:
+    for name in ("own", "block", "default"):
+        (tmp_path / name).write_bytes((keys / "plain").read_bytes())
+    listed(tmp_path, row(1))
+    (tmp_path / "runpod.json").write_text(json.dumps([{
+        "id": "p", "ip": "192.0.2.1", "port": 9, "ssh_command": "ssh", "ssh_key": {"path": str(tmp_path / "own")}}]))
+    path = cloud(tmp_path, {"s": source}, defaults={"user": "default", "key": "default"})
+    ((_, data),), = load_cloud(path, tmp_path / "known").groups.values()
+    assert (data.get("ssh_user"), data.get("ssh_key")) == (user, key and str(tmp_path / key))
+
+
 def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
     say = [sys.executable, "-c", "import sys; print(sys.argv[1])", json.dumps([row(1, "$(id); x")])]
     found = load_cloud(cloud(tmp_path, {"v": {"source": "vast", "command": say}}), tmp_path / "known")
