@@ -29,6 +29,7 @@ SOURCES: dict[str, Read] = {
 PLAIN = ("ssh", "ssh-config")  # these are text or a list in cloud.yml itself, not JSON
 WHENCE = ("file", "command", "stdin", "hosts")
 OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
+TAKEN = ("cloud", "all")  # inventories/cloud.py's own, with all hosts' data in it, and pyinfra's
 COMMAND_S = 120  # a provider's API may take its time; a command that asks for a login never ends
 
 
@@ -88,21 +89,26 @@ class _Cloud(Connections):
         return found
 
     def _instances(self, title: str, at: yaml.Node, options: dict[str, Any]) -> list[Instance]:
-        """The instances of one source, filtered."""
+        """The instances of one source, filtered; only what is left must be fit to dial."""
         source = options.get("source")
         if source not in SOURCES:
             self.refuse(at, f"source {title} can't be of kind {source!r}", f"source: one of {', '.join(SOURCES)}")
         group = options.get("group", "g")
-        if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier():
-            self.refuse(at, f"group of {title} can't be {group!r}", "letters, digits and _ only")
+        if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier() or group in TAKEN:
+            self.refuse(at, f"group of {title} can't be {group!r}",
+                        f"letters, digits and _ only, a letter first; {' and '.join(TAKEN)} are groups already")
         label, state, tags = options.get("label", "*"), options.get("state", "*"), options.get("tags", {})
         if not isinstance(label, str) or not isinstance(state, str) or not isinstance(tags, dict):
             self.refuse(at, f"label and state of {title} must be texts such as train-*, tags a mapping", self.example)
         where = f"{self.where(at)}, source {title}"
         data = None if source == "libcloud" else self._data_of(title, at, options)
-        return [one for one in SOURCES[source](data, where, options)
-                if fnmatchcase(one.label, label) and fnmatchcase(one.state, state)
-                and all(one.tags.get(k) == str(v) for k, v in tags.items())]
+        found = [one for one in SOURCES[source](data, where, options)
+                 if fnmatchcase(one.label, label) and fnmatchcase(one.state, state)
+                 and all(one.tags.get(k) == str(v) for k, v in tags.items())]
+        for one in found:
+            if one.wrong:
+                raise one.wrong
+        return found
 
     def _data_of(self, title: str, at: yaml.Node, options: dict[str, Any]) -> Any:
         """What the source says: read from a file, a command, standard input, or cloud.yml itself."""

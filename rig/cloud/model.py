@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rig.connection import HOST_NAME, is_address
@@ -19,7 +19,7 @@ class Instance:
 
     name: unique and fit for an inventory; its host key is kept under it. label: the user's own word for it, any text.
     state: the provider's word; `running`: whether it can be dialled. ssh_config: reached by what ~/.ssh/config says of
-    `address`, so that port and user stand there.
+    `address`, so that port and user stand there. wrong: why it can't be dialled although it runs.
     """
 
     name: str
@@ -32,26 +32,38 @@ class Instance:
     label: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     ssh_config: bool = False
+    wrong: RigError | None = None
 
 
 def instance(where: str, name: str, *, address: Any = None, port: Any = None, user: Any = None, running: bool = True,
              state: str = "running", label: Any = "", tags: Any = None, key: str | None = None,
              ssh_config: bool = False) -> Instance:
-    """An instance with every field checked; those of one that isn't running may be missing. Raises RigError."""
+    """An instance with every field checked; those of one that isn't running may be missing. What is wrong with address,
+    port and user is kept in `wrong`: a filter may leave it out. Raises RigError where the name can't be one.
+    """
     if not HOST_NAME.fullmatch(name):
         raise RigError(f"an instance's name or id can't be {name!r}", where, "letters, digits, . _ and - only")
-    at = f"{where}, instance {name}"
-    if running:
-        if not address:
-            raise RigError("it is running and has no address", at, "give it a public one, or filter it out by label")
-        if not isinstance(address, str) or not is_address(address):
-            raise RigError(f"its address can't be {address!r}", at, "a name or an IP alone is wanted")
-        port = _port(port, at)
-        if user is not None and not (isinstance(user, str) and _USER.fullmatch(user)):
-            raise RigError(f"its user can't be {user!r}", at, "a login name is wanted")
     pairs = {str(k): str(v) for k, v in tags.items()} if isinstance(tags, Mapping) else {}
-    return Instance(name, running, state or "unknown", address if running else None, port if running else None,
-                    user if running else None, key, str(label or ""), pairs, ssh_config)
+    found = Instance(name, running, state or "unknown", key=key, label=str(label or ""), tags=pairs,
+                     ssh_config=ssh_config)
+    if not running:
+        return found
+    try:
+        return replace(found, **_reached(f"{where}, instance {name}", address, port, user))
+    except RigError as error:
+        return replace(found, wrong=error)
+
+
+def _reached(at: str, address: Any, port: Any, user: Any) -> dict[str, Any]:
+    """Address, port and user, checked. Raises RigError."""
+    if not address:
+        raise RigError("it is running and has no address", at, "give it a public one, or filter it out by label")
+    if not isinstance(address, str) or not is_address(address):
+        raise RigError(f"its address can't be {address!r}", at, "a name or an IP alone is wanted")
+    number = _port(port, at)
+    if user is not None and not (isinstance(user, str) and _USER.fullmatch(user)):
+        raise RigError(f"its user can't be {user!r}", at, "a login name is wanted")
+    return {"address": address, "port": number, "user": user}
 
 
 def _port(port: Any, at: str) -> int | None:

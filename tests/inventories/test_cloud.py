@@ -38,7 +38,9 @@ def test_what_a_source_says(name: str) -> None:
     read = SOURCES[case["source"]]
     if "error" in case:
         with pytest.raises(RigError) as error:
-            list(read(data, "cloud.yml:1", case.get("options", {})))
+            for one in read(data, "cloud.yml:1", case.get("options", {})):
+                if one.wrong:
+                    raise one.wrong
         assert case["error"] in str(error.value) and "cloud.yml:1" in str(error.value)
         assert "\n" not in str(error.value)
         return
@@ -120,6 +122,19 @@ def test_filtered_by_label_and_state(tmp_path: Path) -> None:
             for name, data in found.groups["vast"]] == [("vast-1", "192.0.2.1", 40001, "train-a", "mine")]
     assert found.idle == ["vast-3 ('train-$(touch x)`id`') is exited: listed, not dialled"]
     assert not list(tmp_path.glob("x")), "a label is text and nothing else"
+
+
+@pytest.mark.parametrize("odd", [{"ssh_host": None}, {"ssh_host": "a b"}, {"ssh_port": "?"}])
+@pytest.mark.parametrize("wanted", [{"label": "train-*"}, {"state": "run*"}, {"tags": {"gpu": "RTX 5090"}}])
+def test_what_is_filtered_out_may_be_as_odd_as_it_likes(tmp_path: Path, odd: dict[str, Any], wanted: dict[str, Any],
+                                                        ) -> None:
+    file = listed(tmp_path, row(1, "train-a", gpu_name="RTX 5090"), row(2, "web", "loading", **odd),
+                  row(3, "web", gpu_name="T4", **(odd if "state" not in wanted else {})))
+    found = load_cloud(cloud(tmp_path, {"v": {"source": "vast", "file": file, **wanted}}), tmp_path / "known")
+    assert found.groups["vast"][0][0] == "vast-1"
+    listed(tmp_path, row(1, "train-a", gpu_name="RTX 5090", **odd))
+    with pytest.raises(RigError, match="instance vast-1 "):
+        load_cloud(tmp_path / "cloud.yml", tmp_path / "known")
 
 
 def test_a_state_that_is_left_out_is_not_even_named(tmp_path: Path) -> None:
@@ -219,7 +234,9 @@ def test_what_is_piped_in(tmp_path: Path) -> None:
     ({"v": {"source": "ssh", "hosts": {"a": "ssh -p 9 root@192.0.2.1", "b": "ssh -p 9 root@192.0.2.1"}}},
      "b has the address and port of a"),
     ({"v": {"source": "vast", "file": "vast.json", "label": "none-*"}}, "no source has a running machine"),
-    ({"v": {"source": "vast", "file": "vast.json", "group": "my group"}}, "group of v can't be"),
+    *(({"v": {"source": "vast", "file": "vast.json", "group": group}}, f"group of v can't be {group!r}")
+      for group in ("my group", "cloud", "all", "_mine")),
+    ({"cloud": {"source": "vast", "file": "vast.json", "group": 3}}, "group of cloud can't be 3"),
 ])
 def test_mistakes_are_one_line_and_nobody_is_dialled(tmp_path: Path, sources: dict[str, Any], says: str) -> None:
     listed(tmp_path, row(1))
