@@ -49,7 +49,7 @@ def _line(name: str, line: str, where: str) -> Instance:
     if len(rest) != 1:
         raise RigError("names no host, or has a command behind it", at, remedy)
     user, _, address = rest[0].removeprefix("ssh://").rpartition("@")
-    if "://" in rest[0] and ":" in address:
+    if "://" in rest[0] and ":" in address and not address.endswith("]"):  # [2001:db8::1] has no port behind it
         address, _, said["-p"] = address.rpartition(":")
     address = address.strip("[]")
     port = said.get("-p", "22")
