@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "flash_attn_leader_failed": ("next", "sdpa"),
     "verify": ("auto", "always", "never"),
 }
+OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.items() if "off" in words)})
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface", "proxy")
 
@@ -127,6 +128,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
             return value
         raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
                        f"see {name} in group_data/all.py")
+    if name in OFF and value is False:  # so YAML reads off
+        value = "off"
     if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
         value = json.dumps(value)
     if name == "python":

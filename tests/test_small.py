@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from pyinfra.api.connectors import get_all_connectors
 
 from rig import knobs, managed, openpgp
@@ -50,6 +51,13 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     with pytest.raises(RigError, match=said) as caught:
         knobs.check(name, value, "lab.yml")
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_off_is_off_in_yaml_too() -> None:
+    for name in ("mirrors", "proxy_script", "flash_attn"):
+        assert knobs.check(name, yaml.safe_load(f"{name}: off")[name], "lab.yml") == "off"
+    with pytest.raises(RigError, match="verify must be a text"):
+        knobs.check("verify", False, "lab.yml")
 
 
 def test_others_data_are_let_through_and_no_knob_or_key_of_pyinfras_is_taken_for_a_misspelt_one() -> None:
