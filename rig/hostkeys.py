@@ -108,7 +108,7 @@ class KnownHosts:
                 lines.append(str(entry.to_line()).rstrip("\n"))
         text = "".join(f"{line}\n" for line in lines) + (_line(name, key) if key else "")
         fresh = Path(f"{path}.new")
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8", errors="surrogateescape")
         fresh.chmod(0o600)
         fresh.replace(path)
 

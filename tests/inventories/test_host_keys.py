@@ -109,15 +109,15 @@ def key(bits: int = 1024) -> paramiko.PKey:
 
 def test_the_file(tmp_path: Path) -> None:
     kept, (a, b, c) = KnownHosts(tmp_path / "kept"), (key(), key(), key())
-    kept.path.write_text("# mine\n@revoked * ssh-rsa AAAA\nnonsense line here\n"
-                         f"gw,10.0.0.1 ssh-rsa {a.get_base64()}")  # no newline at its end
+    kept.path.write_text("# für mich\n@revoked * ssh-rsa AAAA\nnonsense line here\n"  # no UTF-8, and
+                         f"gw,10.0.0.1 ssh-rsa {a.get_base64()}", encoding="latin-1")  # no newline at its end
     kept.check("vast-1", b, strict=False)
     kept.check("gw", a, strict=True)
     with pytest.raises(HostKeyError, match="has changed"):
         kept.check("gw", c, strict=False)
     assert kept.accept("gw") == fingerprint(c)
-    text = kept.path.read_text()
-    assert text.startswith("# mine\n@revoked * ssh-rsa AAAA\nnonsense line here\n10.0.0.1 ssh-rsa ")
+    text = kept.path.read_text(encoding="latin-1")
+    assert text.startswith("# für mich\n@revoked * ssh-rsa AAAA\nnonsense line here\n10.0.0.1 ssh-rsa ")
     assert [name for name, _, _ in kept.all()] == ["10.0.0.1", "vast-1", "gw"]
     assert kept.path.stat().st_mode & 0o777 == 0o600
     kept.check("gw", c, strict=True)
