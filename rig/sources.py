@@ -82,6 +82,7 @@ class HuggingFace:
     measure: str
 
 
+PLACEHOLDERS = {"miniforge": ("version",), "torch_find_links": ("cuda",), "torch_index": ("cuda",)}  # role → what fits
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
 
 
@@ -111,6 +112,12 @@ def read_mirrors(table: schema.Table, own: bool = False) -> dict[str, dict[str, 
             raise row.error(f"mirrors has the name {name!r}", "lower-case letters, digits and dashes only")
         found[name] = {role: address for role in ROLES if (address := row.maybe(role, str))}
         for role, address in found[name].items():
+            words = PLACEHOLDERS.get(role, ())
+            try:
+                address.format(**dict.fromkeys(words, ""))
+            except (LookupError, ValueError, AttributeError):
+                raise row.error(f"{row.key(role)} has a placeholder that nothing is known for: {address}",
+                                "it takes " + (" and ".join(f"{{{word}}}" for word in words) or "none")) from None
             if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
                 raise row.error(f"{row.key(role)} must be a URL, not {address!r}", "begin it with https:// or http://")
         if not own:

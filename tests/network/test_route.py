@@ -94,7 +94,10 @@ def test_mirrors_written_out_where_they_are_used() -> None:
     found = candidates(context(bare(RTX5090), mirrors=said), ["pip_index"])["pip_index"]
     assert [source.label for source in found] == [DEFAULT, "lan"]
     for wrong, words in (({"lan": {"pip": "https://lan.test"}}, "unknown key mirrors.lan.pip"), ("{lan: x", "no JSON"),
-                         ({"lan": 3}, "must be a mapping")):
+                         ({"lan": 3}, "must be a mapping"),
+                         ({"lan": {"pip_index": "https://x.lan/{arch}/"}}, "lan.pip_index has a placeholder .*none"),
+                         ({"lan": {"miniforge": "https://x.lan/{}"}}, "it takes {version}"),
+                         ({"lan": {"torch_index": "https://x.lan/{cuda"}}, "it takes {cuda}")):
         with pytest.raises(RigError, match=words) as caught:
             knobs.check("mirrors", wrong, "lab.yml:3")
         assert "\n" not in str(caught.value)
