@@ -79,15 +79,18 @@ def _foreign(ctx: Context) -> list[Refusal]:
     driver = ctx.state["driver"]
     if ctx.driver_serves:
         return []
-    owner = "Windows" if ctx.machine["kind"] == "wsl" else "the host"
+    wsl, floor = ctx.machine["kind"] == "wsl", Version(ctx.driver_floor).major
+    owner = "Windows" if wsl else "the host"
     loaded = version(driver["loaded_version"])
     if loaded and loaded < Version(ctx.driver_floor):  # whatever else it complains of comes from that
         return [Refusal(f"host's driver {driver['loaded_version']} can't serve {ctx.stack.cuda_tag} on "
                         f"{_archs(ctx)}: it takes ≥ {ctx.driver_floor}, and in a {ctx.machine['kind']} the driver "
-                        f"belongs to {owner}", f"rent a host with driver ≥ {Version(ctx.driver_floor).major}")]
+                        f"belongs to {owner}", f"update the NVIDIA driver in Windows to ≥ {floor}" if wsl
+                        else f"rent a host with driver ≥ {floor}")]
     return [Refusal(f"the driver of this {ctx.machine['kind']} doesn't answer ({driver['error'] or 'unknown'})"
                     + (f": {driver['excerpt']}" if driver["excerpt"] else ""),
-                    f"it belongs to {owner}: start the {ctx.machine['kind']} with its GPU, or rent another")]
+                    f"it belongs to {owner}: " + ("update it there, then run `wsl --update` and `wsl --shutdown`" if wsl
+                    else f"start the {ctx.machine['kind']} with its GPU, or rent another"))]
 
 
 def _in_the_way(ctx: Context) -> list[Refusal]:
