@@ -106,10 +106,11 @@ class Lab:
         return str(self.bed.exec_(name, ["sh", "-c", script], check=True).stdout)
 
     def fingerprint(self, name: str) -> str:
-        """What must not change on a host that is refused: packages, /etc, the env's link."""
+        """What must not change on a host that is refused: packages, /etc, the envs with their links and files."""
         return self.on(name, "dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; "
                              "find /etc -xdev -type f ! -name ld.so.cache -exec sha256sum {} + 2>/dev/null | sort; "
-                             "ls -la /root/miniforge3/envs 2>/dev/null || true")
+                             "cd /root/miniforge3/envs 2>/dev/null || exit 0; ls -la; find . ! -name '*.pyc' -type f "
+                             "-exec sha256sum {} + | sort")
 
     def installed(self, name: str, env: str) -> set[str]:
         """What an env's site-packages hold: each package as `name-version`, each module's file by its digest, whoever

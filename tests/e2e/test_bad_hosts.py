@@ -123,6 +123,19 @@ def test_the_others_finish_and_the_exit_code_tells(outcome: Outcome) -> None:
     assert outcome.lab.record("good", "verify")["overall"] in ("pass", "partial")
 
 
+def test_an_env_that_cannot_be_mended_is_left_as_it_was(outcome: Outcome) -> None:
+    """Two packages are gone from it, and the index has only one of them."""
+    lab, site = outcome.lab, "/root/miniforge3/envs/qwen-train/lib/python3.*/site-packages"
+    lab.on("good", f"rm -r {site}/six.py {site}/six-* {site}/idna {site}/idna-*")
+    before = lab.fingerprint("good")
+    assert f"{site.rpartition('/')[2]}/attrs/__init__.py" in before, "its files are looked at"
+    index = f"source_pip_index={lab.bed.services().base}/lacking-six/pypi/simple/"
+    run = lab.deploy("-y", "--limit", "good", "--data", index)
+    assert run.code == 1 and "1 of 2 locked files can't be had from" in _card(run.stderr, "good"), run.stderr
+    assert lab.fingerprint("good") == before
+    assert lab.deploy("-y", "--limit", "good").code == 0
+
+
 def test_the_pulled_cable_is_mended_by_running_again(outcome: Outcome) -> None:
     again = outcome.lab.deploy("-y", "--limit", "cable")
     assert again.code == 0, again.stderr
