@@ -28,6 +28,7 @@ from ._converge import run
 from ._programs import CERTIFY, env_path, program
 
 MEASURED = "$env/.rig/measured.json"
+CHECKS_SHARE = 0.8  # of timeout_verify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
 @deploy("Certificate")
@@ -74,6 +75,7 @@ def expect(ctx: Context) -> dict[str, Any]:
     wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
+        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_verify,
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
         "training": dict(on_record(ctx, "training")) or settings(ctx),

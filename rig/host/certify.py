@@ -11,6 +11,7 @@ not_run, with the reason. Exits 0 whatever was found, 1 where FILE can't be writ
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -30,10 +31,12 @@ FORMAT = 1  # of what is written; rig/certificate/ reads this one
 # What isn't said is measured by these: the guide's settings for a 5090, a model in the shape of a small Qwen.
 DEFAULTS = {
     "stack": None, "gpu": True, "torch": {}, "model": None, "steps": 20, "length": 1024, "size": "half-billion",
-    "load_seconds": 6, "allow_busy_gpu": False, "busy": {"utilization": 10, "memory_mib": 1024},
+    "deadline_seconds": None, "load_seconds": 6,
+    "allow_busy_gpu": False, "busy": {"utilization": 10, "memory_mib": 1024},
     "training": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "bf16": True, "tf32": True,
                  "fp16": False, "attn_implementation": "sdpa", "use_cache": False},
 }
+PROOF = ("torch_build", "first_kernel")  # a card that hangs in these hangs in all that comes after
 FIRST = 300  # seconds: the first import of torch after an installation took 40 s on a cold, slow disk
 # name → (check, seconds). Those of one batch share a process until one of them dies.
 BATCHES = (
@@ -64,7 +67,12 @@ def chosen(cards):
                                           card["uuid"].startswith(n)) for n in names)]
 
 
-def certify_one(card, expect):
+def hung_in(checks):
+    """Why no more can be asked of a card with these results; None where it can."""
+    return next((f"the card hung in {name}" for name in PROOF if checks.get(name, {}).get("hang")), None)
+
+
+def certify_one(card, expect, deadline):
     """All checks of one card: first what is said of it, then what it does, last its error counters again."""
     uuid, name = card.get("uuid"), card.get("name") or "no GPU"
     checks = card["checks"]
@@ -77,7 +85,8 @@ def certify_one(card, expect):
             checks.update({check: result("not_run", why=why) for check in batch})
             continue
         say(f"{name}: {', '.join(batch)}")
-        checks.update(children.run(__file__, list(batch), asked, SECONDS, environment))
+        checks.update(children.run(__file__, list(batch), asked, SECONDS, environment, deadline,
+                                   lambda done: hung_in({**checks, **done})))
     if uuid:
         checks["ecc"] = attempt(certify_card.ecc, card["smi"])
 
@@ -85,6 +94,7 @@ def certify_one(card, expect):
 def measure(expect):
     """The whole: what the host says, each card (all at once, as they work in earnest), then the cards together."""
     began = time.time()
+    deadline = time.monotonic() + (math.inf if expect["deadline_seconds"] is None else expect["deadline_seconds"])
     log = attempt(certify_card.kernel_log)
     answering = certify_card.cards()
     listed = chosen(answering)
@@ -92,19 +102,20 @@ def measure(expect):
               "checks": {"identity": attempt(certify_card.identity, row)}} for row in listed]
     for card in cards:
         card["checks"]["other_users"] = attempt(certify_card.usage, card["smi"])
-    threads = [threading.Thread(target=certify_one, args=(card, expect)) for card in cards]
+    threads = [threading.Thread(target=certify_one, args=(card, expect, deadline)) for card in cards]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if not cards:  # what can run without a card does, and is no certificate of any
         cards = [{"uuid": None, "index": None, "name": None, "bus_id": None, "smi": {}, "checks": {}}]
-        certify_one(cards[0], expect)
+        certify_one(cards[0], expect, deadline)
     group = {name: result("not_run", why="one GPU only") for name in GROUP}
     if len(listed) > 1 and expect["torch"] is not None:
         say(f"{len(listed)} GPUs together: {', '.join(GROUP)}")
         every = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(c["uuid"] for c in cards)}
-        group = children.run(__file__, list(GROUP), expect, SECONDS, every)
+        hung = next(filter(None, (hung_in(card["checks"]) for card in cards)), None)
+        group = children.run(__file__, list(GROUP), expect, SECONDS, every, deadline, lambda done: hung)
     after = attempt(certify_card.kernel_log)
     if log["status"] == after["status"] == "measured":
         old = set(log["data"]["lines"])

@@ -43,11 +43,14 @@ def ask(arguments, seconds=30):
     if program is None:
         raise NotRun("no nvidia-smi on this host")
     try:
-        done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   errors="replace")
+        return process.communicate(timeout=seconds)[0]
+    except OSError as error:
         raise NotRun(f"nvidia-smi: {one_line(error)}") from None
-    return done.stdout
+    except subprocess.TimeoutExpired as error:
+        process.kill()  # and not waited for: one that hangs in the driver doesn't die of it
+        raise NotRun(f"nvidia-smi: {one_line(error)}") from None
 
 
 def value(cell):

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,40 @@ def test_a_rank_that_dies_is_a_finding(peers: Any, tmp_path: Path) -> None:
     program.write_text("raise SystemExit('NCCL error: unhandled system error')\n")
     found = peers.all_reduce({}, ranks=2, backend="gloo", limit=20, program=str(program))
     assert found["status"] == "fail" and "2 of 2 ranks died: NCCL error" in found["why"]
+
+
+@pytest.mark.parametrize(("hangs", "deadline", "states", "why"), [
+    ("first_kernel", 60, ["measured", "fail", "not_run", "not_run"], "the card hung in first_kernel"),
+    ("matmul", 60, ["measured", "measured", "fail", "measured"], None),
+    ("first_kernel", 1, ["measured", "not_run", "not_run", "not_run"], "the time for all checks is up"),
+])
+def test_a_hang_costs_what_it_must_and_the_time_is_kept(
+        peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, deadline: float, states: list[str],
+        why: str | None) -> None:
+    """What hangs leaves a process that outlives its kill and holds the pipe, as one in the driver does."""
+    certify = importlib.import_module("certify")
+    names = ["torch_build", "first_kernel", "matmul", "training"]
+    program = tmp_path / "program.py"
+    program.write_text(f"""import subprocess, sys, time
+sys.path.insert(0, {str(HOST)!r})
+from children import result, serve
+
+def hang(expect):
+    subprocess.Popen(["sleep", "20"], start_new_session=True)
+    time.sleep(600)
+
+checks = dict.fromkeys({names}, lambda expect: result("measured"))
+serve({{**checks, {hangs!r}: hang}})
+""")
+    monkeypatch.setattr(certify, "__file__", str(program))
+    monkeypatch.setattr(certify, "BATCHES", (dict.fromkeys(names[:3]), dict.fromkeys(names[3:])))
+    monkeypatch.setattr(certify, "SECONDS", dict.fromkeys(names, 3))
+    card: dict[str, Any] = {"uuid": None, "checks": {}}
+    began = time.monotonic()
+    certify.certify_one(card, certify.DEFAULTS, began + deadline)
+    assert time.monotonic() - began < 12
+    assert [card["checks"][name]["status"] for name in names] == states
+    assert why is None or card["checks"]["training"]["why"] == why
 
 
 def test_a_card_that_nvidia_smi_does_not_list_is_silent(peers: Any, tmp_path: Path) -> None:
