@@ -113,6 +113,17 @@ def test_one_finding_of_one_fault(spoil: Spoil, found: dict[str, str]) -> None:
     assert all(made.check(name).why for name in wanted if wanted[name] != "pass")  # type: ignore[union-attr]
 
 
+def test_a_nightly_torch_is_judged_by_its_cuda_alone() -> None:
+    measured = h100()
+    torch = measured["cards"][0]["checks"]["torch_build"]["data"]
+    for cuda, status in (("12.8", "pass"), ("13.0", "fail")):
+        torch.update(version=f"2.10.0.dev20251101+cu{cuda.replace('.', '')}", cuda=cuda)
+        made, = judge.certificates(measured, load_gates(), load_rules(), load_stack("nightly"))
+        found = made.check("torch_build")
+        assert found and found.status == status and found.expected.startswith("any release, CUDA 12.8"), found
+        assert "None" not in found.why
+
+
 def test_while_others_use_the_card_slowness_is_no_fault_of_it() -> None:
     measured = h100()
     checks = measured["cards"][0]["checks"]
