@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -12,7 +13,7 @@ from rig.rules import GpuModel, Rules
 from rig.stack import Stack
 
 from .gates import Gate, Gates, Seen
-from .model import Check, Number
+from .model import Check, Number, finite
 
 NONE_ON_RECORD = "no expectation on record"
 ORDER = ("fail", "warn", "pass")
@@ -84,7 +85,8 @@ def worst(levels: list[str]) -> str:
 
 
 def check(gate: Gate, status: str, measured: str, expected: str = "", why: str = "", **more: Any) -> Check:
-    """A judged check; the gate's source stands behind its expectation."""
+    """A judged check; the gate's source stands behind its expectation. What isn't finite is told, and not plotted."""
+    more["series"] = {name: finite(points) for name, points in more.get("series", {}).items()}
     return Check(gate.name, gate.title, status, measured, expected, more.pop("source", gate.source),
                  "" if status == "pass" else why, **more)
 
@@ -110,5 +112,5 @@ def against(case: Case, gate: Gate, value: float, unit: str, seen: tuple[float, 
 
 
 def number(label: str, value: float | None, unit: str, better: str = "higher") -> tuple[Number, ...]:
-    """A number to compare by, none where there is no value."""
-    return () if value is None else (Number(label, float(value), unit, better),)
+    """A number to compare by, none where there is no value, or none that is finite."""
+    return () if value is None or not isfinite(value) else (Number(label, float(value), unit, better),)

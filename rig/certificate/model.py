@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,15 @@ def _check(row: Mapping[str, Any]) -> Check:
     if row["status"] not in STATES:
         raise ValueError(row["status"])
     numbers = tuple(Number(str(n["label"]), float(n["value"]), str(n["unit"]), str(n["better"]))
-                    for n in row["numbers"])
-    series = {str(name): [[float(x) for x in point] for point in points] for name, points in row["series"].items()}
+                    for n in row["numbers"] if isfinite(float(n["value"])))
+    series = {str(name): finite([(float(x), float(y)) for x, y in points]) for name, points in row["series"].items()}
     return Check(str(row["name"]), str(row["title"]), row["status"], str(row["measured"]), str(row["expected"]),
                  str(row["source"]), str(row["why"]), numbers, dict(row["facts"]), series)
+
+
+def finite(points: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Those points that can be plotted, and written as JSON, which has neither NaN nor infinity."""
+    return [[x, y] for x, y in points if isfinite(x) and isfinite(y)]
 
 
 def load(path: Path) -> Certificate:

@@ -34,7 +34,8 @@ def keep(certificate: Certificate) -> Path | None:
     try:
         own.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(certificate.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(certificate.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        new.write_text(text + "\n", encoding="utf-8")
         new.replace(path)
     except OSError as error:
         raise RigError(f"the certificate can't be kept: {error.strerror}", str(path),

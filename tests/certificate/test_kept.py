@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,28 @@ def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixtu
             assert 0 <= x <= 420 and 0 <= y <= 240, "nothing is drawn outside of its frame"
     assert "bf16 −9 %" in text and "not run" in text
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+
+
+@pytest.mark.parametrize("values", [(math.nan,), (math.inf, -math.inf)])
+def test_losses_that_are_no_numbers_fail_and_are_neither_drawn_nor_kept(state: Path, values: tuple[float, ...]) -> None:
+    def spoil(checks: dict[str, Any]) -> None:
+        training = checks["training"]["data"]
+        training.update(finite=False, tokens_per_second=values[0])
+        for point, value in zip(training["losses"][4:], values, strict=False):
+            point[1] = value
+
+    assert read(state, 1793664000, spoil) == 4
+    kept = json.loads(store.history(UUID)[0].read_text(), parse_constant=lambda word: pytest.fail(word))
+    jsonschema.validate(kept, SCHEMA)
+    training = next(check for check in kept["checks"] if check["name"] == "training")
+    assert len(training["series"]["loss by step"]) == 20 - len(values) and "NaN or infinite" in training["why"]
+    older = [check | ({"series": {"loss by step": [[1.0, math.nan], [2.0, 3.0], [3.0, 2.0]]}}
+                      if check["name"] == "training" else {}) for check in kept["checks"]]
+    (state / "older.json").write_text(json.dumps(kept | {"checks": older}))  # as they were kept before
+    for card in ("lab-01", str(state / "older.json")):
+        assert main(["certificate", "html", card, "-o", str(state / "page.html")]) == 0
+        drawings = "".join(re.findall(r"<svg.*?</svg>", (state / "page.html").read_text(), re.DOTALL))
+        assert drawings and not re.search(r"\bnan\b|\binf\b", drawings)
 
 
 def test_a_failed_gate_is_4(state: Path) -> None:
