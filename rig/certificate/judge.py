@@ -12,7 +12,7 @@ from rig.stack import Stack
 from . import judge_card, judge_work
 from ._verdict import Case, check
 from .gates import Gate, Gates
-from .model import Certificate, Check
+from .model import Certificate, Check, duration, moment
 
 MEASURED_FORMAT = 1  # rig/host/certify.py, FORMAT
 
@@ -47,7 +47,7 @@ def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None,
     try:
         return [_certificate(Case(card, measured, gates, rules, stack, gpu), host or str(measured["host"]))
                 for card in measured["cards"]]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise RigError(f"these measurements are damaged ({type(error).__name__}: {error})", where, remedy) from None
 
 
@@ -69,7 +69,7 @@ def _certificate(case: Case, host: str) -> Certificate:
         "program": case.host["program"],
     }
     return Certificate(uuid=case.card["uuid"], name=case.card["name"] or "no GPU", host=host,
-                       began=int(case.host["began"]), seconds=float(case.host["seconds"]),
+                       began=moment(case.host["began"]), seconds=duration(case.host["seconds"]),
                        overall=_overall(case, checks, emulated), emulated=emulated, environment=environment,
                        checks=checks)
 

@@ -12,6 +12,7 @@ from typing import Any
 from rig.errors import RigError
 
 FORMAT = 1
+LAST_MOMENT = 253402300799  # the end of the year 9999
 STATES = ("pass", "warn", "fail", "not_run")
 OVERALL = ("pass", "warn", "fail", "partial")
 
@@ -83,12 +84,27 @@ def from_json(raw: Any, where: str) -> Certificate:
             raise RigError(f"this certificate has format {raw['format']}, and this qwen-rig reads {FORMAT}", where,
                            "take a new one: python -m rig verify")
         checks = tuple(_check(row) for row in raw["checks"])
+        environment = {str(name): None if said is None else str(said) for name, said in raw["environment"].items()}
         return Certificate(
-            uuid=raw["uuid"], name=str(raw["name"]), host=str(raw["host"]), began=int(raw["began"]),
-            seconds=float(raw["seconds"]), overall=raw["overall"], emulated=bool(raw["emulated"]),
-            environment=dict(raw["environment"]), checks=checks)
-    except (KeyError, TypeError, ValueError, AttributeError):
+            uuid=None if raw["uuid"] is None else str(raw["uuid"]), name=str(raw["name"]), host=str(raw["host"]),
+            began=moment(raw["began"]), seconds=duration(raw["seconds"]), overall=raw["overall"],
+            emulated=bool(raw["emulated"]), environment=environment, checks=checks)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise damaged from None
+
+
+def moment(raw: Any) -> int:
+    """Seconds since 1970 that a calendar has a day for. Raises ValueError, TypeError or OverflowError."""
+    if not 0 <= (began := int(raw)) <= LAST_MOMENT:
+        raise ValueError(f"there is no day {raw} s after 1970")
+    return began
+
+
+def duration(raw: Any) -> float:
+    """Seconds that something can have taken. Raises ValueError or TypeError."""
+    if not isfinite(seconds := float(raw)):
+        raise ValueError(f"{raw} s is no time")
+    return seconds
 
 
 def _check(row: Mapping[str, Any]) -> Check:
@@ -98,7 +114,8 @@ def _check(row: Mapping[str, Any]) -> Check:
                     for n in row["numbers"] if isfinite(float(n["value"])))
     series = {str(name): finite([(float(x), float(y)) for x, y in points]) for name, points in row["series"].items()}
     return Check(str(row["name"]), str(row["title"]), row["status"], str(row["measured"]), str(row["expected"]),
-                 str(row["source"]), str(row["why"]), numbers, dict(row["facts"]), series)
+                 str(row["source"]), str(row["why"]), numbers,
+                 {str(name): str(said) for name, said in row["facts"].items()}, series)
 
 
 def finite(points: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -122,6 +122,12 @@ def test_a_failed_gate_is_4(state: Path) -> None:
     (["show", "broken.json"], "no JSON, or a damaged file"),
     (["show", "other.json"], "no certificate, or a damaged one"),
     (["show", "later.json"], "format 9"),
+    (["show", "began-1e18.json"], "no certificate, or a damaged one"),
+    (["html", "began-Infinity.json"], "no certificate, or a damaged one"),
+    (["html", "point.json"], "no certificate, or a damaged one"),
+    (["read", "measured-Infinity.json"], "measurements are damaged"),
+    (["read", "endless.json"], "measurements are damaged"),
+    (["read", "measured-1e18.json"], "measurements are damaged"),
     (["read", "broken.json"], "no JSON, or a damaged file"),
     (["read", "other.json"], "no measurements of rig/host/certify.py"),
     (["read", "other.json", "--stack", "gude"], "there is no stack 'gude'"),
@@ -133,11 +139,29 @@ def test_bad_input_is_one_line(arguments: list[str], says: str, state: Path, cap
     (state / "other.json").write_text('{"a": 1}')
     later = json.loads(store.history(UUID)[0].read_text())
     (state / "later.json").write_text(json.dumps({**later, "format": 9}))
+    for began in (1e18, math.inf):
+        name = f"{json.dumps(began).replace('e+', 'e')}.json"
+        (state / f"began-{name}").write_text(json.dumps({**later, "began": began}))
+        (state / f"measured-{name}").write_text(json.dumps({**h100(), "began": began}))
+    (state / "endless.json").write_text(json.dumps({**h100(), "seconds": math.inf}))
+    later["checks"][-1]["series"] = {"loss by step": [[1.0]]}
+    (state / "point.json").write_text(json.dumps(later))
     monkeypatch.chdir(state)
     capsys.readouterr()
     assert main(["certificate", *arguments]) == 1
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_what_is_no_text_in_a_certificate_is_shown_as_one(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(state)
+    read(state, 1793664000)
+    odd = json.loads(store.history(UUID)[0].read_text())
+    odd["environment"]["driver"], odd["checks"][0]["facts"] = 580, {"memory": 81559, "PCI id": ["10de", 1]}
+    (state / "odd.json").write_text(json.dumps(odd))
+    first = str(store.history(UUID)[0])
+    for arguments in (["show", "odd.json"], ["html", "odd.json"], ["diff", first, "odd.json"]):
+        assert main(["certificate", *arguments]) == 0
 
 
 def test_certificates_of_two_cards_are_not_compared(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
