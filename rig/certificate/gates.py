@@ -32,11 +32,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Signature:
-    """A kind of line in the kernel log."""
+    """A kind of line in the kernel log. `during`: its level where it comes while the card is tested."""
 
     says: re.Pattern[str]
     level: str
     means: str
+    during: str
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,13 @@ def _gate(name: str, row: Table) -> Gate:
 
 def _signature(row: Table) -> Signature:
     says, level, means = row.take("says", str), row.take("level", str), row.take("means", str)
+    during = row.maybe("during", str) or level
     row.done()
-    if level not in LEVELS:
-        raise row.error(f"{row.key('level')} can't be {level!r}", f"it takes {', '.join(LEVELS)}")
+    for key, given in (("level", level), ("during", during)):
+        if given not in LEVELS:
+            raise row.error(f"{row.key(key)} can't be {given!r}", f"it takes {', '.join(LEVELS)}")
     try:
-        return Signature(re.compile(says), level, means)
+        return Signature(re.compile(says), level, means, during)
     except re.error as error:
         raise row.error(f"{row.key('says')} is no regular expression: {error}") from None
 

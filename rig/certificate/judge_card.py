@@ -89,22 +89,23 @@ def kernel_log(case: Case, gate: Gate) -> Check:
     data, slot = case.data("kernel_log"), str(case.card.get("bus_id") or "").lower()[-12:].rpartition(".")[0]
     found: dict[str, tuple[str, int]] = {}
     fresh = set(data.get("new", []))
-    during = []
+    during: dict[str, str] = {}
     for line in data["lines"]:
-        named = re.search(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}", line.lower())
-        if named and slot and named[0] not in slot and slot not in named[0]:
-            continue  # it is about another device
+        named = re.findall(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}", line.lower())  # a port tells of the card below it
+        if named and slot and not any(one in slot or slot in one for one in named):
+            continue  # it is about other devices
         for signature in case.gates.kernel_log:
             if hit := signature.says.search(line):
                 words = signature.means.format(hit[0], *hit.groups())
                 found[words] = (signature.level, found.get(words, ("", 0))[1] + 1)
                 if line in fresh:
-                    during.append(words)
+                    during[words] = signature.during
                 break
     told = [f"{words} ({count}×)" for words, (_, count) in found.items()]
     level = worst([level for level, _ in found.values()])
     if during:
-        level, told = "fail", [f"during this test: {', '.join(sorted(set(during)))}", *told]
+        level = worst([level, *during.values()])
+        told = [f"during this test: {', '.join(sorted(during))}", *told]
     return check(gate, level, f"{len(told)} kinds of complaint" if told else "no complaint",
                  "no Xid, no AER, no failed start", "; ".join(told), source=f"{data['source']}; {gate.source}")
 

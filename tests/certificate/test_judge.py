@@ -17,6 +17,8 @@ from rig.stack import load_stack
 from .synthesized import h100, not_run, ok
 
 GUIDE = load_stack("guide")
+SLOT = "0000:00:06.0"  # of the synthesized card
+PORT = "pcieport 0000:00:01.0:"  # the one above it
 LEAST = (load_gates().seen["10de:2330"].matmul or (0, 0))[0]  # TFLOP/s that an H100 was seen to do
 
 
@@ -36,8 +38,9 @@ def test_a_healthy_card_passes_and_what_it_lacks_is_not_run() -> None:
 Spoil = Callable[[dict[str, Any], dict[str, Any]], Any]
 
 
-def _log(*lines: str) -> Spoil:
-    return lambda host, checks: host.update(kernel_log=ok(source="dmesg", lines=list(lines), seen=len(lines), new=[]))
+def _log(*lines: str, new: bool = False) -> Spoil:
+    fresh = list(lines) if new else []
+    return lambda host, checks: host.update(kernel_log=ok(source="dmesg", lines=list(lines), seen=1, new=fresh))
 
 
 def _sample(**values: Any) -> Spoil:
@@ -68,6 +71,15 @@ def _pci(**values: Any) -> Spoil:
     (_log("NVRM: Xid (PCI:0000:00:06): 79, GPU has fallen off the bus."), {"kernel_log": "fail"}),
     (_log("NVRM: Xid (PCI:0000:00:06): 31, pid=1, MMU Fault"), {"kernel_log": "warn"}),
     (_log("NVRM: Xid (PCI:0000:0b:00): 79, GPU has fallen off the bus."), {"kernel_log": "pass"}),  # another card's
+    (_log("NVRM: GPU 0000:00:06.0: GPU has fallen off the bus."), {"kernel_log": "fail"}),
+    (_log("NVRM: GPU at PCI:0000:00:06: GPU-11111111"), {"kernel_log": "pass"}),  # its name, ahead of an Xid
+    (_log(f"{PORT} AER: Corrected error received: {SLOT}"), {"kernel_log": "warn"}),
+    (_log(f"{PORT} AER: Multiple Correctable error message received from {SLOT}"), {"kernel_log": "warn"}),
+    (_log(f"{PORT} AER: Uncorrected (Non-Fatal) error received: {SLOT}"), {"kernel_log": "fail"}),
+    (_log(f"{PORT} AER: Uncorrectable (Fatal) error message received from {SLOT}"), {"kernel_log": "fail"}),
+    (_log(f"{PORT} AER: Uncorrected (Fatal) error received: 0000:0b:00.0"), {"kernel_log": "pass"}),
+    (_log(f"{PORT} AER: Corrected error received: {SLOT}", new=True), {"kernel_log": "warn"}),
+    (_log("NVRM: Xid (PCI:0000:00:06): 31, pid=1, MMU Fault", new=True), {"kernel_log": "fail"}),
     (_pci(aer_correctable=5000), {"pcie_errors": "warn"}),
     (_pci(aer_fatal=1), {"pcie_errors": "fail"}),
     (_sample(**{"pcie.link.width.current": 8}), {"pcie": "warn"}),
