@@ -148,13 +148,17 @@ def link(case: Case) -> tuple[int | None, int | None, int | None, int | None]:
     def lanes(text: Any) -> int | None:
         return int(text) if str(text).isdigit() and int(text) in WIDTHS else None
 
+    def speed(name: str) -> int | None:
+        return SPEED_GENERATION.get(str(pci.get(name) or "").split(" ")[0])
+
     generation = most("pcie.link.gen.current")
     width = most("pcie.link.width.current") or lanes(pci.get("current_link_width"))
     if generation is None:
-        generation = SPEED_GENERATION.get(str(pci.get("current_link_speed") or "").split(" ")[0])
+        generation = speed("current_link_speed")
     widths = [w for w in (lanes(smi.get("pcie.link.width.max")), lanes(pci.get("max_link_width"))) if w]
-    best = smi.get("pcie.link.gen.max")
-    return generation, width, best if isinstance(best, int) else None, max(widths, default=None)
+    most_told = smi.get("pcie.link.gen.max")  # of card and slot together
+    generations = [g for g in (most_told, speed("max_link_speed")) if isinstance(g, int)]
+    return generation, width, max(generations, default=None), max(widths, default=None)
 
 
 def pcie(case: Case, gate: Gate) -> Check:
@@ -169,7 +173,7 @@ def pcie(case: Case, gate: Gate) -> Check:
         level = "fail" if width < gate["fail_width_below"] * lanes else "warn"
         bad.append((level, f"{width} of {lanes} lanes: a narrow slot, a riser, or a bad contact"))
     if generation and best and generation < best:
-        bad.append(("warn", f"generation {generation} of {best}"))
+        bad.append(("warn", f"generation {generation} of {best}: an older slot, a riser, or a setting of the firmware"))
     return check(gate, worst([level for level, _ in bad]), measured, expected, "; ".join(why for _, why in bad),
                  facts={"PCIe": measured.replace("gen ?", "").strip()})
 

@@ -59,6 +59,15 @@ def _pci(**values: Any) -> Spoil:
     return lambda host, checks: checks["identity"]["data"]["pci"].update(values)
 
 
+def _old_slot(host: dict[str, Any], checks: dict[str, Any]) -> None:
+    """Of generation 4: nvidia-smi's most is then the slot's, and /sys alone tells the card's own."""
+    _smi(pcie__link__gen__max=4)(host, checks)
+    _sample(**{"pcie.link.gen.current": 4})(host, checks)
+    for part in (checks["identity"], checks["load"]):
+        part["data"]["pci"].update(max_link_speed="32.0 GT/s PCIe", current_link_speed="16.0 GT/s PCIe")
+    checks["transfer"]["data"].update(to_card_gbs=26.0, to_host_gbs=25.0)  # as such a link carries
+
+
 @pytest.mark.parametrize(("spoil", "found"), [
     (_smi(name="NVIDIA GeForce RTX 4090"), {"identity": "fail"}),  # a name that isn't its PCI id's
     (_smi(memory__total=40000), {"identity": "fail"}),
@@ -85,6 +94,7 @@ def _pci(**values: Any) -> Spoil:
     (_sample(**{"pcie.link.width.current": 8}), {"pcie": "warn"}),
     (_sample(**{"pcie.link.width.current": 4}), {"pcie": "fail"}),
     (_sample(**{"pcie.link.gen.current": 3}), {"pcie": "warn"}),
+    (_old_slot, {"pcie": "warn"}),
     (_smi(power__limit=450.0), {"power_limit": "warn"}),
     (_sample(reasons=["hardware_thermal"]), {"throttle": "fail"}),
     (_sample(reasons=["hardware_slowdown"]), {"throttle": "warn"}),
