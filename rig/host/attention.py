@@ -15,13 +15,13 @@ import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import fatbin  # beside this file, both
@@ -63,22 +63,29 @@ def installed(name):
     return None
 
 
-def fetched(wheel, folder):
-    """The wheel's sha256 as its bytes give it, for one that no checksum is known of. Raises OSError."""
-    with urllib.request.urlopen(wheel["url"], timeout=60) as answer, open(folder / wheel["name"], "wb") as file:
-        shutil.copyfileobj(answer, file)
+def fetched(wheel, folder, seconds):
+    """The wheel's sha256 as its bytes give it, for one that no checksum is known of. Raises OSError, and HTTPException
+    where the server talks something else."""
+    end = time.monotonic() + seconds
+    with urllib.request.urlopen(wheel["url"], timeout=min(60, seconds)) as answer, \
+            open(folder / wheel["name"], "wb") as file:
+        while piece := answer.read1(1 << 20):  # what has come: a server that trickles never fills a read
+            file.write(piece)
+            if time.monotonic() > end:
+                raise TimeoutError(f"no end within {seconds} s")
     return flash_ready.digest(folder / wheel["name"])
 
 
 def install(wheel, spec, seconds):
     """(None, []) when it is in, with what it imports and the env lacks; else (why not, last lines). Every byte is
     checked by its hash."""
+    end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as scratch:
         if wheel["sha256"] is None:
             try:
-                wheel["sha256"] = fetched(wheel, Path(scratch))
+                wheel["sha256"] = fetched(wheel, Path(scratch), seconds)
                 wheel["url"] = (Path(scratch) / wheel["name"]).as_uri()
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 return f"not installed: {getattr(error, 'reason', None) or error}", []
         wanted = [f"{spec['package']} @ {wheel['url']} --hash=sha256:{wheel['sha256']}"]
         wanted += [f"{c['name']}=={c['version']} --hash=sha256:{c['sha256']}" for c in spec["companions"]
@@ -87,7 +94,7 @@ def install(wheel, spec, seconds):
         lock.write_text("".join(f"{line}\n" for line in wanted))
         code, said = pip("install", "-q", "--no-deps", "--force-reinstall", "--timeout", "60", "--retries", "2",
                          "--require-hashes",
-                         *flash_ready.at(spec["index"]), "-r", str(lock), seconds=seconds)
+                         *flash_ready.at(spec["index"]), "-r", str(lock), seconds=max(1, round(end - time.monotonic())))
     if code == 0:
         return None, []
     wrong = [line for line in said if re.match(r"\s*ERROR: ", line)] or told(said)[-1:]

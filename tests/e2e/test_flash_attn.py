@@ -123,7 +123,8 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
         "kernel": stacks.write("kernel", kernel, "good"), "lying": stacks.write("lying", {}, sha256="0" * 64),
         "unknown": stacks.write("unknown", {}, sha256="none"),
         "consent": {**stacks.write("consent", {}, sha256="none"), "flash_attn_unverified": True},
-        "github": stacks.write("github", {}), "copy": stacks.write("copy", build="good"),
+        "github": stacks.write("github", {}), "refused": stacks.write("refused", {}),
+        "copy": stacks.write("copy", build="good"),
         **{kind: stacks.write(kind, build=kind) for kind in ("wrong", "fails", "hangs", "hungry", "fills")},
         "nowhere": stacks.write("nowhere", build="good", version="1.9"),
         "off": {**stacks.write("off", {}), "flash_attn": "off"},
@@ -138,6 +139,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
             lab.data["hosts"][name].setdefault("flash_attn", "build")
     lab.data["hosts"]["hangs"]["timeout_flash_build"] = LIMIT_S
     lab.data["hosts"]["github"]["source_flash_attn"] = f"{services.broken}/flash-attn"
+    lab.data["hosts"]["refused"]["source_flash_attn"] = "http://127.0.0.1:9/flash-attn"  # nothing listens there
     lab.data["hosts"]["nowhere"]["source_pip_index"] = f"{services.broken}/pypi/simple/"
     lab.data["hosts"]["nowhere"]["python"] = lab.data["defaults"]["python"]
     lab.write()
@@ -182,6 +184,7 @@ def test_a_rung_that_proves_itself_is_kept(outcome: Outcome, host: str, rung: st
     ("abi", "wheel: installed, but can't be imported: OSError", "undefined symbol: _ZN3c105ErrorC2E"),
     ("lying", "wheel: not installed:", "DO NOT MATCH"),
     ("github", "wheel: not installed:", "404"),
+    ("refused", "wheel: not installed:", "Caused by NewConnectionError"),
     ("unknown", "no checksum is known for", ""),
     ("wrong", "build: built and imported, but its kernels aren't proven", "no kernel image is available"),
     ("fails", "build: the build failed after 1 of 3 objects: exit status 2", "two.cu(7): error"),

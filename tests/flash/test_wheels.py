@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import socket
 import subprocess
 import sys
+import threading
+import time
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +19,10 @@ import pytest
 from packaging.version import Version
 
 from rig import flash
-from rig.stack import load_stack
+from rig.stack import DATA, load_stack
+
+sys.path.insert(0, str(DATA.parent / "host"))
+import attention
 
 GUIDE, STANDIN = load_stack("guide"), load_stack("standin")
 RTX5090 = [Version("12.0")]
@@ -90,6 +97,32 @@ def test_a_third_partys_wheels_serve_an_older_glibc_and_come_without_a_checksum(
     assert flash.others(GUIDE.torch, "3.10", "2.31", [Version("7.0")]) == []
     assert flash.others(load_stack("qwen3").torch, "3.10", "2.31", RTX5090) == []
     assert flash.others(None, "3.10", "2.31", RTX5090) == []
+
+
+def _served(server: socket.socket, head: bytes) -> None:
+    """To one client: this, and then a byte now and then for as long as it stays."""
+    with suppress(OSError):
+        client, _ = server.accept()
+        client.recv(4096)
+        client.sendall(head)
+        while True:
+            client.sendall(b"x")
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("head", "why"), [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 256000000\r\n\r\n", "not installed: no end within 1 s"),
+    (b"SSH-2.0-x\r\n", "not installed: SSH-2.0-x"),
+])
+def test_an_unverified_wheels_server_that_never_ends_or_talks_otherwise_ends_that_rung_only(
+        head: bytes, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_served, args=(server, head), daemon=True).start()
+        wheel = {"name": "x-1-py3-none-any.whl", "sha256": None,
+                 "url": f"http://127.0.0.1:{server.getsockname()[1]}/x-1-py3-none-any.whl"}
+        began = time.monotonic()
+        said, last = attention.install(wheel, {"package": "x", "companions": [], "index": None}, 1)
+    assert said.strip() == why and last == [] and time.monotonic() - began < 10
 
 
 def test_a_python_without_wheel() -> None:
