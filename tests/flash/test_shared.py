@@ -118,7 +118,8 @@ def limits(total_gib: float, cores: int, memory_max_gib: int | None = None, cpu_
     (limits(503, 64, 32, "800000 100000"), 4,
      "a rented container's 8 cores and 32 GiB of a host with 64 and 503: the cgroup's (32 - 4) / 6 = 4, not the "
      "host's 8. Made up, in the form that Docker's limits have"),
-    (limits(62.7, 16), 8, "a 5090 in a desktop of 64 GiB: (62.7 - 4) / 6 = 9, so the guide's 8. Made up"),
+    (limits(64, 32), 8, "a 5090 rented at vast: 32 vCPUs, 64 GiB (SkyPilot's catalog of offers, v8/vast/vms.csv)"),
+    (limits(44.7, 12), 6, "fal's GPU-RTX4090: 12 cores, 48 GB, which are 44.7 GiB (docs.fal.ai, Machine types)"),
     (limits(15.3, 16), 1, "a laptop of 16 GiB: 15.3 of them are the system's: 1 job. Made up"),
 ])
 def test_jobs_on_host_shapes(text: str, wanted: int, shape: str) -> None:
