@@ -27,7 +27,8 @@ cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too 
 
 # -- Training ----------------------------------------------------------------------------------------
 flash_attn = "auto"  # auto: a wheel that a host of this controller built, a verified prebuilt one, one built here where
-#                      an nvcc fits, else SDPA · wheel: never build · build: no prebuilt one · off: SDPA
+#                      an nvcc fits, else SDPA · wheel: the release's own only, none that was built · build: no
+#                      prebuilt one · off: SDPA
 flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
