@@ -85,10 +85,11 @@ def expect(ctx: Context) -> dict[str, Any]:
 def _judge(state: State, host: Host) -> bool:
     """Certificates out of the host's measurements; a failed gate fails the host, what wasn't run is a caveat."""
     ctx = _session.context(host)
+    built = on_record(ctx, "env")
     try:
         good, text = run(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
         measured = json.loads(text) if good else None
-        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, where=f"{host.name}: measured.json")
+        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, f"{host.name}: measured.json", built)
     except (OSError, ValueError, SSHException, PyinfraError) as error:
         _report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
         return False
@@ -98,6 +99,9 @@ def _judge(state: State, host: Host) -> bool:
     for each in taken:
         each.tell(_report.console)
     failed = [text for each in taken for text in each.failed]
+    if built.get("lock_sha256") not in (None, ctx.stack.lock_sha256):
+        _report.caveats[host.name].append(f"certified is the env on this host, of stack {built.get('stack')}: its lock "
+                                          f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
     if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards
         _report.caveats[host.name] += silent

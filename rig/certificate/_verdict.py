@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -29,6 +29,7 @@ class Case:
     rules: Rules
     stack: Stack | None
     gpu: bool  # whether a GPU is expected to answer
+    built: Mapping[str, Any] = field(default_factory=dict)  # the record of the env that measured (.rig/env.json)
 
     def found(self, name: str) -> Mapping[str, Any]:
         """A check's raw result; not run where the program didn't write one."""
@@ -57,6 +58,13 @@ class Case:
     @property
     def seen(self) -> Seen | None:
         return self.gates.seen.get(self.pci_id or "")
+
+    @property
+    def lock(self) -> tuple[str | None, str | None]:
+        """(lock, stack) of the env on the host by its own record; without one, those that are wanted."""
+        if sha := self.built.get("lock_sha256"):
+            return str(sha)[:12], str(self.built["stack"]) if self.built.get("stack") else None
+        return (self.stack.lock_id, self.stack.name) if self.stack else (None, None)
 
     @property
     def busy(self) -> str:

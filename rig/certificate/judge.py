@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rig.errors import RigError
@@ -32,11 +33,13 @@ JUDGES: dict[str, tuple[str, Callable[[Case, Gate], Check]]] = {
 
 
 def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None, host: str | None = None,
-                 gpu: bool = True, where: str = "measurements") -> list[Certificate]:
+                 gpu: bool = True, where: str = "measurements",
+                 built: Mapping[str, Any] = MappingProxyType({})) -> list[Certificate]:
     """A certificate for each card that the host measured; one without a UUID where it has none.
 
     `stack` None: nothing is expected of torch and packages. `gpu` False: none is expected to answer, and what it can't
-    do is `not run`. Raises RigError where `measured` is not what rig/host/certify.py writes.
+    do is `not run`. `built`: the record of the env on the host, whose lock the certificate names. Raises RigError where
+    `measured` is not what rig/host/certify.py writes.
     """
     remedy = "run rig/host/certify.py there again"
     if not isinstance(measured, Mapping) or not isinstance(measured.get("cards"), list):
@@ -45,7 +48,7 @@ def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None,
         raise RigError(f"these measurements have format {measured.get('format')!r}, and this qwen-rig reads "
                        f"{MEASURED_FORMAT}", where, remedy)
     try:
-        return [_certificate(Case(card, measured, gates, rules, stack, gpu), host or str(measured["host"]))
+        return [_certificate(Case(card, measured, gates, rules, stack, gpu, built), host or str(measured["host"]))
                 for card in measured["cards"]]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise RigError(f"these measurements are damaged ({type(error).__name__}: {error})", where, remedy) from None
@@ -62,9 +65,10 @@ def _certificate(case: Case, host: str) -> Certificate:
     checks = tuple(_judged(case, gate) for gate in case.gates.checks.values())
     driver, torch = case.data("driver"), case.data("torch_build")
     emulated = bool(driver.get("emulated"))
+    lock, stack = case.lock
     environment = {
-        "driver": driver.get("version"), "cuda": torch.get("cuda"), "lock": case.stack.lock_id if case.stack else None,
-        "stack": case.stack.name if case.stack else None, "torch": torch.get("version"),
+        "driver": driver.get("version"), "cuda": torch.get("cuda"), "lock": lock, "stack": stack,
+        "torch": torch.get("version"),
         "kernel": case.host["system"]["kernel"], "python": case.host["system"]["python"],
         "program": case.host["program"],
     }

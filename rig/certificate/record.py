@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -41,10 +43,10 @@ class Taken:
 
 
 def take(measured: Any, stack: Stack | None, host: str | None, gpu: bool = True, where: str = "measurements",
-         ) -> list[Taken]:
-    """Judge, compare with the last, keep. Raises RigError."""
+         built: Mapping[str, Any] = MappingProxyType({})) -> list[Taken]:
+    """Judge, compare with the last, keep. `built`: the record of the env that measured. Raises RigError."""
     gates, taken = load_gates(), []
-    for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where):
+    for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where, built):
         old = store.last(new.uuid, before=new.began) if new.uuid else None
         found = diff.changes(old, new, gates) if old else []
         taken.append(Taken(new, store.keep(new), old, found))

@@ -146,6 +146,15 @@ def test_a_nightly_torch_is_judged_by_its_cuda_alone() -> None:
         assert "None" not in found.why
 
 
+@pytest.mark.parametrize(("built", "lock", "stack"), [
+    ({"stack": "qwen3", "lock_sha256": "0a" * 32}, "0a0a0a0a0a0a", "qwen3"),
+    ({}, GUIDE.lock_id, "guide"),  # an env that somebody else made has no record
+])
+def test_the_lock_is_the_one_on_the_host(built: dict[str, Any], lock: str, stack: str) -> None:
+    made, = judge.certificates(h100(), load_gates(), load_rules(), GUIDE, built=built)
+    assert (made.environment["lock"], made.environment["stack"]) == (lock, stack)
+
+
 def test_while_others_use_the_card_slowness_is_no_fault_of_it() -> None:
     measured = h100()
     checks = measured["cards"][0]["checks"]
