@@ -16,6 +16,7 @@ from .gates import Gate, Gates, Seen
 from .model import Check, Number, finite
 
 NONE_ON_RECORD = "no expectation on record"
+UNJUDGED = "measured, and not judged: nothing is known to hold it against"
 ORDER = ("fail", "warn", "pass")
 
 
@@ -103,10 +104,11 @@ def against(case: Case, gate: Gate, value: float, unit: str, seen: tuple[float, 
             ) -> tuple[str, str, str, str]:
     """(status, expectation, source, why) of a speed against what this card model was seen to do.
 
-    Without a number on record there is nothing to fail; while others use the card, too little is no fault of the card.
+    Without a number on record it could not have failed, so it is no pass either; while others use the card, too little
+    is no fault of the card.
     """
     if seen is None:
-        return "pass", NONE_ON_RECORD, "rig/data/seen.yml", ""
+        return "warn", NONE_ON_RECORD, "rig/data/seen.yml", UNJUDGED
     least = seen[0]
     range_ = f"{least:.0f}" if seen[0] == seen[1] else f"{seen[0]:.0f}–{seen[1]:.0f}"
     expected = f"seen: {range_} {unit}; at least {100 * gate['warn_below']:.0f} % of it"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rig.rules import covered
 
-from ._verdict import NONE_ON_RECORD, Case, against, check, number, version, worst
+from ._verdict import NONE_ON_RECORD, UNJUDGED, Case, against, check, number, version, worst
 from .gates import Gate
 from .judge_card import LANE_GBS, link
 from .model import Check
@@ -71,10 +71,11 @@ def sustained(case: Case, gate: Gate) -> Check:
     burst = next((row["tflops"] for row in rows if row["size"] == data["size"]), None)
     share = data["tflops"] / burst if burst else None
     measured = f"{data['tflops']:.0f} TFLOP/s over {data['seconds']:.0f} s"
-    status = "warn" if share is not None and share < gate["warn_below"] else "pass"
-    return check(gate, status, measured + (f", {100 * share:.0f} % of the burst" if share else ""),
+    low = share is not None and share < gate["warn_below"]
+    measured += f", {100 * share:.0f} % of the burst" if share else ""
+    return check(gate, "pass" if burst and not low else "warn", measured,
                  f"≥ {100 * gate['warn_below']:.0f} % of its own burst" if burst else NONE_ON_RECORD,
-                 "it slows down under load: heat, power, or others on the card",
+                 "it slows down under load: heat, power, or others on the card" if burst else UNJUDGED,
                  numbers=number(f"{data['dtype']} sustained", data["tflops"], "TFLOP/s"))
 
 
@@ -97,8 +98,9 @@ def transfer(case: Case, gate: Gate) -> Check:
     carries = LANE_GBS[generation] * width if generation in LANE_GBS and width else None
     low = carries is not None and slowest < gate["warn_below"] * carries
     expected = f"≥ {100 * gate['warn_below']:.0f} % of the link's {carries:.0f} GB/s" if carries else NONE_ON_RECORD
-    return check(gate, "warn" if low else "pass",
+    return check(gate, "pass" if carries and not low else "warn",
                  f"{data['to_card_gbs']:.1f} GB/s to the card, {data['to_host_gbs']:.1f} back", expected,
+                 UNJUDGED if not carries else
                  "the link carries little: a busy host, a switch shared with others, or a bad link"
                  + (f" (others use the card: {case.busy})" if case.busy else ""),
                  numbers=(*number("host to card", data["to_card_gbs"], "GB/s"),

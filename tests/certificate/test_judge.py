@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ def _old_slot(host: dict[str, Any], checks: dict[str, Any]) -> None:
     (lambda host, checks: host["group"].update(all_reduce=ok(ranks=2, bus_gbs=150.0, version="2.27")),
      {"all_reduce": "fail"}),
     (lambda host, checks: host["group"].update(all_reduce=ok(ranks=8, bus_gbs=150.0, version="2.27")),
-     {"all_reduce": "pass"}),  # nobody has seen eight: no expectation on record
+     {"all_reduce": "warn"}),  # nobody has seen eight: no expectation on record
 ])
 def test_one_finding_of_one_fault(spoil: Spoil, found: dict[str, str]) -> None:
     usual = {check.name: check.status for check in certificate(h100()).checks}
@@ -163,6 +164,14 @@ def test_while_others_use_the_card_slowness_is_no_fault_of_it() -> None:
     made = certificate(measured)
     assert made.check("other_users").status == made.check("matmul").status == "warn"  # type: ignore[union-attr]
     assert "99 % busy" in made.check("matmul").why  # type: ignore[union-attr]
+
+
+def test_a_speed_that_nothing_is_known_of_is_no_pass() -> None:
+    """Of a model in the rule table that nobody has measured yet; all else of it is judged."""
+    measured, gates = h100(), load_gates()
+    made, = judge.certificates(measured, replace(gates, seen={}), load_rules(), GUIDE)
+    assert {check.name for check in made.of("warn")} == {"matmul", "bandwidth"} and made.overall == "warn"
+    assert all("not judged" in check.why and check.numbers for check in made.of("warn"))
 
 
 def test_an_unknown_card_has_no_expectation() -> None:
