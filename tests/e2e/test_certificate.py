@@ -61,11 +61,12 @@ def test_no_env_is_one_line_and_the_others_go_on(lab: Lab, tmp_path: Path) -> No
 
 
 def test_a_failed_gate_ends_rig_verify_with_4(lab: Lab, tmp_path: Path) -> None:
-    """With the guide's stack wanted, an env without torch fails; the card says so in one line."""
+    """With the guide's stack wanted, an env without torch fails, and a second card that is on the bus and silent."""
     import os
     import subprocess
     import sys
 
+    lab.on("card-01", "cd /sys/bus/pci/devices && cp -a 0000:01:00.0 0000:07:00.0")
     done = subprocess.run([sys.executable, "-m", "rig", "verify", "-i", "inventories/lab.py", "--limit", "card-01",
                            "--data", "stack=guide", "--data", "verify_gpu=true"], capture_output=True, text=True,
                           cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, timeout=300,
@@ -73,6 +74,7 @@ def test_a_failed_gate_ends_rig_verify_with_4(lab: Lab, tmp_path: Path) -> None:
                                "COLUMNS": "160"})
     assert done.returncode == 4, done.stderr
     said = " ".join(done.stderr.split())
+    assert "certificate failed: GPU at 0000:07:00.0 doesn't answer nvidia-smi; " in said, done.stderr
     assert "of stack standin: its lock isn't that of guide" in said, done.stderr
     kept, = (tmp_path / "qwen-rig" / "certificates").glob("GPU-*/*.json")
     assert json.loads(kept.read_text())["environment"]["stack"] == "standin", "of the env that is there"
