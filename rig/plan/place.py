@@ -36,7 +36,7 @@ def data_folder(ctx: Context) -> str | None:
     if home is None or home["free_mib"] >= need:
         return None
     roomy = [d for d in ctx.machine["disks"] if d.get("writable") and d["free_mib"] >= need and usable(d)]
-    best = max(roomy, key=lambda d: (_kept(d["mount"]), d["free_mib"]), default=None)
+    best = max(roomy, key=lambda d: (_kept(ctx, d["mount"]), d["free_mib"]), default=None)
     return f"{best['mount'].rstrip('/')}/{PLACE}" if best else None
 
 
@@ -73,10 +73,12 @@ def environment(ctx: Context) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stop:
-    """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words."""
+    """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words. virt: only under
+    this hypervisor."""
 
     kept: bool
     words: str
+    virt: str | None
 
 
 @cache
@@ -85,25 +87,36 @@ def load_stops() -> dict[str, Stop]:
     table = schema.read(DATA / "disks.yml")
     found = {}
     for mount, row in table.named_tables("disks").items():
-        found[mount] = Stop(row.take("kept", bool), row.take("stop", str))
+        found[mount] = Stop(row.take("kept", bool), row.take("stop", str), row.maybe("virt", str))
         row.take("source", str)
         row.done()
     table.done()
     return found
 
 
-def _kept(mount: str) -> bool:
-    return mount not in load_stops() or load_stops()[mount].kept
+def _stops(ctx: Context) -> dict[str, Stop]:
+    """What is known of this machine's disks, by mount."""
+    mounts, virt = {d["mount"] for d in ctx.machine["disks"]}, ctx.machine.get("virt")
+    return {mount: stop for mount, stop in load_stops().items() if mount in mounts and stop.virt in (None, virt)}
+
+
+def _kept(ctx: Context, mount: str) -> bool:
+    stop = _stops(ctx).get(mount)
+    return stop is None or stop.kept
 
 
 def caveats(ctx: Context, envs: str) -> list[str]:
     """What a stop of a rented machine would lose. Said while an env is still to be made."""
-    disk, stops = disk_at(ctx, envs), load_stops()
-    mounts = {d["mount"] for d in ctx.machine["disks"]}
-    known = [stop.words for mount, stop in stops.items() if mount in mounts]
+    disk, stops = disk_at(ctx, envs), _stops(ctx)
+    known = [stop.words for stop in stops.values()]
     if ctx.machine["kind"] != "container":
-        return [f"{stops[disk['mount']].words}: env, caches and HF_HOME lie there"] \
-            if disk and not _kept(disk["mount"]) else []
+        stop = stops.get(disk["mount"]) if disk else None
+        if stop:
+            return [] if stop.kept else [f"{stop.words}: env, caches and HF_HOME lie there"]
+        if disk and disk["mount"] != "/" and ctx.machine["kind"] == "vm" and data_folder(ctx):
+            return [f"env, caches and HF_HOME lie on {disk['mount']}: where this VM is rented, ask its provider "
+                    "whether a stop keeps that disk"]
+        return []
     if disk is None or disk["mount"] == "/":
         return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
                 "along; data_dir=FOLDER puts them on a disk that stays", *known]

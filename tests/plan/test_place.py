@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rig.plan import make_plan
 from rig.plan.env import envs_dir, prefix
 from rig.plan.place import data_folder, load_stops
@@ -25,12 +27,25 @@ def test_a_disk_that_a_stop_empties_comes_after_one_that_is_kept() -> None:
     only = machine("vm", nvme)
     assert data_folder(only) == "/opt/dlami/nvme/qwen-rig"
     assert any("AWS empties when the instance is stopped: env, caches" in said for said in make_plan(only).caveats)
-    assert not [said for said in make_plan(machine("vm", volume)).caveats if "stop" in said]
+    unlisted = [said for said in make_plan(machine("vm", volume)).caveats if "stop" in said]
+    assert len(unlisted) == 1 and "lie on /data: where this VM is rented, ask its provider" in unlisted[0]
+    assert not [said for said in make_plan(machine("bare_metal", volume)).caveats if "stop" in said]
+
+
+@pytest.mark.parametrize("mount", ["/mnt", "/mnt/resource"])
+def test_azures_temporary_disk_is_one_under_its_hypervisor_alone(mount: str) -> None:
+    for virt, folder in (("microsoft", "/data/qwen-rig"), ("kvm", f"{mount}/qwen-rig")):
+        both = machine("vm", (mount, 900_000), ("/data", 100_000))
+        both.machine["virt"] = virt
+        assert data_folder(both) == folder
+    only = machine("vm", (mount, 900_000))
+    only.machine["virt"] = "microsoft"
+    assert [said for said in make_plan(only).caveats if f"on Azure {mount} is the temporary disk" in said]
 
 
 def test_what_a_providers_stop_does_is_said_by_its_data_disk() -> None:
     for mount, stop in load_stops().items():
-        if mount != "/opt/dlami/nvme":
+        if mount != "/opt/dlami/nvme" and stop.virt is None:
             said = make_plan(machine("container", (mount, 100_000))).caveats
             assert f"lie on {mount}" in said[0] and stop.words in said
     unknown = make_plan(machine("container", ("/scratch", 100_000))).caveats
