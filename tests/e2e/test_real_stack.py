@@ -66,6 +66,21 @@ def test_the_real_stack_installs_and_trains_its_qwen(real: Real) -> None:
     assert "No changes." in second.stderr and second.results["Grand total"]["success"] == 0
 
 
+def test_the_certificate_of_an_emulated_card_trains_on_the_cpu_and_says_so(real: Real) -> None:
+    """Training, saving and resuming are real there, and told; nothing that takes a GPU is a pass. (The guide's stack
+    can't resume: an advisory says so.)"""
+    told = real.lab.pyinfra("-y", "deploy/verify.py", timeout=1200)
+    assert told.code == 0 and "EMULATED by the testbed" in told.stderr, told.stderr
+    (kept,) = (real.lab.folder / "state" / "qwen-rig" / "certificates").glob("GPU-*/*.json")
+    made = {check["name"]: check for check in json.loads(kept.read_text())["checks"]}
+    print("\n".join(f"{name:16} {c['status']:8} {c['measured']} {c['why'] or ''}" for name, c in made.items()))
+    assert {made[name]["status"] for name in ("first_kernel", "matmul", "bandwidth", "largest_batch")} == {"not_run"}
+    assert made["training"]["status"] == made["save"]["status"] == "not_run"
+    assert made["training"]["measured"].startswith("on the CPU: loss "), made["training"]
+    assert made["save"]["measured"] == "on the CPU: 28 tensors the same", made["save"]
+    assert ("UnpicklingError" in made["resume"]["measured"]) == (real.stack == "guide"), made["resume"]
+
+
 def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     """The same packages in the same versions, and the same code and libraries byte by byte."""
     from rig.stack import load_stack
