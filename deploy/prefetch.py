@@ -11,7 +11,6 @@ from pyinfra.context import host
 
 from rig.plan import Context, Step
 from rig.plan.prefetch import spec
-from rig.plan.train import settings
 from rig.sources import load_sources
 
 from . import _network, _session
@@ -27,6 +26,7 @@ def prefetch() -> None:
 
 
 def _fetch(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
-    given = spec(ctx, settings(ctx)["hf_endpoint"] or load_sources().huggingface.url)
+    endpoint = _network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
+    given = spec(ctx, endpoint)
     words = f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/prefetch.json\""
     yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=_network.proxies(ctx))

@@ -69,7 +69,8 @@ def needs(plan: Plan) -> tuple[str, ...]:
     fetched = env.action.changes and not env.data.get("kept")  # kept: left aside whole, and linked again
     build = fetched and env.data.get("mode") == "build"
     return (*(("miniforge",) if plan.step_changes("conda") else ()), *(("pip_index",) if fetched else ()),
-            *(("conda_channel", "huggingface") if build else ()))
+            *(("conda_channel",) if build else ()),
+            *(("huggingface",) if build or plan.step_changes("prefetch") else ()))
 
 
 def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ...]]:
@@ -137,7 +138,7 @@ def choose(found: Mapping[str, tuple[Source, ...]], rows: Sequence[Measured]) ->
             chosen[role] = tuple(usable[:KEPT])
             if usable[0].label not in (DEFAULT, BUNDLE):
                 said.append(f"{WORDS[role]} from mirror {usable[0].label}, measured fastest"
-                            + ("" if role in CHECKED else f": {UNCHECKED}"))
+                            + (f": {UNCHECKED[role]}" if role in UNCHECKED else ""))
         else:
             chosen[role] = sources[:1]
             if seen and role not in OPTIONAL:
@@ -155,8 +156,10 @@ def from_github(url: str) -> bool:
 
 WORDS = {"pip_index": "packages", "conda_channel": "Python for the env", "miniforge": "Miniforge",
          "huggingface": "models"}
-CHECKED = ("pip_index", "miniforge")  # against a hash that we hold
-UNCHECKED = "conda checks these against that mirror's own list only; we hold no hash of them"
+UNCHECKED = {  # role → what its files are checked against, where that isn't a hash that we hold
+    "conda_channel": "conda checks these against that mirror's own list only; we hold no hash of them",
+    "huggingface": "they are checked against that mirror's own listing only; we hold no hash of them",
+}
 OPTIONAL = ("huggingface",)  # no step of ours fails without
 
 

@@ -16,7 +16,8 @@ from rig import knobs, sources
 from rig.errors import RigError
 from rig.network import measure
 from rig.network.measure import Probe
-from rig.network.route import DEFAULT, Measured, Source, candidates, choose, torch_sources, unmeasured
+from rig.network.route import DEFAULT, Measured, Source, candidates, choose, needs, torch_sources, unmeasured
+from rig.plan import Action, make_plan
 from rig.torch_index import Apart
 from tests.plan.states import RTX5090, bare, context
 
@@ -49,10 +50,27 @@ def test_none_that_serves_is_said_with_each_reason() -> None:
     assert all(word in wrong[0] for word in ("packages can't be had", "resolve host", "404", "lies"))
 
 
-def test_a_mirror_of_what_we_hold_no_hash_of_says_so() -> None:
-    rows = tuple(Source("conda_channel", label, f"https://{label}.test") for label in (DEFAULT, "one"))
-    route, _ = choose({"conda_channel": rows}, [Measured("conda_channel", "one", 10, 1, "ok")])
-    assert "we hold no hash of them" in route.said[0]
+@pytest.mark.parametrize(("role", "said"), [
+    ("conda_channel", "Python for the env from mirror one, measured fastest: conda checks these against that mirror's "
+                      "own list only; we hold no hash of them"),
+    ("huggingface", "models from mirror one, measured fastest: they are checked against that mirror's own listing "
+                    "only; we hold no hash of them"),
+    ("pip_index", "packages from mirror one, measured fastest"),
+])
+def test_a_mirror_of_what_we_hold_no_hash_of_says_so(role: str, said: str) -> None:
+    rows = tuple(Source(role, label, f"https://{label}.test") for label in (DEFAULT, "one"))
+    route, _ = choose({role: rows}, [Measured(role, "one", 10, 1, "ok")])
+    assert route.said == (said,)
+
+
+def test_a_model_to_prefetch_is_reason_enough_to_measure_hubs() -> None:
+    plan = make_plan(context(bare(RTX5090), prefetch_model="Qwen/Qwen2.5-0.5B"))
+    env = plan.step("env")
+    built = tuple(replace(step, action=Action.NONE) if step is env else step for step in plan.steps)
+    assert "conda_channel" in needs(plan) and needs(plan).count("huggingface") == 1
+    assert needs(replace(plan, steps=built)) == ("miniforge", "huggingface")
+    done = tuple(replace(step, action=Action.NONE) if step.component == "prefetch" else step for step in built)
+    assert needs(replace(plan, steps=done)) == ("miniforge",)
 
 
 def test_the_users_own_source_has_no_rivals_and_off_asks_nobody() -> None:
