@@ -90,6 +90,8 @@ def test_a_jump_host_that_nobody_met_is_a_card_and_no_question(bed: Testbed, hom
 def test_a_pasted_line(bed: Testbed, home: Path, pyinfra: Callable[..., Ran]) -> None:
     pod = bed.host("pod")
     (home / "key").symlink_to(pod.key)
+    with (home / ".ssh" / "config").open("a") as config:  # what the line says stands above it, as with ssh itself
+        config.write("\nHost *\n  User nobody\n  Port 9\n")
     line = f"ssh -p {PORT} root@{pod.address} -i key -L 8080:localhost:8080"
     ran = pyinfra(*RUN, **cloud(home, {"box": {"source": "ssh", "hosts": {"box-1": line}}}))
     assert ran.code == 0 and "] pod" in ran.err, ran.err
