@@ -80,6 +80,10 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     for host, mirrors in MIRRORS.items():
         block = {name: {"pip_index": "/".join(filter(None, (base, fault, "pypi/simple"))), "source": "the testbed"}
                  for name, fault in mirrors.items()}
+        if host == "deceived":  # its Miniforge comes from mirrors too: the faster one lies
+            lab.data["hosts"][host]["source_miniforge"] = None
+            for name, fault in (("half-liar", "lying"), ("trickle", "slow")):
+                block[name]["miniforge"] = f"{base}/{fault}/miniforge"
         (folder / f"{host}.yml").write_text(yaml.safe_dump({"mirrors": block}))
         lab.data["hosts"][host]["mirrors"] = str(folder / f"{host}.yml")
     bridge = str(urlsplit(base).hostname)
@@ -116,6 +120,14 @@ def test_other_bytes_under_a_locked_name_are_refused_and_the_next_mirror_used(ou
     assert "source half-liar refused" in " ".join(outcome.run.stderr.split())
     python = "/root/miniforge3/envs/qwen-train/bin/python"
     assert outcome.lab.on("deceived", f"{python} -c 'import six; print(six.__version__)'").strip() == "1.17.0"
+
+
+def test_an_installer_of_other_bytes_is_refused_and_the_next_mirrors_run(outcome: Outcome) -> None:
+    address = outcome.lab.hosts["deceived"].address
+    asked = {row["path"].split("/")[1]: row["count"] for row in outcome.requests
+             if row["client"] == address and "/miniforge/" in row["path"]}
+    assert asked == {"lying": 2, "slow": 2}, "each measured, then each fetched: the first was refused"
+    assert outcome.lab.on("deceived", "/root/miniforge3/bin/conda --version")
 
 
 def test_network_turbo_is_for_github_alone(outcome: Outcome) -> None:
