@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,18 +236,8 @@ def test_bad_input_is_one_line_before_anything_is_dialled(tmp_path: Path, knob: 
     assert says in line and line.count(" · ") >= 1
 
 
-def test_an_impossible_stack_is_refused_in_about_the_time_that_pyinfra_takes_to_start(tmp_path: Path) -> None:
-    """The best of three runs each, against pyinfra's own in this very test: a slow or busy machine is slow for both."""
-    lab = nobody(tmp_path)
-
-    def quickest(run: Callable[[], Run], code: int) -> float:
-        took = []
-        for _ in range(3):
-            begun = time.monotonic()
-            assert run().code == code
-            took.append(time.monotonic() - begun)
-        return min(took)
-
-    start = quickest(lambda: lab.pyinfra("--version"), 0)
-    refused = quickest(lambda: lab.deploy("--dry", "--data", "stack=guide-literal"), 1)
-    assert refused < 3 * start, f"{refused:.2f} s against {start:.2f} s"
+def test_an_impossible_stack_is_refused_before_the_inventory_is_even_read(tmp_path: Path) -> None:
+    """So that it takes about as long as pyinfra's own start, whatever the inventory."""
+    refused = nobody(tmp_path).deploy("--dry", "--data", "stack=guide-literal")
+    assert refused.code == 1 and "torch 2.5.1" in refused.stderr and "cu128" in refused.stderr, refused.stderr
+    assert "Loading config" in refused.stderr and "Loading inventory" not in refused.stderr, refused.stderr
