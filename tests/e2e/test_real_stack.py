@@ -78,7 +78,7 @@ def test_the_certificate_of_an_emulated_card_trains_on_the_cpu_and_says_so(real:
     assert made["training"]["status"] == made["save"]["status"] == "not_run"
     assert made["training"]["measured"].startswith("on the CPU: loss "), made["training"]
     assert made["save"]["measured"] == "on the CPU: 28 tensors the same", made["save"]
-    assert ("UnpicklingError" in made["resume"]["measured"]) == (real.stack == "guide"), made["resume"]
+    assert ("could not resume" in made["resume"]["measured"]) == (real.stack == "guide"), made["resume"]
 
 
 def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
