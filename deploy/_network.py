@@ -14,7 +14,7 @@ from pyinfra.context import ctx_state
 
 from rig.errors import RigError
 from rig.lock import Requirement
-from rig.managed import repository_folder, repository_url
+from rig.managed import repository_folder
 from rig.network import bundle as bundles
 from rig.network import preflight
 from rig.network.archive import Forbidden
@@ -22,6 +22,8 @@ from rig.network.limits import load_limits
 from rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
 from rig.network.web import Unreachable, bare, get, private_to_host
 from rig.plan import Context, Plan, Refusal
+from rig.plan.driver import repository_at
+from rig.plan.env import is_filled
 from rig.sources import load_sources
 
 from . import _apt, _forward, _session
@@ -92,8 +94,7 @@ def hand_on(host: Host, ctx: Context, plan: Plan, said: str) -> None:
     rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
     rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
     if plan.step_changes("repository"):
-        rows.append([repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or load_sources().nvidia_apt.url),
-                     "/"])
+        rows.append([repository_at(ctx), "/"])
     archive.allow(uri for uri, _ in rows)
     for uri, suite in rows:
         release = suite.lstrip("/") if suite.endswith("/") else f"dists/{suite}/"
@@ -207,7 +208,7 @@ def _packages(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
 def _torch_apart(ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
     """The same for the packages that come from an index of their own: by hash, version or name, as far as known."""
     env, apart = plan.step("env"), ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
-    if apart is None or env.data.get("mode") != "build" or env.data["kept"]:
+    if apart is None or not is_filled(env):
         return [], []
     names = ", ".join(apart.names)
     said = [f"{names} come from {bare(apart.index)}, not from the bundle: the host must reach that"] \

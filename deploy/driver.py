@@ -23,9 +23,9 @@ from rig.managed import (
     preferences_text,
     repository_folder,
     repository_text,
-    repository_url,
 )
 from rig.plan import Context, Step
+from rig.plan.driver import repository_at
 
 from . import _network, _report, _session
 from ._apt import install, unlocked, update
@@ -69,7 +69,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     key = source.key_for(folder)
     wanted = _network.repository_key(ctx)
     sudo = ctx.machine["sudo"] != "root"
-    url = _repository_of(ctx)
+    url = repository_at(ctx)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
     if not attend(host, Job("apt-lock", "Waiting for apt", unlocked(ctx.knobs), ctx.knobs.timeout_apt_lock + 60),
                   sudo=sudo).ok:
@@ -96,10 +96,6 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     undo = f"rm -f {' '.join(files)}"
     text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.apt(ctx)}{update(ctx.knobs)}"
     return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
-
-
-def _repository_of(ctx: Context) -> str:
-    return repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or _session.rules().nvidia_apt.url)
 
 
 def _fetch(url: str, seconds: int) -> str:
@@ -129,7 +125,7 @@ def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
     groups: list[list[str]] = [list(group) for group in step.data["packages"]]
     headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
     # The repository may have come for the toolkit alone, when another driver was right.
-    ours = _write(PREFERENCES, preferences_text(_repository_of(ctx), driver=True))
+    ours = _write(PREFERENCES, preferences_text(repository_at(ctx), driver=True))
     yield job(step, ours + _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
               ctx.knobs.timeout_apt)
 

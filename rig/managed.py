@@ -62,7 +62,8 @@ def preferences_text(url: str, driver: bool) -> str:
     is installed (100), so that a repository that came for the toolkit leaves an adopted driver alone.
     """
     packages = " ".join(f"/{pattern}/" for pattern in (*_DRIVERS, "^cuda-drivers"))
-    return (f"Explanation: {HEAD.removeprefix('# ')}Package: {packages}\nPin: origin \"{urlsplit(url).hostname}\"\n"
+    return ("Explanation: Written by qwen-rig with NVIDIA's repository, or with its driver\n"
+            f"Package: {packages}\nPin: origin \"{urlsplit(url).hostname}\"\n"
             f"Pin-Priority: {600 if driver else 50}\n")
 
 

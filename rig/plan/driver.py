@@ -200,6 +200,11 @@ def _driver(ctx: Context, action: Action) -> Step:
                 bytes=packages.bytes if packages is not None else None)
 
 
+def repository_at(ctx: Context) -> str:
+    """Where NVIDIA's packages for this host's system are."""
+    return repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
+
+
 def _repository(ctx: Context, driver: Action) -> Step:
     """NVIDIA's apt repository: wanted where the driver or the toolkit must come from it."""
     from .tools import toolkit_action  # the toolkit asks for the same repository
@@ -211,7 +216,7 @@ def _repository(ctx: Context, driver: Action) -> Step:
                     "nothing has to come from it")
     if configured:
         return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
-    url = repository_url(ctx.machine["os"], ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
+    url = repository_at(ctx)
     return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
                 "the driver or the toolkit comes from it", bytes=None, files=managed(ctx, {
                     REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver.changes)}))

@@ -93,6 +93,11 @@ def next_generation(ctx: Context) -> str:
     return f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-{1 + max(same, default=0)}"
 
 
+def is_filled(env: Step) -> bool:
+    """Whether this step builds an env of what is fetched; one that was left aside whole is only linked again."""
+    return env.data.get("mode") == "build" and not env.data["kept"]
+
+
 def steps(ctx: Context) -> list[Step]:
     """Conda, then the env with its packages."""
     return [_conda(ctx), _env(ctx)]
@@ -173,7 +178,7 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
 
 def refusals(ctx: Context, env: Step) -> list[Refusal]:
     """Too little disk for an env that must be built."""
-    if env.data.get("mode") != "build" or env.data["kept"]:
+    if not is_filled(env):
         return []
     place = envs_dir(ctx)
     disk, need = disk_at(ctx, place), ctx.stack.disk_mib

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from rig.network.limits import load_limits
 
 from .context import Context, gib
-from .env import envs_dir
+from .env import envs_dir, is_filled
 from .model import Refusal, Step
 from .place import disk_at, environment
 
@@ -112,4 +112,4 @@ def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
 def _builds(steps: Sequence[Step]) -> bool:
     """Whether an env is filled from what is fetched."""
     env = next((step for step in steps if step.component == "env"), None)
-    return env is not None and env.data.get("mode") == "build" and not env.data["kept"]
+    return env is not None and is_filled(env)

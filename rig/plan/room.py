@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .context import Context, gib
-from .env import envs_dir, prefix
+from .env import envs_dir, is_filled, prefix
 from .model import Action, Refusal, Step
 from .place import disk_at, usable
 
@@ -42,8 +42,7 @@ def _takes(ctx: Context, step: Step) -> list[tuple[str, int]]:
     if not step.action.changes:
         return []
     if step.component == "env":
-        built = step.data.get("mode") == "build" and not step.data["kept"]
-        return [(envs_dir(ctx), ctx.stack.disk_mib)] if built else []
+        return [(envs_dir(ctx), ctx.stack.disk_mib)] if is_filled(step) else []
     installed, fetched = ctx.rules.room.get(step.component, (0, 0))
     if step.component == "conda":  # its installer is fetched beside it
         return [(prefix(ctx), installed + fetched)]
