@@ -17,7 +17,7 @@ $(VENV)/.done: pyproject.toml
 
 check: setup
 	$(BIN)/ruff check .
-	$(BIN)/mypy rig facts deploy inventories testbed benchmarks scripts
+	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts
 
 test: check
 	$(BIN)/python -m pytest -m 'not real' $(addprefix --ignore=,$(HOSTS))

@@ -4,9 +4,9 @@ import sys
 
 import click
 
-from deploy import _report
-from rig.errors import RigError
-from rig.knobs import NAMES, check, ours, unknown
+from qwen_rig.errors import RigError
+from qwen_rig.knobs import NAMES, check, ours, unknown
+from qwen_rig.run import report as _report
 
 REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rig.managed import GUARD, REPOSITORY
+from qwen_rig.managed import GUARD, REPOSITORY
 from testbed.spec import HostInfo
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from facts.probe import HostState
-from rig.managed import REPOSITORY, watched
+from qwen_rig.facts.probe import HostState
+from qwen_rig.managed import REPOSITORY, watched
 
 from . import _ansible
 from ._fleet import Fleet

@@ -1,4 +1,4 @@
-"""Matmul and copy speed of a card, measured another way than rig/host/certify_*.py, sharing no code with it.
+"""Matmul and copy speed of a card, measured another way than qwen_rig/host/certify_*.py, sharing no code with it.
 
     python3 benchmarks/independent_gpu.py [--gpu 0] [--out FILE] [--torch]
 

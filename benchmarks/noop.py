@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rig.errors import RigError
+from qwen_rig.errors import RigError
 from testbed._shell import TestbedError
 from testbed.paths import cache
 

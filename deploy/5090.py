@@ -4,16 +4,16 @@
     pyinfra inventories/lab.py deploy/5090.py           make it so
 """
 
-from deploy.conda import conda
-from deploy.cuda import compilers, cuda_toolkit
-from deploy.driver import driver_guard, nvidia_driver, nvidia_repository, reboot
-from deploy.flash_attn import flash_attn
-from deploy.prefetch import prefetch
-from deploy.preview import accepted
-from deploy.sources import sources
-from deploy.stack import env
-from deploy.training import training
-from deploy.verification import verification
+from qwen_rig.deploy.attention.apply import flash_attn
+from qwen_rig.deploy.conda.apply import conda
+from qwen_rig.deploy.driver.apply import driver_guard, nvidia_driver, nvidia_repository, reboot
+from qwen_rig.deploy.env.apply import env
+from qwen_rig.deploy.prefetch.apply import prefetch
+from qwen_rig.deploy.sources.apply import sources
+from qwen_rig.deploy.toolkit.apply import compilers, cuda_toolkit
+from qwen_rig.deploy.training.apply import training
+from qwen_rig.deploy.verification.apply import verification
+from qwen_rig.run.preview import accepted
 
 if accepted():  # probed, planned, shown; False where this host is refused, and its card says why
     sources()

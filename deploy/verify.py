@@ -1,11 +1,11 @@
 """Prove, card by card, in about two minutes, what each really is and does; keep a certificate, compared with the last.
 
-    pyinfra inventories/lab.py deploy/verify.py         (exits 1 where a gate fails; `python -m rig verify`: 4)
+    pyinfra inventories/lab.py deploy/verify.py         (exits 1 where a gate fails; `qwen-rig verify`: 4)
 
 The same inventories and knobs as deploy/5090.py; nothing is installed. Kept on this controller, by GPU UUID:
-`python -m rig certificate list`, `show`, `diff`, `html`.
+`qwen-rig certificate list`, `show`, `diff`, `html`.
 """
 
-from deploy.certification import certification
+from qwen_rig.deploy.certification.apply import certification
 
 certification()

@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from . import _disk, _dist, _sh
+from qwen_rig.facts import _disk, _dist, _sh
 
 RECORDS = ("env", "flash_attn", "verify", "training", "prefetch")
 BESIDE = ("accelerate.yaml", "train_qwen.py")  # files of ours in .rig that are no records: their digests are brought

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 # `env_files DIR` prints one env. Package names come from one glob a site-packages; METADATA tells a package from the
 # folder that a broken uninstall leaves behind.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import _dpkg, _sh, _smi
+from qwen_rig.facts import _dpkg, _sh, _smi
 
 SECTIONS = {
     "driver.proc": "cat /proc/driver/nvidia/version",

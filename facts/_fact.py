@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 T = TypeVar("T")
 

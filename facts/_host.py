@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _cgroup, _disk, _dpkg, _kind, _network, _sh, _users
+from qwen_rig.facts import _cgroup, _disk, _dpkg, _kind, _network, _sh, _users
 
 __all__ = ["EMPTY", "SECTIONS", "read"]
 

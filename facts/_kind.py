@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 # Of pid 1's environment only the two names that tell a container leave the host: the rest may be secret.
 SECTIONS = {

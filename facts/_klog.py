@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 LINES = 60  # of the newest that are kept; a card that falls off the bus can write thousands
 

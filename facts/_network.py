@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 EMPTY: dict[str, Any] = {"proxies": {}, "tmpdir": None, "pip_index": None, "nameservers": None, "proxy_script": None}
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

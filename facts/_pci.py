@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import _sh
+from qwen_rig.facts import _sh
 
 # Vendor 10de is NVIDIA; class 0300 a VGA and 0302 a 3D controller (pci.ids). Its audio and USB functions are no GPUs.
 SECTIONS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import _smi
+from qwen_rig.facts import _smi
 
 SECTIONS = {
     # dpkg and apt lock with fcntl, and /proc/locks names the inode and the holder (proc(5)).

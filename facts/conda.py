@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import _conda, _sh
-from ._fact import ProbeFact
+from qwen_rig.facts import _conda, _sh
+from qwen_rig.facts._fact import ProbeFact
 
 
 class CondaInstalls(ProbeFact[list[dict[str, Any]]]):
     """Every conda found in the usual places, on PATH, by CONDA_EXE or in ~/.conda/environments.txt. conda is not run.
 
-    One that our own installer was cut off in is none: the next run begins it anew (deploy/conda.py).
+    One that our own installer was cut off in is none: the next run begins it anew (deploy/conda/apply.py).
 
     `sound`: bin/conda, the Python it starts and conda's own record are there. `writable`: by the user who asks.
 

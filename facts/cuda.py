@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import _nvcc, _sh
-from ._fact import ProbeFact
+from qwen_rig.facts import _nvcc, _sh
+from qwen_rig.facts._fact import ProbeFact
 
 
 class CudaToolkits(ProbeFact[list[dict[str, Any]]]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import _dpkg, _driver, _sh, _smi
-from ._fact import ProbeFact
+from qwen_rig.facts import _dpkg, _driver, _sh, _smi
+from qwen_rig.facts._fact import ProbeFact
 
 SETUP = _smi.query() + _smi.TABLE
 

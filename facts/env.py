@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from . import _dist, _sh
-from ._fact import ProbeFact
+from qwen_rig.facts import _dist, _sh
+from qwen_rig.facts._fact import ProbeFact
 
 
 class EnvPackages(ProbeFact["dict[str, Any] | None"]):

@@ -7,8 +7,8 @@ from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
 
-from . import _dpkg, _host, _sh, _smi
-from ._fact import ProbeFact
+from qwen_rig.facts import _dpkg, _host, _sh, _smi
+from qwen_rig.facts._fact import ProbeFact
 
 
 class Host(ProbeFact[dict[str, Any]]):

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ._fact import ProbeFact
-from ._sh import script
+from qwen_rig.facts._fact import ProbeFact
+from qwen_rig.facts._sh import script
 
 # Run by the env's own Python: `ip` isn't everywhere. One address an interface: SIOCGIFADDR, SIOCGIFNETMASK and
 # SIOCGIFFLAGS of netdevice(7), whose IFF_UP is 1 and IFF_LOOPBACK 8.

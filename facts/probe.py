@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _pci, _sh
-from ._fact import ProbeFact
-from .driver import SETUP
-from .gpu import listed
+from qwen_rig.facts import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _pci, _sh
+from qwen_rig.facts._fact import ProbeFact
+from qwen_rig.facts.driver import SETUP
+from qwen_rig.facts.gpu import listed
 
 EMPTY: dict[str, Any] = {
     "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,

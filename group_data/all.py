@@ -6,10 +6,10 @@ A wrong type or an unknown word is one line of error before any host is touched;
 begin with x_.
 """
 
-from rig.ssh import connect_kwargs as _connect_kwargs
+from qwen_rig.ssh import connect_kwargs as _connect_kwargs
 
 # -- What is wanted ----------------------------------------------------------------------------------
-stack = "guide"  # a name in rig/data/stacks/, or the path of your own file
+stack = "guide"  # a name in qwen_rig/data/stacks/, or the path of your own file
 python = "3.10"  # of the env: 3.10, 3.11 or 3.12 (the lock holds for all three)
 env_name = "qwen-train"  # the conda env
 conda_prefix = None  # None: adopt the first sound conda that is there, else ~/miniforge3
@@ -29,7 +29,7 @@ cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too 
 flash_attn = "auto"  # auto: a wheel that a host of this controller built, a verified prebuilt one, one built here where
 #                      an nvcc fits, else SDPA · wheel: the release's own only, none that was built · build: no
 #                      prebuilt one · off: SDPA
-flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (rig/data/flash.yml)
+flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (qwen_rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
 flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
@@ -42,7 +42,7 @@ launch_address = None  # an address of the host's own by which the others reach 
 #                        a network that all share
 launch_port = 29500  # where they meet, at the first host; NCCL then takes more ports, as it likes
 
-# -- Where things come from (None: the default of rig/data/sources.yml, or of the tool itself) ---------
+# -- Where things come from (None: the default of qwen_rig/data/sources.yml, or of the tool itself) ---------
 source_pip_index = None  # PEP 503 index for torch and everything else
 source_torch_index = None  # None: torch from source_pip_index too · pytorch: PyTorch's own index · the URL of one
 accept_unlocked_torch = False  # True: take torch from there although no lock holds hashes for its bytes
@@ -59,7 +59,7 @@ mirrors = "auto"  # auto: where a default is slow or out of reach from the host,
 #                   A source_… knob stands above it
 proxy = None  # http(s)_proxy for all that is fetched; None: as the host's own environment says
 proxy_script = "auto"  # auto: /etc/network_turbo, where there is one, for GitHub alone · off · a script on the host
-bundle = None  # a folder made by `python -m rig bundle`: hosts fetch from it through their SSH connection, nothing else
+bundle = None  # a folder made by `qwen-rig bundle`: hosts fetch from it through their SSH connection, nothing else
 
 # -- Patience, in seconds ------------------------------------------------------------------------------
 timeout_probe = 60
@@ -74,5 +74,5 @@ timeout_launch = 150  # for the all-reduce; no end after that is a finding
 timeout_reboot = 600
 timeout_reconnect = 600  # for a connection that broke under a long step; the step itself goes on
 
-# -- The connection (see rig/ssh.py) --------------------------------------------------------------------
+# -- The connection (see qwen_rig/ssh.py) --------------------------------------------------------------------
 ssh_paramiko_connect_kwargs = _connect_kwargs()

@@ -1,3 +1,3 @@
-"""RunPod's containers: what isn't on the volume is lost when the pod is stopped (rig/data/disks.yml)."""
+"""RunPod's containers: what isn't on the volume is lost when the pod is stopped (qwen_rig/data/disks.yml)."""
 
 data_dir = "/workspace"

@@ -8,7 +8,7 @@ from typing import Any
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
-from rig.ssh import private_key
+from qwen_rig.ssh import private_key
 
 Hosts = list[tuple[str, dict[str, Any]]]
 _SECRETS = ("_sudo_password", "ssh_password", "ssh_key_password")

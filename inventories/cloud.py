@@ -10,8 +10,8 @@ import sys as _sys
 from pathlib import Path as _Path
 
 from inventories._handover import hand_over as _hand_over
-from rig.cloud import load_cloud as _load_cloud
-from rig.errors import RigError as _RigError
+from qwen_rig.cloud import load_cloud as _load_cloud
+from qwen_rig.errors import RigError as _RigError
 
 _folder = _Path(__file__).parent
 try:

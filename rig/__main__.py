@@ -1,7 +1,7 @@
-"""`python -m rig VERB …`: a door beside pyinfra's own command line."""
+"""`python -m rig VERB …`: the command's former name, kept for one release. It stands in the clone alone, in no wheel."""
 
 import sys
 
-from rig.cli import main
+from qwen_rig.cli import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())

@@ -1,4 +1,4 @@
-"""Run one of rig/host/'s programs on this very machine as a job (rig/host/job.sh): no SSH, but the same runner.
+"""Run one of qwen_rig/host/'s programs on this machine as a job (qwen_rig/host/job.sh): no SSH, but the same runner.
 
     python3 scripts/job_here.py NAME SECONDS [--wait S] [--python PY] -- flash_build.py --source … --out DIR
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from rig import job  # noqa: E402
+from qwen_rig.run import job_protocol as job  # noqa: E402
 
 POLL_S = 10
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("program", nargs="+")
     o = parser.parse_args()
-    script = f"cd {shlex.quote(str(REPO))}\n{shlex.quote(o.python)} rig/host/{shlex.join(o.program)}\n"
+    script = f"cd {shlex.quote(str(REPO))}\n{shlex.quote(o.python)} qwen_rig/host/{shlex.join(o.program)}\n"
     made = job.Job(o.name, o.name, script, o.seconds, nice=10)
     shown, deadline = job.Progress(), time.monotonic() + o.wait
     answer = ask(*job.start(made, o.name, POLL_S))

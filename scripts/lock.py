@@ -20,14 +20,14 @@ from typing import Any
 import yaml
 from packaging.utils import parse_wheel_filename
 
-from rig.network.index import ranks
+from qwen_rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-DATA = Path(__file__).resolve().parent.parent / "rig" / "data"
+DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
 PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 

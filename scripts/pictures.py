@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from rig.stack import load_stack
+from qwen_rig.catalog.stack import load_stack
 from testbed import cli, demo, paths
 from testbed.bed import Testbed
 
@@ -38,8 +38,9 @@ def main() -> int:
         state = bed.folder / "state"
         shutil.rmtree(state, ignore_errors=True)
         for name, verb in RUNS.items():
-            shown, wanted = f"python -m rig {' '.join(verb)} --limit {HOST}", 2 if verb == ["plan"] else 0
-            done = subprocess.run([sys.executable, "-m", "rig", *verb, "--limit", HOST, "-i", str(inventory)], cwd=REPO,
+            shown, wanted = f"qwen-rig {' '.join(verb)} --limit {HOST}", 2 if verb == ["plan"] else 0
+            done = subprocess.run([sys.executable, "-m", "qwen_rig", *verb, "--limit", HOST, "-i", str(inventory)],
+                                  cwd=REPO,
                                   env={**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1",
                                        "XDG_STATE_HOME": str(state)},
                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)

@@ -2,7 +2,7 @@
 
 A tiny real wheel with a name of its own, so that the whole attempt (fetch, hash, install, prove or remove) can be run
 where there is neither torch nor GPU. Fixed times, nothing compressed: the same bytes, hence the same sha256, on every
-machine; rig/data/stacks/standin.yml pins it.
+machine; qwen_rig/data/stacks/standin.yml pins it.
 """
 
 from __future__ import annotations

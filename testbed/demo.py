@@ -17,8 +17,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rig.render import size
-from rig.stack import DATA, Stack, load_stack
+from qwen_rig.catalog.stack import DATA, Stack, load_stack
+from qwen_rig.render import size
 
 from . import cli, interpreter, paths, wheels
 from ._shell import TestbedError

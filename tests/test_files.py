@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy._files import written
+from qwen_rig.run.files import written
 
 SIZE = 300_000  # bytes: several writes each, so that two writers would mix
 

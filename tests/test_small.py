@@ -11,8 +11,9 @@ import pytest
 import yaml
 from pyinfra.api.connectors import get_all_connectors
 
-from rig import knobs, managed, openpgp
-from rig.errors import RigError
+from qwen_rig import knobs, managed
+from qwen_rig.deploy.driver import openpgp
+from qwen_rig.errors import RigError
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")

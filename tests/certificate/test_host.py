@@ -1,4 +1,4 @@
-"""rig/host/certify.py itself, where there is neither GPU nor torch; and all-reduces that hang or die."""
+"""qwen_rig/host/certify.py itself, where there is neither GPU nor torch; and all-reduces that hang or die."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from rig.certificate import judge
-from rig.cli import main
+from qwen_rig.certificate import judge
+from qwen_rig.cli import main
 
-HOST = Path(__file__).parents[2] / "rig" / "host"
+HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 
 
 @pytest.fixture

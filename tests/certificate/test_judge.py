@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rig.certificate import judge
-from rig.certificate.gates import load_gates
-from rig.certificate.model import Certificate
-from rig.errors import RigError
-from rig.rules import load_rules
-from rig.stack import load_stack
+from qwen_rig.catalog.rules import load_rules
+from qwen_rig.catalog.stack import load_stack
+from qwen_rig.certificate import judge
+from qwen_rig.certificate.gates import load_gates
+from qwen_rig.certificate.model import Certificate
+from qwen_rig.errors import RigError
 
 from .synthesized import h100, not_run, ok
 

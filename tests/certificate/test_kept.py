@@ -1,4 +1,4 @@
-"""Kept, shown, compared, drawn: certificates of synthesized measurements through `python -m rig certificate`."""
+"""Kept, shown, compared, drawn: certificates of synthesized measurements through `qwen-rig certificate`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from rig.certificate import diff, store
-from rig.certificate.gates import load_gates
-from rig.cli import main
+from qwen_rig.certificate import diff, store
+from qwen_rig.certificate.gates import load_gates
+from qwen_rig.cli import main
 
 from .synthesized import UUID, h100
 
@@ -129,7 +129,7 @@ def test_a_failed_gate_is_4(state: Path) -> None:
     (["read", "endless.json"], "measurements are damaged"),
     (["read", "measured-1e18.json"], "measurements are damaged"),
     (["read", "broken.json"], "no JSON, or a damaged file"),
-    (["read", "other.json"], "no measurements of rig/host/certify.py"),
+    (["read", "other.json"], "no measurements of qwen_rig/host/certify.py"),
     (["read", "other.json", "--stack", "gude"], "there is no stack 'gude'"),
 ])
 def test_bad_input_is_one_line(arguments: list[str], says: str, state: Path, capsys: pytest.CaptureFixture[str],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pyinfra.api import FunctionCommand, MaskString, StringCommand
 
-from deploy._job import JobCommand
-from deploy._shown import shown
-from deploy.driver import _trust
-from rig.job import Job
+from qwen_rig.deploy.driver.apply import _trust
+from qwen_rig.run.command_text import shown
+from qwen_rig.run.job import JobCommand
+from qwen_rig.run.job_protocol import Job
 
 
 def test_a_function_says_what_it_does_and_shows_nothing_that_it_was_given() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig import cli
-from rig.cli import exits
+from qwen_rig import cli, exits
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

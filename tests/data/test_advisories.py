@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rig import render
-from rig.advisories import about, load_advisories
-from rig.plan import make_plan
+from qwen_rig import render
+from qwen_rig.catalog.advisories import about, load_advisories
+from qwen_rig.plan import make_plan
 
 from ..plan.states import RTX5090, bare, context
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rig import cli, fits
+from qwen_rig import cli, fits
 
 
 @pytest.mark.parametrize("model", fits.models().values(), ids=lambda model: model.name)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import launch as plan
-from rig.errors import RigError
-from rig.launch import Member, together
-from rig.training import training_settings
+from qwen_rig import launch as plan
+from qwen_rig.errors import RigError
+from qwen_rig.launch import Member, together
+from qwen_rig.training import training_settings
 
 SETTINGS = training_settings(32607, "12.0")
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 import yaml
 
-from rig.stack import DATA, load_stack
+from qwen_rig.catalog.stack import DATA, load_stack
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ import re
 import pytest
 from packaging.version import Version
 
-from rig.rules import covered, load_rules
-from rig.sources import load_sources
-from rig.stack import load_stack
+from qwen_rig.catalog.rules import covered, load_rules
+from qwen_rig.catalog.sources import load_sources
+from qwen_rig.catalog.stack import load_stack
 
 RULES = load_rules()
 

@@ -12,11 +12,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from rig import torch_index
-from rig.errors import RigError
-from rig.knobs import NAMES, read
-from rig.lock import environment, read_lock
-from rig.stack import DATA, Stack, known_stacks, load_stack
+from qwen_rig.catalog import torch_index
+from qwen_rig.catalog.lock import environment, read_lock
+from qwen_rig.catalog.stack import DATA, Stack, known_stacks, load_stack
+from qwen_rig.errors import RigError
+from qwen_rig.knobs import NAMES, read
 
 
 @pytest.fixture

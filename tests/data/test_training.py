@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rig.training import LargestBatch, accelerate_config, training_settings
+from qwen_rig.training import LargestBatch, accelerate_config, training_settings
 
 
 @pytest.mark.parametrize(("memory", "cc", "batch", "accumulation", "dtype"), [

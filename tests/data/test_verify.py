@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from rig.stack import load_stack
+from qwen_rig.catalog.stack import load_stack
 
-HOST = Path(__file__).parents[2] / "rig" / "host"
+HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 STANDIN, GUIDE = load_stack("standin"), load_stack("guide")
 

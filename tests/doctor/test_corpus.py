@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from rig import doctor
+from qwen_rig import doctor
 from tests.facts.test_corpus import FILES, ROOT
 
 pytestmark = pytest.mark.skipif(not FILES, reason=f"no corpus of real outputs at {ROOT} (set QWEN_RIG_FIXTURES)")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import doctor
-from rig.errors import RigError
+from qwen_rig import doctor
+from qwen_rig.errors import RigError
 from tests.plan.states import RTX4090, RTX5090, bare, with_driver
 
 ROWS = doctor.load()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from facts import _dist
+from qwen_rig.facts import _dist
 from tests import instance
 
 REPO = Path(__file__).parents[2]
@@ -79,9 +79,9 @@ class Lab:
                 "XDG_STATE_HOME": str(self.folder / "state"), **more}
 
     def rig(self, *arguments: str, timeout: int = 300, answer: str | None = None, **environment: str) -> Run:
-        """`python -m rig VERB … -i` this lab; `answer` is typed on a terminal, else there is none."""
+        """`qwen-rig VERB … -i` this lab; `answer` is typed on a terminal, else there is none."""
         env = {**os.environ, "COLUMNS": "160", "XDG_STATE_HOME": str(self.folder / "state"), **environment}
-        command = [sys.executable, "-m", "rig", *arguments]
+        command = [sys.executable, "-m", "qwen_rig", *arguments]
         if not any(argument.endswith(".json") and (self.folder / argument).is_file() for argument in arguments[1:2]):
             command += ["-i", str(self.file)]
         if answer is None:
@@ -136,7 +136,7 @@ class Lab:
 def bed() -> Iterator[Any]:
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("real SSH hosts on this machine take root on Linux")
-    from rig.stack import load_stack
+    from qwen_rig.catalog.stack import load_stack
     from testbed import Testbed, demo
 
     demo.fetch(load_stack("standin"))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pyinfra.api import operation
 from pyinfra.context import host
 
-from deploy._job import JobCommand
-from rig.job import Job
+from qwen_rig.run.job import JobCommand
+from qwen_rig.run.job_protocol import Job
 
 
 @operation()

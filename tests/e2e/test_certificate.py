@@ -67,7 +67,7 @@ def test_a_failed_gate_ends_rig_verify_with_4(lab: Lab, tmp_path: Path) -> None:
     import sys
 
     lab.on("card-01", "cd /sys/bus/pci/devices && cp -a 0000:01:00.0 0000:07:00.0")
-    done = subprocess.run([sys.executable, "-m", "rig", "verify", "-i", "inventories/lab.py", "--limit", "card-01",
+    done = subprocess.run([sys.executable, "-m", "qwen_rig", "verify", "-i", "inventories/lab.py", "--limit", "card-01",
                            "--data", "stack=guide", "--data", "verify_gpu=true"], capture_output=True, text=True,
                           cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, timeout=300,
                           env={**os.environ, "LAB_HOSTS": str(lab.file), "XDG_STATE_HOME": str(tmp_path),

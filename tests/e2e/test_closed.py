@@ -44,12 +44,12 @@ class Outcome:
 
 
 def bundle(lab: Lab, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """`python -m rig bundle`, from the bridge's services."""
+    """`qwen-rig bundle`, from the bridge's services."""
     from testbed import interpreter
 
     knobs = {**lab.bed.services().knobs(), "stack": "standin", "python": interpreter.choose().minor}
     data = [word for name, value in knobs.items() for word in ("--data", f"{name}={value}")]
-    return subprocess.run([sys.executable, "-m", "rig", "bundle", str(folder), *data, *more], cwd=REPO, text=True,
+    return subprocess.run([sys.executable, "-m", "qwen_rig", "bundle", str(folder), *data, *more], cwd=REPO, text=True,
                           capture_output=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ})
 
 
@@ -147,7 +147,7 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
     """A job that outlived its connection goes on fetching from the address that it was given."""
     import paramiko
 
-    from deploy import _forward
+    from qwen_rig.run import tunnel as _forward
 
     info, bed = outcome.lab.hosts[HOSTS[0]], outcome.lab.bed
 

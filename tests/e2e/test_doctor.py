@@ -16,7 +16,8 @@ pytestmark = pytest.mark.testbed
 
 
 def _rig(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rig", "doctor", "-i", str(lab.file), *arguments], cwd=REPO, text=True,
+    return subprocess.run([sys.executable, "-m", "qwen_rig", "doctor", "-i", str(lab.file), *arguments],
+                          cwd=REPO, text=True,
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
 
 

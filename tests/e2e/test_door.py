@@ -1,4 +1,4 @@
-"""The door, `python -m rig`: a host from nothing to right and back through drift, repair and undo. Each exit status is
+"""The door, `qwen-rig`: a host from nothing to right and back through drift, repair and undo. Each exit status is
 met on a real SSH host; the GPU and NVIDIA's packages are emulated, the env is the stand-in stack's.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rig.cli import exits
+from qwen_rig import exits
 
 from .conftest import REPO, Lab
 

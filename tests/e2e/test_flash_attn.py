@@ -24,12 +24,12 @@ from typing import Any
 import pytest
 import yaml
 
-from rig.stack import DATA
+from qwen_rig.catalog.stack import DATA
 
 from .conftest import REPO, Lab, Run
 
 pytestmark = pytest.mark.testbed
-# The limit is longer than one question waits on the host (deploy/_job.py), so that progress is seen.
+# The limit is longer than one question waits on the host (qwen_rig/run/job.py), so that progress is seen.
 LIMIT_S, MEMORY_MIB, DISK_MIB = 20, 400, 160
 
 

@@ -71,7 +71,7 @@ class Rack(Lab):
 
     def stack(self) -> Path:
         """`standin` with the sources to build from."""
-        made = yaml.safe_load((REPO / "rig" / "data" / "stacks" / "standin.yml").read_text())
+        made = yaml.safe_load((REPO / "qwen_rig" / "data" / "stacks" / "standin.yml").read_text())
         content = sdist()
         from testbed.paths import cache
 

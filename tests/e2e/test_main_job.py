@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rig.managed import PREFERENCES, REPOSITORY, preferences_text
+from qwen_rig.managed import PREFERENCES, REPOSITORY, preferences_text
 
 from .conftest import Lab
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from rig import job as jobs
-from rig.errors import RigError
-from rig.flash import resources
-from rig.flash.build import load
-from rig.job import Answer, Job
+from qwen_rig.errors import RigError
+from qwen_rig.flash import resources
+from qwen_rig.flash.build import load
+from qwen_rig.run import job_protocol as jobs
+from qwen_rig.run.job_protocol import Answer, Job
 from testbed._shell import TestbedError
 
 pytestmark = pytest.mark.testbed
@@ -38,7 +38,7 @@ def host(bed: Any) -> Iterator[Any]:
 def build(bed: Any, at_once: int, scale: int, objects: int = 8) -> Answer:
     """A build's job to its end, as ours is run: nice, and with the OOM score of what compiles raised."""
     bounds = load()[1]
-    raised = f"sh -c 'echo {bounds.oom_score} >/proc/self/oom_score_adj; exec \"$@\"' sh"  # as rig/host/flash_build.py
+    raised = f"sh -c 'echo {bounds.oom_score} >/proc/self/oom_score_adj; exec \"$@\"' sh"  # as flash_build.py
     script = (f"seq {objects} | {raised} xargs -P {at_once} -n 1 "
               f"sh -c 'perl -e \"$1\" {NVCC_MIB // scale} && echo compiled' sh '{FILL}' "
               "|| { echo 'ninja: build stopped'; exit 1; }\n")

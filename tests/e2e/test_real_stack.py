@@ -36,7 +36,7 @@ class Real:
 
 @pytest.fixture(scope="module", params=["guide", "qwen3"])
 def real(request: pytest.FixtureRequest, bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    from rig.stack import load_stack
+    from qwen_rig.catalog.stack import load_stack
     from testbed import HostSpec, demo
 
     demo.fetch(load_stack(request.param))
@@ -83,7 +83,7 @@ def test_the_certificate_of_an_emulated_card_trains_on_the_cpu_and_says_so(real:
 
 def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     """The same packages in the same versions, and the same code and libraries byte by byte."""
-    from rig.stack import load_stack
+    from qwen_rig.catalog.stack import load_stack
     from testbed import interpreter
 
     by_pip = real.lab.deploy("-y", "--data", "installer=pip", "--data", "env_name=by-pip", "--data", "verify=never",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rig.stack import DATA
+from qwen_rig.catalog.stack import DATA
 
 from .conftest import Lab, Run
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.context import host
 
-from deploy import _copies, _report
-from rig.errors import RigError
+from qwen_rig.errors import RigError
+from qwen_rig.run import report as _report
+from qwen_rig.run import transfer as _copies
 
 
 def both_ways() -> None:

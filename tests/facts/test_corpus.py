@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from facts import _dpkg, _driver, _nvcc, _smi
+from qwen_rig.facts import _dpkg, _driver, _nvcc, _smi
 
 ROOT = Path(os.environ.get("QWEN_RIG_FIXTURES") or Path(__file__).parents[2].parent / "shared" / "fixtures")
 EXPECTED = ROOT / "expected.json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from facts import _cgroup, _conda, _disk, _driver, _host, _kind, _sh, _smi, _users
-from facts.gpu import PciGpus
-from facts.host import Host
-from facts.probe import EMPTY, HostState
+from qwen_rig.facts import _cgroup, _conda, _disk, _driver, _host, _kind, _sh, _smi, _users
+from qwen_rig.facts.gpu import PciGpus
+from qwen_rig.facts.host import Host
+from qwen_rig.facts.probe import EMPTY, HostState
 
 KERNEL = "version=Linux version 6.1.0-18-amd64 (debian-kernel@lists) (gcc-12) #1 SMP\n"
 DRIVER = "driver=1\nuserland=1\n"

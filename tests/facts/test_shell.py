@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from facts.conda import CondaInstalls
-from facts.cuda import CudaToolkits
-from facts.driver import NvidiaDriver
-from facts.env import EnvPackages
-from facts.gpu import Gpus, PciGpus
-from facts.host import Host
-from facts.probe import EMPTY, TEXT_MAX, HostState
+from qwen_rig.facts.conda import CondaInstalls
+from qwen_rig.facts.cuda import CudaToolkits
+from qwen_rig.facts.driver import NvidiaDriver
+from qwen_rig.facts.env import EnvPackages
+from qwen_rig.facts.gpu import Gpus, PciGpus
+from qwen_rig.facts.host import Host
+from qwen_rig.facts.probe import EMPTY, TEXT_MAX, HostState
 
-HOST = Path(__file__).parents[2] / "rig" / "host"
+HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 SHELLS = [shell for shell in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
 each_shell = pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 CSV = "index, name, uuid, pci.bus_id, memory.total [MiB]"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rig.stack import DATA
+from qwen_rig.catalog.stack import DATA
 
 HOST = DATA.parent / "host"
 sys.path.insert(0, str(HOST))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.stack import DATA
+from qwen_rig.catalog.stack import DATA
 
 from .synthesized import CUBIN, PTX, elf, fatbin
 

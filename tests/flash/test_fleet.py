@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from deploy import _fleet, _report
-from deploy._fleet import Built, build_once
-from rig.errors import RigError
-from rig.flash import cache
-from rig.flash.key import Key
-from rig.plan import Action, Plan, Step
+from qwen_rig.deploy.attention import fleet as _fleet
+from qwen_rig.deploy.attention.fleet import Built, build_once
+from qwen_rig.errors import RigError
+from qwen_rig.flash import cache
+from qwen_rig.flash.key import Key
+from qwen_rig.plan import Action, Plan, Step
+from qwen_rig.run import report as _report
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
 NAMES = [f"lab-{number}" for number in range(1, 9)]

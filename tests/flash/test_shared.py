@@ -9,10 +9,10 @@ import pytest
 import yaml
 from packaging.version import Version
 
-from facts import _cgroup
-from rig.errors import RigError
-from rig.flash import cache, resources
-from rig.flash.key import Key, words
+from qwen_rig.errors import RigError
+from qwen_rig.facts import _cgroup
+from qwen_rig.flash import cache, resources
+from qwen_rig.flash.key import Key, words
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("120", "90"))
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from rig.flash.build import load
-from rig.flash.source import Room, misfits
-from rig.plan import Action, Context, make_plan
-from rig.plan.explain import explain
-from rig.plan.flash import flash_spec
-from rig.plan.tools import nvcc_releases
+from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.toolkit.plan import nvcc_releases
+from qwen_rig.flash.build import load
+from qwen_rig.flash.source import Room, misfits
+from qwen_rig.plan import Action, Context, make_plan
+from qwen_rig.plan.explain import explain
 
 from ..plan.states import RTX4090, RTX5090, V100, bare, context, with_driver
 

@@ -18,8 +18,8 @@ from types import ModuleType
 import pytest
 from packaging.version import Version
 
-from rig import flash
-from rig.stack import DATA, load_stack
+from qwen_rig import flash
+from qwen_rig.catalog.stack import DATA, load_stack
 
 sys.path.insert(0, str(DATA.parent / "host"))
 import attention

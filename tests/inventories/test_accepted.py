@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rig.errors import RigError
-from rig.lab import load_hosts
-from rig.ssh import connect_kwargs, transport
+from qwen_rig.errors import RigError
+from qwen_rig.lab import load_hosts
+from qwen_rig.ssh import connect_kwargs, transport
 
 from .conftest import PASSPHRASE, ROOT, Ran
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from rig.cloud import load_cloud
-from rig.cloud.inventory import SOURCES
-from rig.errors import RigError
-from rig.hostkeys import KnownHosts
-from rig.ssh import shell_line
+from qwen_rig.cloud import load_cloud
+from qwen_rig.cloud.inventory import SOURCES
+from qwen_rig.errors import RigError
+from qwen_rig.hostkeys import KnownHosts
+from qwen_rig.ssh import shell_line
 
 from .conftest import ROOT, Port, Ran
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rig import cli
-from rig.cli import exits
+from qwen_rig import cli, exits
 from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
 from tests import instance
@@ -103,7 +102,8 @@ def test_the_second_door_takes_a_cloud_yml_too(bed: Testbed, home: Path) -> None
     lines = {"box-1": f"ssh -p {PORT} root@{pod.address}"}
     env = cloud(home, {"box": {"source": "ssh", "key": pod.key, "hosts": lines}})
     del env["CLOUD_HOSTS"]
-    done = subprocess.run([sys.executable, "-m", "rig", "plan", "-i", f"{home}/cloud.yml", "--data", "stack=standin"],
+    done = subprocess.run([sys.executable, "-m", "qwen_rig", "plan", "-i", f"{home}/cloud.yml", "--data",
+                           "stack=standin"],
                           cwd=home, env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == exits.CHANGES and "box-1  RTX 5090" in done.stdout + done.stderr, done.stderr
 
@@ -125,7 +125,7 @@ def test_a_machine_made_again_at_its_old_address(bed: Testbed, home: Path, pyinf
     refused = pyinfra(*RUN, **rented(1))
     said = " ".join(refused.err.replace("│", " ").split())
     assert refused.code == 1 and "host key of vast-1 has changed" in said and offered in said, refused.err
-    assert "python -m rig host-keys accept vast-1 --file" in said
+    assert "qwen-rig host-keys accept vast-1 --file" in said
     other = pyinfra(*RUN, **rented(2))
     assert other.code == 0 and "vast-2: first use" in other.err, "another machine at that address is no conflict"
     assert cli.main(["host-keys", "accept", "vast-1", "--file", f"{home}/kept"]) == 0

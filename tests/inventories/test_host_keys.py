@@ -11,9 +11,9 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from rig import cli
-from rig.errors import RigError
-from rig.hostkeys import HostKeyError, KnownHosts, fingerprint
+from qwen_rig import cli
+from qwen_rig.errors import RigError
+from qwen_rig.hostkeys import HostKeyError, KnownHosts, fingerprint
 from testbed.bed import Testbed
 from testbed.spec import HostSpec
 from tests import instance
@@ -69,7 +69,7 @@ def test_first_use_change_and_acceptance(bed: Testbed, lab: Callable[..., dict[s
     assert refused.code == 1 and "Traceback" not in said
     accept = ["host-keys", "accept", "vast-1", "--file", f"{tmp_path}/kept"]
     assert "host key of vast-1 has changed" in said and offered in said
-    assert f"python -m rig {' '.join(accept)}" in refused.err.replace("\n", "")
+    assert f"qwen-rig {' '.join(accept)}" in refused.err.replace("\n", "")
     assert bed.execs("one") == execs and (tmp_path / "kept").read_text() == kept
 
     # Another instance, now at the same address with that key: no conflict.

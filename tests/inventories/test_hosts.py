@@ -147,11 +147,12 @@ def test_rented_machines_and_their_host_keys(bed: Testbed, tmp_path: Path, pyinf
         bed.exec_("root-01", ["sh", "-c", f"{new_key}; pkill -o -x sshd; sleep 0.5"], check=True)
         changed = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1))
         assert changed.code == 1 and "host key of vast-1 has changed" in changed.err, changed.err
-        said = re.search(r"python -m rig (host-keys accept vast-1 --file [^\s)]+)", changed.err.replace("\n", " "))
+        said = re.search(r"qwen-rig (host-keys accept vast-1 --file [^\s)]+)", changed.err.replace("\n", " "))
         assert said, changed.err
         other = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 2))
         assert other.code == 0, "another machine at an old address is no conflict"
-        accepted = subprocess.run([sys.executable, "-m", "rig", *shlex.split(said[1])], cwd=ROOT, capture_output=True,
+        accepted = subprocess.run([sys.executable, "-m", "qwen_rig", *shlex.split(said[1])],
+                                  cwd=ROOT, capture_output=True,
                                   text=True, check=False)
         assert accepted.returncode == 0, accepted.stderr
         assert pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1)).code == 0

@@ -7,8 +7,8 @@ import hashlib
 
 import pytest
 
-from rig import job as jobs
-from rig.job import Answer, Job, Progress, read, span
+from qwen_rig.run import job_protocol as jobs
+from qwen_rig.run.job_protocol import Answer, Job, Progress, read, span
 
 
 def test_two_jobs_are_the_same_by_step_script_and_input_alone() -> None:

@@ -1,4 +1,4 @@
-"""rig/host/job.sh, run here by every shell that is here: by the very commands that go over SSH, past SSH."""
+"""qwen_rig/host/job.sh, run here by every shell that is here: by the very commands that go over SSH, past SSH."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from rig import job as jobs
-from rig.job import Answer, Job, read
+from qwen_rig.run import job_protocol as jobs
+from qwen_rig.run.job_protocol import Answer, Job, read
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 PROGRAM = jobs.program()

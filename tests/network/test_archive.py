@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rig.network.archive import Archive, Forbidden
-from rig.network.web import Unreachable
+from qwen_rig.network.archive import Archive, Forbidden
+from qwen_rig.network.web import Unreachable
 
 DEB = b"a package" * 1000
 SUM = hashlib.sha256(DEB).hexdigest()
@@ -128,7 +128,7 @@ def test_without_a_way_out_the_last_indexes_are_good_enough(site: Site, tmp_path
     ("deb cdrom:[Debian]/ stable main", "deb cdrom:[Debian]/ stable main"),
 ])
 def test_apt_s_sources_are_sent_by_way_of_the_bundle(line: str, becomes: str) -> None:
-    from deploy._apt import rewritten
+    from qwen_rig.run.apt import rewritten
 
     done = subprocess.run(["sed", "-E", rewritten("http://127.0.0.1:20001")], input=line, text=True,
                           capture_output=True, check=True)

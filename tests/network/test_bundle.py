@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from rig.errors import RigError
-from rig.network import bundle, serve
-from rig.network.archive import Archive
-from rig.network.collect import repodata
-from rig.network.fetch import fetch
-from rig.network.web import Unreachable
+from qwen_rig.errors import RigError
+from qwen_rig.network import bundle, serve
+from qwen_rig.network.archive import Archive
+from qwen_rig.network.collect import repodata
+from qwen_rig.network.fetch import fetch
+from qwen_rig.network.web import Unreachable
 
 BODY = bytes(range(256)) * 1000
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -142,7 +142,7 @@ def test_a_spoilt_bundle_is_one_line(made: bundle.Bundle, spoil: object, said: s
     bundle._load.cache_clear()
     with pytest.raises(RigError, match=said) as caught:
         bundle.load(str(made.folder))
-    assert "\n" not in str(caught.value) and "python -m rig bundle" in str(caught.value)
+    assert "\n" not in str(caught.value) and "qwen-rig bundle" in str(caught.value)
 
 
 def test_the_channel_of_a_bundle_is_json_with_both_kinds_of_package() -> None:

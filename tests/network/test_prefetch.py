@@ -1,4 +1,4 @@
-"""rig/host/prefetch.py against the stand-in hub: fetched once, checked, resumed, and every failure one line."""
+"""qwen_rig/host/prefetch.py against the stand-in hub: fetched once, checked, resumed, and every failure one line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from rig import fits
+from qwen_rig import fits
 from testbed import hub
 from testbed.httpd import Server, Site
 
-PROGRAM = Path(__file__).parents[2] / "rig" / "host" / "prefetch.py"
+PROGRAM = Path(__file__).parents[2] / "qwen_rig" / "host" / "prefetch.py"
 WEIGHTS = hub.FILES["model.safetensors"]
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from deploy import _network
-from rig.lock import Requirement
-from rig.network import index, preflight
-from rig.network.index import File
-from rig.plan import make_plan
+from qwen_rig.catalog.lock import Requirement
+from qwen_rig.network import index, preflight
+from qwen_rig.network.index import File
+from qwen_rig.plan import make_plan
+from qwen_rig.run import network as _network
 from tests.plan.states import RTX5090, bare, context
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rig import knobs, sources
-from rig.errors import RigError
-from rig.network import measure
-from rig.network.measure import Probe
-from rig.network.route import DEFAULT, Measured, Source, candidates, choose, needs, torch_sources, unmeasured
-from rig.plan import Action, make_plan
-from rig.torch_index import Apart
+from qwen_rig import knobs
+from qwen_rig.catalog import sources
+from qwen_rig.catalog.torch_index import Apart
+from qwen_rig.errors import RigError
+from qwen_rig.network import measure
+from qwen_rig.network.measure import Probe
+from qwen_rig.network.route import DEFAULT, Measured, Source, candidates, choose, needs, torch_sources, unmeasured
+from qwen_rig.plan import Action, make_plan
 from tests.plan.states import RTX5090, bare, context
 
 NAMES = ("one", "two", "three")
@@ -174,7 +175,7 @@ def test_the_host_times_and_hashes_a_locked_file(url: str) -> None:
 
 
 def test_torch_from_an_index_of_its_own_has_mirrors_only_where_hashes_guard_it() -> None:
-    from deploy._packages import options
+    from qwen_rig.deploy.env.installers import options
 
     ctx = context(bare(RTX5090))
     hashed = Apart("https://torch.test/cu128", ("torch",), "torch==2.8.0+cu128 --hash=…\n", True, False, False)

@@ -7,9 +7,9 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from rig import knobs
-from rig.plan import Context, make_context
-from rig.rules import load_rules
+from qwen_rig import knobs
+from qwen_rig.catalog.rules import load_rules
+from qwen_rig.plan import Context, make_context
 
 REPO = Path(__file__).parents[2]
 RTX5090, RTX4090, GTX1080, V100 = "10de:2b85", "10de:2684", "10de:1b80", "10de:1db4"

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from facts import _sh
-from facts.probe import HostState
-from rig import render
-from rig.plan import Plan, make_plan
-from rig.plan.document import of_plan
-from rig.plan.explain import STEPS, explain
+from qwen_rig import render
+from qwen_rig.facts import _sh
+from qwen_rig.facts.probe import HostState
+from qwen_rig.plan import Plan, make_plan
+from qwen_rig.plan.document import of_plan
+from qwen_rig.plan.explain import STEPS, explain
 from tests.facts.test_corpus import FILES, ROOT
 
 from .states import context

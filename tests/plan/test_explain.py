@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rig.plan import make_plan
-from rig.plan.explain import STEPS, Explanation, explain
+from qwen_rig.plan import make_plan
+from qwen_rig.plan.explain import STEPS, Explanation, explain
 
 from .states import GTX1080, RTX5090, V100, bare, context, with_driver
 from .test_plan import converged

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from rig.flash.key import Key
-from rig.plan import Action, Context, make_plan
-from rig.plan.flash import flash_spec
+from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.flash.key import Key
+from qwen_rig.plan import Action, Context, make_plan
 
 from .states import context
 from .test_plan import converged

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rig import knobs
-from rig.errors import RigError
-from rig.plan import make_plan
+from qwen_rig import knobs
+from qwen_rig.errors import RigError
+from qwen_rig.plan import make_plan
 
 from .states import RTX5090, bare, context, with_driver
 

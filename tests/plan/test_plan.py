@@ -11,15 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rig import render
-from rig.errors import RigError
-from rig.managed import REPOSITORY, guard_digests
-from rig.plan import Action, make_plan
-from rig.plan.document import of_plan
-from rig.plan.flash import flash_spec
-from rig.plan.train import fingerprint, settings
-from rig.stack import Deviation
-from rig.training import LargestBatch, accelerate_text
+from qwen_rig import render
+from qwen_rig.catalog.stack import Deviation
+from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.training.plan import fingerprint, settings
+from qwen_rig.errors import RigError
+from qwen_rig.managed import REPOSITORY, guard_digests
+from qwen_rig.plan import Action, make_plan
+from qwen_rig.plan.document import of_plan
+from qwen_rig.training import LargestBatch, accelerate_text
 
 from .states import GTX1080, REPO, RTX4090, RTX5090, V100, bare, context, with_driver
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from rig import ledger, render
-from rig.cli import _confirm
-from rig.errors import RigError
-from rig.managed import GUARD, REPOSITORY
-from rig.plan import Action, Applied, make_plan
-from rig.plan.document import of_plan
-from rig.plan.files import managed, redacted, unified
-from rig.plan.flash import flash_spec
-from rig.plan.since import outdated, snapshot
-from rig.plan.train import fingerprint
+from qwen_rig import ledger, render
+from qwen_rig.cli import _confirm
+from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.training.plan import fingerprint
+from qwen_rig.errors import RigError
+from qwen_rig.managed import GUARD, REPOSITORY
+from qwen_rig.plan import Action, Applied, make_plan
+from qwen_rig.plan.document import of_plan
+from qwen_rig.plan.drift import outdated, snapshot
+from qwen_rig.plan.files import managed, redacted, unified
 
 from .states import GTX1080, RTX4090, RTX5090, bare, context, with_driver
 from .test_plan import converged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rig.sameness import differences, traits
+from qwen_rig.plan.compare import differences, traits
 
 from .states import RTX4090, RTX5090, bare, context, with_driver
 

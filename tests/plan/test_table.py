@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rig.plan import Plan, make_plan
-from rig.rules import load_rules
+from qwen_rig.catalog.rules import load_rules
+from qwen_rig.plan import Plan, make_plan
 
 from .states import bare, context, with_driver
 
@@ -53,7 +53,7 @@ def state(row: dict[str, Any]) -> dict[str, Any]:
 def listed(number: int, card: str, said: dict[str, Any]) -> dict[str, Any]:
     """A row of nvidia-smi's; what the table's `smi` says goes before what the rules hold of the card."""
     known = load_rules().gpu(CARDS[card])
-    assert known is not None, f"rig/data/gpus.yml doesn't know {CARDS[card]}"
+    assert known is not None, f"qwen_rig/data/gpus.yml doesn't know {CARDS[card]}"
     return {"index": number, "name": known.name, "uuid": f"GPU-{number}", "mig": None,
             "pci_bus_id": f"00000000:{number + 1:02X}:00.0", "memory_mib": known.memory_mib,
             "compute_capability": known.compute_capability, **said}

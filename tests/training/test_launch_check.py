@@ -1,4 +1,4 @@
-"""rig/host/launch_check.py as two hosts run it: two processes in two network namespaces with a cable between.
+"""qwen_rig/host/launch_check.py as two hosts run it: two processes in two network namespaces with a cable between.
 
 What hangs or dies is shown with ranks of the test's own; the real all-reduce (gloo, a torch on the CPU) is marked real:
 QWEN_RIG_TRAIN_PYTHON names a Python that has torch.
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-HOST = Path(__file__).parents[2] / "rig" / "host"
+HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 NAMES = ("one", "two")
 
 
@@ -73,8 +73,8 @@ def test_two_hosts_add_up_and_one_alone_is_a_finding_within_its_limit(wires: tup
 @pytest.mark.parametrize("script", ["launch.sh", "torchrun.sh"])
 def test_the_written_files_train_one_model_over_two_hosts(script: str, wires: tuple[str, str], tmp_path: Path) -> None:
     """accelerate and torchrun for real, on CPUs (gloo): both hosts end at the same step, with the batch shared."""
-    from rig import launch
-    from rig.training import accelerate_config, training_settings
+    from qwen_rig import launch
+    from qwen_rig.training import accelerate_config, training_settings
 
     from .test_train_qwen import SAVE
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rig.training import accelerate_config, training_settings
+from qwen_rig.training import accelerate_config, training_settings
 
 pytestmark = pytest.mark.real
-HOST = Path(__file__).parents[2] / "rig" / "host"
+HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 # The guide's pins but for torch: this release has a CPU build in the index, and takes Python 3.10 to 3.14.
 PINS = ("torch==2.13.0", "transformers==4.46.0", "accelerate==0.34.0", "peft==0.13.0", "trl==0.11.0",
         "datasets==3.1.0", "rich")

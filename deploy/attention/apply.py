@@ -1,0 +1,248 @@
+"""flash-attn, attempted rung by rung: a wheel of the fleet's, a verified prebuilt one, a build, else SDPA. Whichever it
+ends on is a good end, and on record."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+from pyinfra.api import FunctionCommand, deploy
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from qwen_rig.deploy.attention import fleet as _fleet
+from qwen_rig.errors import RigError
+from qwen_rig.flash import cache
+from qwen_rig.flash.build import load
+from qwen_rig.flash.key import Key
+from qwen_rig.plan import Context, Step
+from qwen_rig.run import network as _network
+from qwen_rig.run import report as _report
+from qwen_rig.run import transfer as _copies
+from qwen_rig.run.converge import converge, run
+from qwen_rig.run.job import JobCommand, Outcome, attend
+from qwen_rig.run.job_protocol import cause
+from qwen_rig.run.programs import env_path, program
+
+PROVING = ("attention.py", "flash_attn_check.py", "flash_ready.py", "fatbin.py")
+BUILDING = ("flash_build.py", "flash_ready.py", "fatbin.py")
+STARTING_S = 120  # for Python and pip themselves, beside what they are given
+FETCHING_S = 1800  # for sources and tools, before the build's own limit counts
+
+
+@deploy("flash-attn")
+def flash_attn() -> None:
+    """The attempt, and its record in the env."""
+    converge("flash_attn", "Attempt flash-attn", _attempt)
+
+
+def _attempt(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    yield Climb(ctx, step)
+
+
+class Climb(FunctionCommand):
+    """One host's way down the rungs; `job` is its first, for people to see."""
+
+    def __init__(self, ctx: Context, step: Step) -> None:
+        super().__init__(Climb, (), {})
+        self.ctx, self.spec = ctx, step.data
+        self.wheels = _network.flash_wheels(ctx, step.data["wheels"])
+        self.tried: list[dict[str, Any]] = []
+        self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
+        self.minutes = 0.0
+        self.lost = False  # the connection, for good: the card is written
+        self.wheels_left = False  # in .rig/build, to be removed
+        self.job = self._proof(self.wheels, not any(build["able"] for build in self._builds)).job
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        self.host = host
+        able = [build for build in self._builds if build["able"]]
+        with _fleet.taking_part(host, [self._key(build) for build in able]):
+            self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
+        if self.wheels_left:
+            run(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
+        if self.made is not None:
+            self._report(self.made)
+        return self.made is not None
+
+    def _climb(self, able: Sequence[Mapping[str, Any]], foreign: Sequence[Mapping[str, Any]]) -> None:
+        """Down the rungs until one holds. `able`: what this host can build; `foreign`: what only others may."""
+        first = [*(wheel for build in self._builds if (wheel := self._fleets(build))), *self.wheels]
+        more = bool(able or foreign)
+        if first or not more:
+            self._prove(first, last=not more)
+        for build in (*able, *foreign):
+            if self.made is None and not self.lost:
+                self._from_source(build)
+        if self.made is None and not self.lost:
+            self._prove([], last=True)
+
+    def _report(self, made: Mapping[str, Any]) -> None:
+        """The end of the run says what came of it, where that isn't what was wanted first."""
+        if made["rung"] == "sdpa" and made["tried"]:
+            _report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
+        elif made["rung"] != "sdpa":
+            by = (made.get("built") or {}).get("host")
+            origin = "a prebuilt wheel" if made["rung"] == "wheel" else f"built by {by}" if by else "built here"
+            code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
+            lines = [f"flash-attn: {made['version']}, {origin}{code}, proven here{_figures(made)}"]
+            lines += [f"flash-attn's {row['rung']} was not kept: {row['why_not']}" for row in made["tried"]
+                      if row["why_not"]]
+            _report.caveats[self.host.name] += lines
+
+    @property
+    def _builds(self) -> list[Mapping[str, Any]]:
+        return list(self.spec["builds"]) if self.spec["gpu"] else []  # unproven is as good as none
+
+    # -- wheels ------------------------------------------------------------------------------------------
+
+    def _proof(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+               ) -> JobCommand:
+        """The job that installs and proves wheels in turn; the check stands beside it, for a process of its own."""
+        source, bounds = load()
+        own = self.spec["package"] == source.package
+        spec = {"package": self.spec["package"], "check": self.spec["check"], "gpu": self.spec["gpu"],
+                "wheels": wheels, "tried": self.tried, "rejected": self.spec["rejected"], "last": last, "build": build,
+                "fingerprint": self.spec["fingerprint"], "minutes": round(self.minutes, 2),
+                "index": _network.source_index(self.ctx) if own else None,
+                "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
+                               if own],
+                "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
+        each = bounds.install_s + bounds.import_s + bounds.check_s
+        return program(self.ctx, PROVING, f"--spec {shlex.quote(json.dumps(spec))}",
+                       STARTING_S + max(1, len(wheels)) * each,
+                       head=self._way(wheel["url"] for wheel in wheels))
+
+    def _prove(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+               ) -> dict[str, Any]:
+        """Try these; what the host says of it. The record is final where a rung holds, or where none is left."""
+        outcome = attend(self.host, self._proof(wheels, last, build).job)
+        said = _said(outcome)
+        if not outcome.ok or said is None:
+            self.lost = True  # no rung's fault, so nothing is decided: the step has failed
+            return {"why": "the proof broke off"}
+        self.tried, self.minutes = said["tried"], said["minutes"]
+        if said["rung"] != "sdpa" or last:
+            self.made = said
+        return said
+
+    @property
+    def _wanting(self) -> set[str]:
+        """The sha256 of the wheels that were tried here, and found wanting."""
+        return {row["sha256"] for row in self.tried if row.get("sha256") and row["why_not"]}
+
+    def _fleets(self, build: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
+        found = cache.find(Key.from_json(build["key"]), lambda line: _report.progress(self.host.name, line))
+        return self._sent(found.path, found.record) if found else None
+
+    def _sent(self, path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """That wheel as a rung, once it is on the host; its not coming there is on record."""
+        sha256 = cache.sha256_of(path)
+        if sha256 in self._wanting:
+            return None
+        env, self.wheels_left = env_path(self.ctx), True
+        try:
+            there = _copies.send(self.host, path, str(Path(env).parent), f"{env}/.rig/build")
+        except RigError as error:
+            self.tried.append({"rung": "fleet", "wheel": path.name, "sha256": sha256, "why_not": str(error),
+                               "last": []})
+            return None
+        return {"rung": "fleet", "name": path.name, "url": Path(there).as_uri(), "sha256": sha256,
+                "built": {key: record[key] for key in ("host", "minutes", "jobs") if key in record}}
+
+    # -- building ----------------------------------------------------------------------------------------
+
+    def _from_source(self, build: Mapping[str, Any]) -> None:
+        """Have it built, here or by another host of the fleet, and proven here; what came of it is on record."""
+        own, brought = Key.from_json(build["key"]), list[Path]()
+        if build["able"]:
+            key = self._key(build)
+            built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
+                                      self.ctx.knobs.flash_attn_leader_failed, own.archs, self._wanting)
+        else:
+            built = _fleet.of_others(self.host, own, self._wanting)
+        for path in brought:
+            _copies.drop(path)
+        if self.made is not None or self.lost:
+            return
+        if built.wheel is not None and (wheel := self._sent(built.wheel, built.record)):
+            self._prove([wheel], last=False, build=built.record)
+        elif built.wheel is None and build["able"]:
+            self.tried.append({"rung": build["rung"], "source": build["source"], "why_not": built.why,
+                               "last": list(built.record.get("last", [])), "minutes": built.record.get("minutes", 0.0)})
+
+    def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
+        """Build on this host, prove it here, and only then bring it here for the others."""
+        _report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
+        self.wheels_left = True
+        outcome = attend(self.host, self._job(build, key))
+        said = _said(outcome)
+        if said is None:
+            self.lost = outcome.code is None
+            why = cause(outcome.code, self.ctx.knobs.timeout_flash_build + FETCHING_S) or "the build broke off"
+            said = {"ok": False, "why": why, "last": list(outcome.lines[-5:]), "begun": True}
+        self.minutes += said.get("minutes", 0.0)
+        if not said["ok"]:
+            return _fleet.Built(None, said, said["why"], refused=not said["begun"])
+        said.pop("asked", None)  # what it was told, which the plan tells
+        name = Path(said["wheel"]).name
+        proven = self._prove([{"rung": build["rung"], "name": name, "url": Path(said["wheel"]).as_uri(),
+                               "sha256": said["sha256"]}], last=False, build=said)
+        if self.made is None:
+            # _from_source puts it on record, as this rung's.
+            row = self.tried.pop() if proven.get("tried") else {"why_not": proven["why"], "last": []}
+            return _fleet.Built(None, {**said, "last": row["last"]}, f"built and {row['why_not']}")
+        try:
+            brought.append(_copies.bring(self.host, said["wheel"], said["sha256"]))
+        except RigError as error:
+            return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
+        return _fleet.Built(brought[0], said)
+
+    def _key(self, build: Mapping[str, Any]) -> Key:
+        """What is built: for the cards of all hosts of this run, as far as the sources know them."""
+        archs = [arch for arch in _fleet.archs() if arch in build["known"]] if build["cuda"] else []
+        return Key.from_json({**build["key"], "archs": archs})
+
+    def _job(self, build: Mapping[str, Any], key: Key) -> Any:
+        bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build
+        words = ["--source", build["source"], "--jobs", str(build["jobs"]), "--limit-s", str(limit), "--free-mib",
+                 str(build["free_mib"]), "--oom", str(bounds.oom_score), "--requires", ",".join(build["requires"])]
+        words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build["cuda"] else ["--no-cuda"]
+        words += ["--sha256", build["sha256"]] if build["sha256"] else []
+        words += ["--index", index] if (index := _network.source_index(self.ctx)) else []
+        return program(self.ctx, BUILDING, f'{shlex.join(words)} --out "$env/.rig/build"', limit + FETCHING_S,
+                       head=self._way([build["source"].removeprefix("git+")]), nice=bounds.nice).job
+
+    def _nvcc(self, key: Key) -> str:
+        """The least that compiles for all of them, cards of other hosts included."""
+        cards = [Version(f"{arch[:-1]}.{arch[-1]}") for arch in key.archs]
+        return max((self.ctx.rules.least_nvcc(card) for card in cards), key=Version)
+
+    def _way(self, urls: Iterable[str]) -> str:
+        """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""
+        turbo = (_network.turbo(self.ctx, url) for url in urls)
+        return _network.proxies(self.ctx) + next(filter(None, turbo), "")
+
+
+def _figures(made: Mapping[str, Any]) -> str:
+    """What was measured of the rung that held."""
+    proof, parts = made["proof"] or {}, []
+    if proof.get("worst") is not None:
+        parts.append(f"differs from SDPA by {proof['worst']:.1e} at most")
+    if made["minutes"] >= 1:
+        parts.append(f"{made['minutes']:.0f} min")
+    return f" ({', '.join([*parts, 'sha256 ' + made['sha256'][:12]])})" if made["sha256"] else ""
+
+
+def _said(outcome: Outcome) -> dict[str, Any] | None:
+    """The JSON object in which a program says how it went: its last line."""
+    try:
+        found = json.loads(outcome.lines[-1])
+    except (IndexError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,245 @@
+"""flash-attn once per fleet: of all hosts that would build the same, one does; the others get its wheel from here.
+
+Hosts are greenlets of one pyinfra operation (gevent makes threading's locks and events theirs). The first to come
+leads, and nobody waits without end for a host that hasn't come: `--serial` and `--parallel 1` can't stand still.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.host import Host
+
+from qwen_rig.errors import RigError
+from qwen_rig.flash import cache
+from qwen_rig.flash.key import Key, words
+from qwen_rig.flash.resources import rules
+from qwen_rig.run import report as _report
+from qwen_rig.run import session as _session
+from qwen_rig.run.job_protocol import span
+
+# After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
+GRACE_S = 20
+ASK_S = 1.0  # for another run's lock
+SAY_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of it. `wheel`: on this machine, None where there is none (`why` says it); `record`: how it was built.
+
+    `refused`: the build was not even begun on this host, which costs nothing and says nothing about others.
+    `host`: who built it.
+    """
+
+    wheel: Path | None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    refused: bool = False
+    host: str = ""
+
+
+class _Group:
+    """The hosts of one key in this run."""
+
+    def __init__(self) -> None:
+        self.leader = ""
+        self.failed: dict[str, Built] = {}  # host → how
+        self._ended = threading.Event()  # of the leader at work; another leader, another event
+        self._lock = threading.Lock()
+
+    def join(self, name: str) -> threading.Event | None:
+        """Lead (None), or what to wait for: the end of the one who does."""
+        with self._lock:
+            if self.leader:
+                return self._ended
+            self.leader, self._ended = name, threading.Event()
+            return None
+
+    def leave(self) -> None:
+        """Lead no longer."""
+        with self._lock:
+            self.leader = ""
+            self._ended.set()
+
+
+_groups: dict[Key, _Group] = {}
+_may: dict[str, tuple[Key, ...]] = {}  # hosts that are at work on this step, and what they may yet build
+_been: set[str] = set()  # hosts that have come to it in this run
+
+
+@contextmanager
+def taking_part(host: Host, keys: Sequence[Key]) -> Iterator[None]:
+    """Meanwhile this host may yet build these, and hosts that can't build themselves wait for it."""
+    _may[host.name] = tuple(keys)
+    _been.add(host.name)
+    try:
+        yield
+    finally:
+        del _may[host.name]
+
+
+def builders(host: Host) -> set[str]:
+    """Other hosts of this run whose plan may come to a build."""
+    planned = set()
+    for name, plan in _report.plans.items():
+        for step in plan.steps:
+            if step.component == "flash_attn" and step.action.changes and any(
+                    build["able"] for build in step.data["builds"]):
+                planned.add(name)
+    return planned - {host.name}
+
+
+def of_others(host: Host, key: Key, but: Collection[str] = ()) -> Built:
+    """The wheel for a host that can't build: from the cache here, or as another host of this run builds it. `but`: none
+    of those sha256, which were tried there.
+
+    It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
+    may never, under --serial).
+    """
+    end, said = time.monotonic() + GRACE_S, False
+    while True:
+        if found := _cached(host, key, but):
+            return found
+        at_work = [name for name, keys in _may.items() if any(each.serves(key) for each in keys)]
+        if not at_work and (time.monotonic() > end or builders(host) <= _been):
+            return Built(None, why="no host of this run has built it")
+        if not said:
+            _report.progress(host.name, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
+            said = True
+        time.sleep(ASK_S)
+
+
+def archs() -> tuple[str, ...]:
+    """FLASH_ATTN_CUDA_ARCHS's words for the cards of all hosts of this run: one wheel for all."""
+    return words(capability for found in _session.capabilities.values() for capability in found)
+
+
+def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: str,
+               own: Sequence[str] = (), but: Collection[str] = ()) -> Built:
+    """The wheel for this host: from the cache here, or as built now by one host of all that have this key.
+
+    `build` is called on at most one host at a time, in that host's greenlet; it brings the wheel to this machine
+    (`_copies.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
+    next (one of them tries, up to qwen_rig/data/flash.yml's number) or sdpa (a Built without a wheel). `own`: the
+    architectures that this very host needs; a wheel from before that has them will do, unless its sha256 is among
+    `but`: those that this host has tried.
+    """
+    wanted = replace(key, archs=tuple(own)) if own else key
+    group = _groups.setdefault(key, _Group())
+    if found := _cached(host, wanted, but):
+        return found
+    _await_earlier(host, key, group)
+    while (ended := group.join(host.name)) is not None:
+        _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
+        ended.wait()
+        if found := _cached(host, wanted, but):
+            return found
+    try:
+        if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
+            said = "; ".join(f"the build failed on {name}: {built.why}" for name, built in group.failed.items())
+            last = [line for built in group.failed.values() for line in built.record.get("last", [])][-5:]
+            why = f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})"
+            return Built(None, {"last": last}, why)
+        with _alone(host, key):
+            return _cached(host, wanted, but) or _lead(host, key, group, build)
+    finally:  # also where this greenlet is killed: the others must not wait for ever
+        group.leave()
+
+
+def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
+    sign = _sign(key)
+    with suppress(OSError):
+        sign.write_text(json.dumps({"host": host.name, "address": _session.address(host)}), encoding="utf-8")
+    group.failed[host.name] = Built(None, why="broke off")  # whatever ends it now
+    try:
+        built = build()
+    except RigError as error:
+        built = Built(None, why=str(error))
+    del group.failed[host.name]
+    sign.unlink(missing_ok=True)  # but not after another exception: a job may be at work there still
+    if built.wheel is None:
+        if not built.refused:
+            group.failed[host.name] = built
+        return replace(built, host=host.name)
+    record = {**built.record, "host": host.name}
+    try:
+        path = cache.keep(key, built.wheel, record).path
+    except OSError as error:  # good for this host all the same
+        _report.progress(host.name, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder()}")
+        return replace(built, record=record, host=host.name)
+    return Built(path, record, built.why, host=host.name)
+
+
+def _cached(host: Host, key: Key, but: Collection[str] = ()) -> Built | None:
+    found = cache.find(key, lambda line: _report.progress(host.name, line), but)
+    if found is None:
+        return None
+    builder = str(found.record.get("host", "an earlier run"))
+    return Built(found.path, found.record, f"built by {builder}", host=builder)
+
+
+def _sign(key: Key) -> Path:
+    """Where it stands who is building, while one is."""
+    return cache.folder() / key.name / "leader.json"
+
+
+def _await_earlier(host: Host, key: Key, group: _Group) -> None:
+    """Let the host that a broken-off run left building come first: it attaches to its job and builds nothing twice."""
+    try:
+        earlier = json.loads(_sign(key).read_text(encoding="utf-8"))
+        name, address = str(earlier["host"]), str(earlier["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    taking_part = {other.name: other for other in host.state.inventory.get_active_hosts()}
+    if name == host.name or group.leader or group.failed:
+        return
+    if name in taking_part and _session.address(taking_part[name]) == address:
+        _report.progress(host.name, f"waits for {name}, which was building it when the last run broke off")
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and not (group.leader or group.failed) and _sign(key).exists():
+            time.sleep(0.2)
+
+
+@contextmanager
+def _alone(host: Host, key: Key) -> Iterator[None]:
+    """Meanwhile no other run on this machine builds for that key; another one's build is waited for, and that said.
+
+    Without waiting in the kernel, which would stop every other greenlet. A disk that takes no lock is said, too.
+    """
+    path = cache.folder() / key.name / "lock"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+        yield
+        return
+    try:
+        began, said = time.monotonic(), -SAY_EVERY_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - began
+                if waited - said >= SAY_EVERY_S:
+                    said = waited
+                    _report.progress(host.name, "another run on this machine builds the same; waits for it"
+                                                f"{f', {span(waited)} so far' if waited >= 1 else ''}")
+                time.sleep(ASK_S)
+            except OSError as error:
+                _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+                break
+        yield
+    finally:
+        os.close(descriptor)

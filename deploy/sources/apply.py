@@ -1,0 +1,80 @@
+"""Before anything is changed: can the host reach what the steps will fetch, and which mirror serves it best?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra.api import FunctionCommand, deploy, operation
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import host as current_host
+
+from qwen_rig.catalog.sources import load_sources
+from qwen_rig.errors import RigError
+from qwen_rig.network import measure
+from qwen_rig.network.limits import load_limits
+from qwen_rig.network.route import candidates, choose, from_bundle, needs
+from qwen_rig.run import apt as _apt
+from qwen_rig.run import network as _network
+from qwen_rig.run import report as _report
+from qwen_rig.run import session as _session
+from qwen_rig.run import tunnel as _forward
+from qwen_rig.run.converge import run
+
+
+@deploy("Sources")
+def sources() -> None:
+    """One command on the host, where something is to be fetched; a host that can't is left before it is touched."""
+    _reach(name="Reach what will be fetched")
+
+
+@operation()
+def _reach() -> Generator[FunctionCommand, None, None]:
+    plan = _session.plan(current_host)
+    bundled = bool(_session.context(current_host).knobs.bundle)
+    if not needs(plan) and not (bundled and _network.apt_needed(plan)):
+        current_host.noop("nothing is fetched")
+        return
+    yield FunctionCommand(_ask, (), {})
+
+
+def _ask(state: State, host: Host) -> bool:
+    """Measure the candidates from the host, choose, and keep the choice for this run."""
+    ctx = _session.context(host)
+    plan = _session.plan(host)
+    found = candidates(ctx, needs(plan))
+    if ctx.knobs.bundle:
+        try:
+            served = from_bundle(_forward.address(host, ctx.knobs.bundle))
+            if _network.apt_needed(plan):
+                ok, said = run(host, _apt.sources(), ctx.knobs.timeout_fetch)
+                if not ok:
+                    return False
+                _network.hand_on(host, ctx, plan, said)
+        except RigError as error:
+            _report.fail(host.name, f"nothing was changed: {error.what}", error.remedy)
+            return False
+        found = {role: served.get(role, rows[:1]) for role, rows in found.items() if role in served}
+    packages = _network.wanted(ctx, plan)
+    ask = measure.script(_network.known(ctx, found), measure.probe_of(packages), _network.files(ctx),
+                         {load_sources().conda_channel: load_sources().conda_measure},
+                         lambda url: _network.turbo(ctx, url))
+    ok, said = run(host, _network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
+    if not ok:
+        return False
+    route, wrong = choose(found, measure.read(said))
+    if wrong:
+        _report.fail(host.name, f"nothing was changed: {'; '.join(wrong)}", _remedy(wrong))
+        return False
+    _network.take(host, route)
+    _report.caveats[host.name] += route.said
+    return True
+
+
+def _remedy(wrong: list[str]) -> str:
+    text = " ".join(wrong).lower()
+    if "resolve" in text:
+        return "the host has no name server that knows these: mend its DNS, set proxy, or serve it by a bundle"
+    if "certificate" in text:
+        return "look at the host's clock and ca-certificates"
+    return "set proxy or the source_… knobs, or serve the host by a bundle"

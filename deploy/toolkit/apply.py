@@ -1,0 +1,30 @@
+"""What compiles: gcc and g++ for Triton, NVIDIA's toolkit where a source build needs it. No driver comes in tow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyinfra.api import deploy
+
+from qwen_rig.plan import Context, Step
+from qwen_rig.run import network as _network
+from qwen_rig.run.apt import install, update
+from qwen_rig.run.converge import converge
+from qwen_rig.run.job import JobCommand, job
+
+
+@deploy("Compilers")
+def compilers() -> None:
+    """gcc and g++ from the distribution."""
+    converge("compilers", "Install gcc and g++", _packages, root=True)
+
+
+@deploy("CUDA toolkit")
+def cuda_toolkit() -> None:
+    """nvcc of the wanted release, beside what is there."""
+    converge("toolkit", "Install the CUDA toolkit", _packages, root=True)
+
+
+def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
+    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
+              ctx.knobs.timeout_apt)

@@ -1,0 +1,29 @@
+"""training.json, accelerate.yaml and train_qwen.py in the env: the guide's settings for the card that is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+
+from pyinfra.api import StringCommand, deploy
+
+from qwen_rig.deploy.env.plan import envs_dir
+from qwen_rig.plan import Context, Step
+from qwen_rig.run.converge import converge, script
+from qwen_rig.run.files import written
+from qwen_rig.training import accelerate_text
+
+
+@deploy("Training settings")
+def training() -> None:
+    """What train_qwen.py reads, and train_qwen.py."""
+    converge("training", "Write the training settings", _settings)
+
+
+def _settings(ctx: Context, step: Step) -> Iterator[StringCommand]:
+    settings = step.data["settings"]
+    texts = {"accelerate.yaml": accelerate_text(settings), "training.json": json.dumps(settings, indent=1) + "\n"}
+    folder = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig"
+    yield script(written(folder, texts, piped="train_qwen.py"), 60,
+                 stdin=(files("qwen_rig.host") / "train_qwen.py").read_text())

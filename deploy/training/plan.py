@@ -1,0 +1,133 @@
+"""The training settings and the verification, after flash-attn: what the env is for. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from qwen_rig.deploy.attention import plan as flash
+from qwen_rig.deploy.env.plan import envs_dir, holder, record
+from qwen_rig.fits import largest
+from qwen_rig.plan.context import Context
+from qwen_rig.plan.files import as_json
+from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.place import hf_home
+from qwen_rig.training import accelerate_config, accelerate_text, training_settings
+
+
+def fingerprint(ctx: Context) -> str:
+    """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone."""
+    env = ctx.state["env"]
+    return flash.digest([
+        ctx.stack.lock_id, sorted(env["packages"].items()) if env else None, ctx.state["driver"]["loaded_version"],
+        sorted(gpu["uuid"] for gpu in ctx.state["gpus"]), ctx.machine["kernel"],
+        record(ctx, "flash_attn").get("attention"), ctx.knobs.verify_gpu,
+    ])
+
+
+def settings(ctx: Context) -> dict[str, Any]:
+    """training.json as it should be: the guide's settings, scaled to the smallest card that is really here; and what
+    accelerate.yaml beside it says."""
+    cards = [gpu for gpu in ctx.fit if gpu.mig] or [gpu for gpu in ctx.fit if gpu.memory_mib]
+    smallest = min(cards, key=lambda gpu: gpu.memory_mib or 0, default=None)
+    weakest = min((gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability), default=None)
+    settings = training_settings(
+        memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
+        attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None,
+        largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
+    # The endpoint that was measured best when the env was built; the user's own stands above it.
+    endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
+    return {**settings, "attention_from": flash.decision(record(ctx, "flash_attn")), "hf_home": hf_home(ctx),
+            "hf_endpoint": endpoint, "accelerate": accelerate_config(settings, len(ctx.fit))}
+
+
+def steps(ctx: Context, env_changes: bool) -> list[Step]:
+    """flash-attn's attempt, training.json, the verification. After a new env, all three are done anew."""
+    return [flash.step(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
+
+
+def fitting(ctx: Context) -> str:
+    """The largest models that fit the smallest card, "" where none does or its memory isn't known."""
+    sizes = [gpu.memory_mib for gpu in ctx.fit if gpu.memory_mib]
+    if not sizes or any(gpu.mig for gpu in ctx.fit):
+        return ""
+    found = {name: largest(min(sizes), ctx.stack.model or "Qwen2", four) for name, four in
+             (("LoRA", False), ("QLoRA", True))}
+    return ", ".join(f"{name} up to {model.removeprefix('Qwen/')}" for name, model in found.items() if model)
+
+
+def _beside(ctx: Context, want: dict[str, Any]) -> list[str]:
+    """What is missing beside training.json, or (accelerate.yaml, which is made from it) isn't as it should be."""
+    generation = holder(ctx)
+    there = generation.get("beside") if generation else None
+    if there is None:
+        return []
+    text = hashlib.sha256(accelerate_text(want).encode()).hexdigest()
+    said = [] if there.get("accelerate.yaml") == text else ["accelerate.yaml"]
+    return said + ([] if "train_qwen.py" in there else ["train_qwen.py"])
+
+
+def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
+    """The keys in which they differ. Another certificate that measured the same is no difference, nor is another
+    attempt at flash-attn that ended the same but took longer."""
+    passing = {"batch_source": "date", "attention_from": "minutes"}
+
+    def plain(row: Mapping[str, Any], key: str) -> Any:
+        value = row.get(key)
+        return {k: v for k, v in value.items() if k != passing.get(key)} if isinstance(value, dict) else value
+
+    return sorted(key for key in want if plain(want, key) != plain(have, key))
+
+
+def _training(ctx: Context, env_changes: bool) -> Step:
+    want, have = settings(ctx), record(ctx, "training")
+    path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
+    data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}", "fits": fitting(ctx)}
+    said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
+    if env_changes or not have:
+        return Step("training", "training.json", "none", said, Action.ADD,
+                    f"{_whose(want)}{f'; fits {fits} (estimates: rig fits)' if (fits := data['fits']) else ''}",
+                    known_after="env" if env_changes else "", data=data, files=as_json(path, None, want))
+    changed, beside = _same(want, have), _beside(ctx, want)
+    if not changed and not beside:
+        return Step("training", "training.json", said, said, Action.NONE, _whose(want), data=data)
+    if not changed:
+        return Step("training", "training.json", said, said, Action.CHANGE,
+                    f"{', '.join(beside)} beside it isn't as it should be", data=data)
+    why = f"differs in: {', '.join(changed)}" + (f"; {_whose(want)}" if "batch_source" in changed else "")
+    return Step("training", "training.json", "other", said, Action.CHANGE, why, data=data,
+                files=as_json(path, have, want))
+
+
+def _whose(want: Mapping[str, Any]) -> str:
+    """Whose settings they are: the guide's, held to what was measured where it was."""
+    source = want["batch_source"]
+    return f"the guide's settings for {want['for']}" + (
+        f"; measured {source['date']}: {source['largest']} samples fit" if source["measured"] else "")
+
+
+def _verify(ctx: Context, env_changes: bool) -> Step:
+    made, wanted, title = record(ctx, "verify"), fingerprint(ctx), "Verification"
+    if ctx.knobs.verify == "never":
+        return Step("verify", title, "-", "-", Action.NA, "verify=never")
+    if env_changes or not made:
+        return Step("verify", title, "none", "result", Action.ADD, "nothing has proved this env yet",
+                    known_after="env" if env_changes else "")
+    said = summary(made)
+    if ctx.knobs.verify == "always":
+        return Step("verify", title, said, "on record", Action.CHANGE, "verify=always")
+    if made.get("fingerprint") != wanted:
+        return Step("verify", title, said, "on record", Action.CHANGE, "env, driver, GPU or kernel has changed since")
+    if made.get("overall") == "fail":
+        return Step("verify", title, said, "pass", Action.CHANGE, "it failed")
+    return Step("verify", title, said, said, Action.NONE, "nothing has changed since")
+
+
+def summary(made: Any) -> str:
+    """`9 pass, 5 not run` of a verification record."""
+    counts: dict[str, int] = {}
+    for check in made.get("checks", []):
+        counts[check.get("status", "?")] = counts.get(check.get("status", "?"), 0) + 1
+    order = ("fail", "pass", "not_run")
+    return ", ".join(f"{counts[s]} {s.replace('_', ' ')}" for s in order if s in counts) or "empty"

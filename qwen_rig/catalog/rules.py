@@ -1,0 +1,279 @@
+"""What GPUs, drivers, CUDA, nvcc and torch demand of each other: qwen_rig/data/rules.yml, loaded, checked and asked.
+
+Each block there names its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from packaging.version import Version
+
+from qwen_rig.catalog import schema
+from qwen_rig.catalog.schema import Table
+from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """A card by its PCI id. memory_mib None: nobody has captured it."""
+
+    name: str
+    chip: str
+    compute_capability: str
+    memory_mib: int | None
+
+
+@dataclass(frozen=True)
+class DriverSet:
+    """The driver packages of one distribution. `bytes` None: not known."""
+
+    folder: str
+    tested: bool
+    bytes: int | None
+    pinning_from: int
+    pinning: str
+    pinned: dict[str, str]
+    versioned: dict[str, str]
+
+    def packages(self, flavour: str, branch: int) -> list[list[str]]:
+        """Groups to install in turn (a pinning package before what it pins); flavour is open or proprietary."""
+        if branch >= self.pinning_from:
+            return [[self.pinning.format(branch=branch)], [self.pinned[flavour]]]
+        return [[self.versioned[flavour].format(branch=branch)]]
+
+
+@dataclass(frozen=True)
+class FlashRelease:
+    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
+    glibc on (None: not known)."""
+
+    torch: tuple[str, ...]
+    nvcc: str
+    archs: tuple[str, ...]
+    glibc: str | None
+    pythons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The tables of rules.yml with the questions asked of them."""
+
+    gpus: dict[str, GpuModel]
+    unfit_remedy: str
+    open_from: Version
+    proprietary_below: Version
+    legacy_below: Version
+    legacy_branch: int
+    switched_chips: tuple[str, ...]
+    compatible_below: Version
+    cuda: dict[str, tuple[str, str]]
+    nvcc: tuple[tuple[Version, str], ...]
+    builds: dict[str, tuple[str, ...]]
+    archs: dict[str, tuple[str, ...]]
+    flash: dict[str, FlashRelease]
+    drivers: dict[str, DriverSet]
+    toolkits: dict[str, str]
+    toolkit_bytes: int | None
+    compilers_bytes: int | None
+    room: dict[str, tuple[int, int]]
+    effective_batch: int
+    batch: tuple[tuple[int, int], ...]
+    bf16_from: Version
+    sources: Sources
+    words: dict[str, str]
+
+    @property
+    def miniforge(self) -> Miniforge:
+        return self.sources.miniforge
+
+    @property
+    def nvidia_apt(self) -> NvidiaApt:
+        return self.sources.nvidia_apt
+
+    def source(self, block: str) -> str:
+        """Whose word a block of rules.yml is ("cuda", "modules", …). KeyError where there is no such block."""
+        return self.words[block]
+
+    def gpu(self, device_id: str) -> GpuModel | None:
+        """The card of a PCI id ("10de:2b85"), None where the table doesn't know it."""
+        return self.gpus.get(device_id.lower())
+
+    def switched(self, device_id: str | None) -> bool:
+        """Whether several such cards may be joined by NVSwitches; False for a card that the table doesn't know."""
+        row = self.gpu(device_id) if device_id else None
+        return row is not None and row.chip in self.switched_chips and "PCIe" not in row.name
+
+    def covered(self, archs: Sequence[str], compute_capability: Version) -> bool:
+        """Whether code for one of these architectures runs on a card of that compute capability."""
+        return covered(archs, compute_capability)
+
+    def flavour(self, compute_capability: Version | None) -> str | None:
+        """The kernel modules the card insists on: "open" or "proprietary"; None where either will do, or not known."""
+        if compute_capability is None:
+            return None
+        if compute_capability >= self.open_from:
+            return "open"
+        return "proprietary" if compute_capability < self.proprietary_below else None
+
+    def last_branch(self, compute_capability: Version | None) -> int | None:
+        """The last driver branch that still knows the card; None where there's no such end."""
+        return self.legacy_branch if compute_capability and compute_capability < self.legacy_below else None
+
+    def least_driver(self, cuda: str, compute_capability: Version | None) -> str:
+        """The least driver that runs that CUDA release on the card; an unknown card is taken for a new one.
+
+        KeyError where the table lacks the CUDA release.
+        """
+        driver, compatible = self.cuda[cuda]
+        old = compute_capability is not None and compute_capability < self.compatible_below
+        return compatible if old else driver
+
+    def least_nvcc(self, compute_capability: Version | None) -> str:
+        """The least nvcc that compiles for the card; an unknown card is taken for the newest in the table."""
+        fitting = [nvcc for cc, nvcc in self.nvcc if compute_capability is None or compute_capability >= cc]
+        return fitting[-1]
+
+    def toolkit(self, cuda: str, least_nvcc: str) -> tuple[str, str] | None:
+        """(nvcc release, package) to install for a torch of that CUDA: of its major, as torch takes no other, and as
+        new as the cards want it; None where no such package is known."""
+        major, least = Version(cuda).major, Version(least_nvcc)
+        return next(((release, package) for release, package in self.toolkits.items()
+                     if Version(release).major == major and Version(release) >= least), None)
+
+    def torch_builds(self, release: str) -> tuple[str, ...]:
+        """The CUDA builds published of a torch release ("2.5.1" → cu118 …), () where the table doesn't know it."""
+        return self.builds.get(".".join(release.split(".")[:2]), ())
+
+    def first_torch(self, cuda_tag: str) -> str | None:
+        """The first torch with that CUDA build: "cu128" → "2.7"."""
+        return next((release for release, tags in self.builds.items() if cuda_tag in tags), None)
+
+    def serving(self, compute_capability: Version) -> list[str]:
+        """The torch builds with code for a card, the newest first: "2.9 cu126"; [] where none in the table has."""
+        found = [build for build, archs in self.archs.items() if covered(archs, compute_capability)]
+        return sorted(found, key=lambda build: Version(build.split()[0]), reverse=True)
+
+    def flash_torch(self) -> tuple[str, ...]:
+        """Every torch release that some flash-attn release has a wheel for, the oldest first."""
+        return tuple(sorted({torch for row in self.flash.values() for torch in row.torch}, key=Version))
+
+    def driver_set(self, os_id: str, version_id: str) -> DriverSet | None:
+        """The driver packages for a distribution (os-release's ID and VERSION_ID), None where there are none."""
+        return self.drivers.get(f"{os_id}{version_id}".replace(".", ""))
+
+    def batch_size(self, memory_mib: int | None) -> tuple[int, int]:
+        """(samples per step, steps accumulated) for a card of that memory; unknown memory gets the smallest."""
+        per_device = next(size for least, size in self.batch if (memory_mib or 0) >= least)
+        return per_device, self.effective_batch // per_device
+
+
+def covered(archs: Sequence[str], compute_capability: Version) -> bool:
+    """Whether code for one of these architectures runs on a card of that compute capability.
+
+    sm_86: machine code, for the same major and this or a later minor. compute_90: PTX, for anything from there on.
+    sm_90a and its like: for that very card only. (CUDA C++ programming guide, "Compute capability".)
+    """
+    return any(_runs(arch, compute_capability) for arch in archs)
+
+
+def _runs(arch: str, cc: Version) -> bool:
+    kind, _, digits = arch.partition("_")
+    number = digits.rstrip("af")
+    if not number.isdigit() or len(number) < 2:
+        return False
+    built = (int(number[:-1]), int(number[-1]))
+    here = (cc.major, cc.minor)
+    if number != digits:
+        return here == built
+    return here >= built if kind == "compute" else here[0] == built[0] and here[1] >= built[1]
+
+
+def arch_of(compute_capability: Version) -> str:
+    """`sm_120`."""
+    return f"sm_{compute_capability.major}{compute_capability.minor}"
+
+
+@cache
+def load_rules() -> Rules:
+    """The project's rules. Raises RigError naming file and key where the data is wrong."""
+    table = schema.read(DATA / "rules.yml")
+    cards, cards_source = load_gpus()
+    archs, flash = table.table("torch_archs"), table.table("flash_attn")
+    modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
+    nvswitch = table.table("nvswitch")
+    room = table.table("room")
+    nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
+    toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
+    rules = Rules(
+        gpus=cards, unfit_remedy=table.take("unfit_remedy", str),
+        archs={name: tuple(row) for name, row in archs.take("builds", dict).items()},
+        flash={name: _flash(row) for name, row in flash.named_tables("releases").items()},
+        open_from=Version(modules.take("open_from", str)),
+        proprietary_below=Version(modules.take("proprietary_below", str)),
+        legacy_below=Version(legacy.take("below", str)), legacy_branch=legacy.take("last_branch", int),
+        switched_chips=nvswitch.texts("chips"),
+        compatible_below=Version(cuda.take("compatible_below", str)),
+        cuda={name: (row.take("driver", str), row.take("compatible", str))
+              for name, row in cuda.named_tables("releases").items()},
+        nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
+        builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
+        drivers=_drivers(drivers),
+        toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.maybe("bytes", int),
+        compilers_bytes=compilers.maybe("bytes", int),
+        room={name: (row.take("installed", int), row.take("fetched", int))
+              for name, row in room.named_tables("parts").items()}, effective_batch=batch.take("effective", int),
+        batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
+        bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
+    blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvswitch": nvswitch, "nvcc": nvcc,
+              "torch_builds": builds, "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit,
+              "compilers": compilers, "room": room}
+    for name, block in blocks.items():
+        rules.words[name] = block.take("source", str)
+        block.done()
+    rules.words.update(gpus=cards_source, drivers=drivers.take("source", str))
+    table.done()
+    return rules
+
+
+@cache
+def load_gpus() -> tuple[dict[str, GpuModel], str]:
+    """(every card of qwen_rig/data/gpus.yml by PCI id "10de:2b85", their source). Raises RigError."""
+    table = schema.read(DATA / "gpus.yml")
+    memory = table.take("memory_mib", dict)
+    cards = {}
+    for chip, row in table.named_tables("chips").items():
+        capability = row.take("compute_capability", str)
+        for device, name in row.take("cards", dict).items():
+            if not isinstance(device, str) or not isinstance(name, str):
+                raise row.error(f"{row.key('cards')} has {device!r}: {name!r}", "quote both")
+            cards[f"10de:{device}"] = GpuModel(name, chip, capability, memory.pop(device, None))
+        row.done()
+    if memory:
+        raise table.error(f"memory_mib names {next(iter(memory))!r}, which is no card here", "correct its id")
+    source = f"{table.take('source', str)}; memory: {table.take('memory_source', str)}"
+    table.done()
+    return cards, source
+
+
+def _flash(row: Table) -> FlashRelease:
+    release = FlashRelease(row.texts("torch"), row.take("nvcc", str), row.texts("archs"), row.maybe("glibc", str),
+                           row.texts("pythons"))
+    row.done()
+    return release
+
+
+def _drivers(table: Table) -> dict[str, DriverSet]:
+    pinning_from, pinning = table.take("pinning_from", int), table.take("pinning", str)
+    pinned, versioned = table.take("pinned", dict), table.take("versioned", dict)
+    sets = {}
+    for folder, row in table.named_tables("distributions").items():
+        sets[folder] = DriverSet(folder, row.take("tested", bool), row.maybe("bytes", int), pinning_from, pinning,
+                                 pinned, versioned)
+        row.done()
+    return sets

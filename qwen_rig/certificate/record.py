@@ -1,0 +1,52 @@
+"""Measurements in, certificates kept and compared: what deploy/verify.py and `rig certificate read` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rich.console import Console
+
+from qwen_rig.catalog.rules import load_rules
+from qwen_rig.catalog.stack import Stack
+from qwen_rig.certificate import diff, judge, store, table
+from qwen_rig.certificate.diff import Change
+from qwen_rig.certificate.gates import load_gates
+from qwen_rig.certificate.model import Certificate
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One new certificate, where it is kept (None: nowhere), and the one before it."""
+
+    new: Certificate
+    path: Path | None
+    old: Certificate | None
+    changes: list[Change]
+
+    def tell(self, console: Console) -> None:
+        """Print the table, what has changed since the last, and where it is."""
+        console.print(table.render(self.new))
+        if self.old:
+            console.print(f"since the last: {diff.headline(self.old, self.new, self.changes)}")
+        where = f"kept: {self.path}" if self.path else "no card, so no certificate is kept"
+        console.print(where, soft_wrap=True)  # a path must survive copying
+
+    @property
+    def failed(self) -> list[str]:
+        """The gates that failed, in words."""
+        return [f"{check.title}: {check.why or check.measured}" for check in self.new.of("fail")]
+
+
+def take(measured: Any, stack: Stack | None, host: str | None, gpu: bool = True, where: str = "measurements",
+         built: Mapping[str, Any] = MappingProxyType({})) -> list[Taken]:
+    """Judge, compare with the last, keep. `built`: the record of the env that measured. Raises RigError."""
+    gates, taken = load_gates(), []
+    for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where, built):
+        old = store.last(new.uuid, before=new.began) if new.uuid else None
+        found = diff.changes(old, new, gates) if old else []
+        taken.append(Taken(new, store.keep(new), old, found))
+    return taken

@@ -1,0 +1,77 @@
+"""The verbs of `qwen-rig`: a module each, found by the name it has here.
+
+A verb's module has SUMMARY (one line), arguments(parser) and run(options) → exit status. It imports what is heavy
+(pyinfra, deploy) inside run(), so that --help is instant and gevent patches before anything else is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn, Protocol, cast
+
+from qwen_rig import exits
+from qwen_rig.errors import RigError
+
+# The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
+VERBS = (
+    "plan",
+    "apply",
+    "verify",
+    "explain",
+    "diff",
+    "undo",
+    "certificate",
+    "doctor",
+    "fits",
+    "launch",
+    "host-keys",
+    "bundle",
+)
+
+
+class Verb(Protocol):
+    """What a verb's module offers."""
+
+    SUMMARY: str
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its options."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it. Returns the exit status (qwen_rig/exits.py); a RigError ends in one line and exits.FAILED."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line and status 1: its own 2 would say that changes are pending."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(exits.FAILED, f"{self.prog}: {message} · see {self.prog} --help\n")
+
+
+def verb(name: str) -> Verb:
+    """The module of a verb."""
+    return cast(Verb, import_module(f"{__name__}.{name.replace('-', '_')}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit status."""
+    parser = Parser(prog="rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
+                    epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    for name in VERBS:
+        module = verb(name)
+        own = verbs.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        module.arguments(own)
+        own.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except RigError as error:
+        print(f"rig: {error}", file=sys.stderr)
+        return exits.FAILED
+    except KeyboardInterrupt:
+        print("rig: interrupted; what runs on a host goes on there · the same command again finds it", file=sys.stderr)
+        return exits.INTERRUPTED

@@ -1,0 +1,60 @@
+"""Saved plans: a file that `rig plan --save` writes and `rig apply FILE` is held to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qwen_rig.errors import RigError
+from qwen_rig.plan.document import FORM
+from qwen_rig.plan.files import redacted
+from qwen_rig.plan.model import Action
+
+
+def save(path: Path, document: dict[str, Any]) -> None:
+    """Write the document for the user alone. Raises RigError where it can't, or where it would hold a secret."""
+    for pair in document["data"]:
+        if redacted(pair) != pair:
+            raise RigError(f"{pair.partition('=')[0]} holds a login, and a saved plan must hold none", "--data",
+                           "put it in lab.yml")
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+    except OSError as error:
+        raise RigError(f"the plan can't be saved: {error.strerror}", str(path), "name another file") from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A saved plan. Raises RigError where the file is none."""
+    again = "save one: rig plan --save FILE"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RigError(f"the saved plan can't be read: {error.strerror}", str(path), again) from None
+    except ValueError:
+        raise RigError("this is no saved plan: no JSON", str(path), again) from None
+    if not isinstance(found, dict) or found.get("form") != FORM:
+        raise RigError(f"this is no saved plan of form {FORM}", str(path), again)
+    hosts = found.get("hosts")
+    texts = all(isinstance(found.get(key), str) for key in ("made", "inventory"))
+    lists = all(isinstance(found.get(key), list) and all(isinstance(each, str) for each in found[key])
+                for key in ("limit", "data"))
+    if not texts or not lists or not isinstance(hosts, list) or not all(_sound(host) for host in hosts):
+        raise RigError("this saved plan is damaged", str(path), again)
+    return found
+
+
+def _sound(host: Any) -> bool:
+    """Whether a host's plan has all that qwen_rig.plan.drift.outdated reads."""
+    return isinstance(host, dict) and isinstance(host.get("host"), str) \
+        and isinstance(host.get("fingerprint"), str) and isinstance(host.get("state"), dict) \
+        and isinstance(host.get("steps"), list) and all(_sound_step(step) for step in host["steps"])
+
+
+def _sound_step(step: Any) -> bool:
+    return isinstance(step, dict) and step.get("action") in {action.value for action in Action} \
+        and all(isinstance(step.get(key), str) for key in ("component", "title", "now", "wanted")) \
+        and isinstance(step.get("problems"), list) and all(isinstance(each, str) for each in step["problems"])

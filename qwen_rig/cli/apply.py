@@ -1,0 +1,40 @@
+"""`rig apply`: show the plan, ask, make it so. With a saved plan: that plan, or nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qwen_rig.cli import _hosts
+from qwen_rig.errors import RigError
+
+SUMMARY = "make it so: show the plan, ask, change what differs, verify"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("plan", nargs="?", type=Path, metavar="PLAN",
+                        help="a plan that `rig plan --save` wrote: done without a question, or refused where the "
+                             "host has changed since")
+    _hosts.arguments(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: done, or nothing to do · 1: failed, refused, or not confirmed · 3: unreachable · 4: verification failed."""
+    from qwen_rig.cli import _confirm, _saved
+    from qwen_rig.run import api as _door
+
+    inventory, limit, data, saved = options.inventory, options.limit, options.data, None
+    if options.plan:
+        if options.inventory != _hosts.DEFAULT or options.limit or options.data:
+            raise RigError("-i, --limit and --data can't be given with a saved plan", str(options.plan),
+                           "it holds to the hosts and knobs that it was made for")
+        saved = _saved.load(options.plan)
+        inventory, limit, data = saved["inventory"], saved["limit"], saved["data"]
+    with _door.opened(inventory, limit, data, options.verbose, saved=saved) as door:
+        door.prepare()
+        if not (options.yes or saved):
+            _confirm.confirmed(*_confirm.question(door.plans()))
+        door.execute()
+        return door.status()

@@ -1,0 +1,45 @@
+"""`rig bundle`: all that a stack's hosts fetch, collected here for hosts without a way out."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from qwen_rig import exits
+
+SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("folder", type=Path, help="where to; run again, it fetches only what is missing")
+    parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
+                        help="a knob of group_data/all.py: stack, python and the source_… knobs matter here")
+    parser.add_argument("--conda", metavar="PATH", help="a conda that solves for Python's packages; default: "
+                                                        "Miniforge's own, run here once (Linux on x86_64)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
+    from qwen_rig.knobs import NAMES, read
+    from qwen_rig.network import bundle
+    from qwen_rig.network.collect import Collector
+    from qwen_rig.render import size
+
+    defaults = Path(__file__).resolve().parents[2] / "group_data" / "all.py"
+    data: dict[str, Any] = runpy.run_path(str(defaults))
+    for pair in options.data:
+        name, _, text = pair.partition("=")
+        words = {"true": True, "false": False, "none": None}
+        data[name] = int(text) if text.isdigit() else words.get(text.lower(), text)
+    knobs = read({name: data.get(name) for name in NAMES}, "bundle")
+    folder = options.folder.expanduser().resolve()
+    Collector(folder, knobs, lambda line: print(line, file=sys.stderr)).collect(options.conda)
+    made = bundle.load(str(folder))
+    print(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
+          f"{made.stack} on Python {made.python}\nNext: set bundle={folder} (in lab.yml, or with --data); hosts then "
+          "fetch from it through their SSH connection", file=sys.stderr)
+    return exits.OK

@@ -1,0 +1,128 @@
+"""`rig certificate`: show, compare and draw what `rig verify` has kept; read what was measured without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_rig import exits
+from qwen_rig.errors import RigError
+
+if TYPE_CHECKING:
+    from qwen_rig.certificate.model import Certificate
+
+SUMMARY = "certificates of cards: list, show, diff, html, read"
+WHICH = "UUID, its beginning, the host's name, or a certificate's file"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its own verbs."""
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=type(parser))
+    verbs.add_parser("list", help="the cards that have certificates, and how the last one ended")
+    show = verbs.add_parser("show", help="one certificate")
+    show.add_argument("card", help=WHICH)
+    show.add_argument("--json", action="store_true", help="as JSON (docs/certificate.schema.json) on standard output")
+    diff = verbs.add_parser("diff", help="what has changed: since the one before, or between two")
+    diff.add_argument("card", help=WHICH)
+    diff.add_argument("other", nargs="?", help="the later one; without it, CARD's last is compared with the one before")
+    html = verbs.add_parser("html", help="one page with plots, complete in itself")
+    html.add_argument("card", help=WHICH)
+    html.add_argument("-o", "--output", type=Path, metavar="FILE", help="where it goes (default: UUID.html here)")
+    read = verbs.add_parser("read", help="judge and keep what qwen_rig/host/certify.py measured on a host by hand")
+    read.add_argument("measured", type=Path, help="what it wrote with --out")
+    read.add_argument("--host", help="the name to keep it under (default: the host's own)")
+    read.add_argument("--stack", help="judge torch and driver by this stack (default: nothing is expected of torch)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: done · 1: bad input · 4 (read): a gate failed."""
+    return {"list": _list, "show": _show, "diff": _diff, "html": _html, "read": _read}[options.what](options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from qwen_rig.certificate import store, table
+    from qwen_rig.certificate.diff import day
+
+    for uuid in store.cards():
+        if last := store.last(uuid):
+            print(f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  "
+                  f"({len(store.history(uuid))} kept; {table.summary(last)})")
+    return exits.OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    from qwen_rig import render
+    from qwen_rig.certificate import store, table
+
+    found = store.open_(options.card)
+    if options.json:
+        json.dump(found.to_json(), sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        render.console().print(table.render(found))
+    return exits.OK
+
+
+def _pair(card: str, other: str | None) -> tuple[Certificate, Certificate]:
+    """(the earlier, the later). Raises RigError."""
+    from qwen_rig.certificate import store
+
+    if other:
+        old, new = store.open_(card), store.open_(other)
+        if old.uuid != new.uuid:
+            raise RigError(f"these are two cards: {old.uuid} ({old.host}) and {new.uuid} ({new.host})", "",
+                           "name two certificates of one card")
+        return old, new
+    new = store.open_(card)
+    before = store.last(new.uuid or "", before=new.began) if new.uuid else None
+    if before is None:
+        raise RigError(f"there is no certificate of {new.uuid} before this one", "", "take another: rig verify")
+    return before, new
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from qwen_rig import render
+    from qwen_rig.certificate import diff, table
+    from qwen_rig.certificate.gates import load_gates
+
+    old, new = _pair(options.card, options.other)
+    render.console().print(table.difference(old, new, diff.changes(old, new, load_gates())))
+    return exits.OK
+
+
+def _html(options: argparse.Namespace) -> int:
+    from qwen_rig.certificate import diff, page, store
+    from qwen_rig.certificate.gates import load_gates
+
+    new = store.open_(options.card)
+    old = store.last(new.uuid, before=new.began) if new.uuid else None
+    text = page.page(new, old, diff.changes(old, new, load_gates()) if old else ())
+    target = options.output or Path(f"{new.uuid or new.host}.html")
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RigError(f"the page can't be written: {error.strerror}", str(target), "name another file: -o") from None
+    print(target)
+    return exits.OK
+
+
+def _read(options: argparse.Namespace) -> int:
+    from qwen_rig import render
+    from qwen_rig.catalog.stack import load_stack
+    from qwen_rig.certificate import judge, record
+    from qwen_rig.certificate.model import read_json
+
+    stack = load_stack(options.stack) if options.stack else None
+    if stack:
+        stack.check()
+    measured = read_json(options.measured, "name a file that certify.py --out wrote")
+    taken = record.take(measured, stack, options.host, where=str(options.measured))
+    for each in taken:
+        each.tell(render.console())
+    for text in judge.silent(measured):
+        render.console().print(f"{text}: lost, if this was no container that it wasn't handed in to", style="yellow",
+                               soft_wrap=True)
+    return exits.VERIFICATION if any(each.new.overall == "fail" for each in taken) else exits.OK

@@ -1,0 +1,28 @@
+"""`rig diff`: what has changed on the hosts since the last apply from here, not by it."""
+
+from __future__ import annotations
+
+import argparse
+
+from qwen_rig import exits
+from qwen_rig.cli import _hosts
+
+SUMMARY = "what has changed on each host since the last apply from here, not by it"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    _hosts.arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: nothing · 2: something · 1: a host can't be read · 3: unreachable."""
+    from qwen_rig import render
+    from qwen_rig.plan import make_plan
+    from qwen_rig.run import api as _door
+
+    with _door.opened(options.inventory, options.limit, options.data) as door:
+        plans = [make_plan(ctx) for ctx in door.look()]
+        for plan in plans:
+            render.out().print(render.changed(plan))
+        return exits.worst([door.status(), *(exits.CHANGES for plan in plans if plan.drift)])

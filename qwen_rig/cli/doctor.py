@@ -1,0 +1,105 @@
+"""`rig doctor`: what is wrong with a host, or what a log tells: named causes, each with one next step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qwen_rig import doctor, exits
+from qwen_rig.cli import _hosts
+from qwen_rig.doctor import Finding
+from qwen_rig.errors import RigError
+
+LOG = "the log"
+NONE = {True: "unknown: no line of it is one that the doctor knows", False: "nothing known is wrong"}
+SUMMARY = "named causes and next steps: of hosts, or of a log on standard input"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="probe these; none: read a log on standard input")
+    parser.add_argument("--log", metavar="FILE", help="a log, read together with what the one HOST tells of itself")
+    parser.add_argument("--json", action="store_true", help="the findings as JSON on standard output")
+    _hosts.arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: nothing known is wrong · 1: causes found · 3: unreachable."""
+    if not options.hosts and not options.limit:
+        text = _read(options.log) if options.log else _stdin()
+        return _tell({LOG: (doctor.findings(text.splitlines()), [])}, options.json)
+    return _of_hosts(options)
+
+
+def _stdin() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise RigError("no host and no log", "rig doctor", "`rig doctor HOST`, or `rig doctor < some.log`")
+    return sys.stdin.buffer.read().decode(errors="replace")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise RigError(f"can't be read: {error.strerror}", path) from None
+
+
+def _of_hosts(options: argparse.Namespace) -> int:
+    said = _read(options.log).splitlines() if options.log else []
+    limit = [*options.limit, *options.hosts]
+    if said and len(limit) != 1:
+        raise RigError("a log is of one host", "--log", "name that host alone")
+    from qwen_rig.deploy.env.plan import record
+    from qwen_rig.run import api as _door
+    from qwen_rig.run import report as _report
+    from qwen_rig.run import session as _session
+
+    with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
+        told: dict[str, tuple[Sequence[Finding], list[str]]] = {}
+        for host in door.state.active_hosts:
+            try:
+                ctx = _session.context(host)
+            except Exception as error:  # whatever broke the probe costs this host alone
+                _report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
+                continue
+            failed = [str(check.get("why") or "") for check in record(ctx, "verify").get("checks", [])
+                      if check.get("status") == "fail"]
+            told[host.name] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
+                               unknowns(ctx.state))
+        return exits.worst([door.status(), _tell(told, options.json)])
+
+
+def unknowns(state: Mapping[str, Any]) -> list[str]:
+    """What couldn't be read, and so can't be ruled out."""
+    lines = [f"not read: {part}: {problem}" for part, problem in state["problems"].items()]
+    log = state.get("kernel_log") or {}
+    if log.get("source") is None:
+        lines.append(f"not read: the kernel log: {log.get('why_not') or 'unknown'} (Xid, AER and Secure Boot lines are "
+                     "in it)")
+    return lines
+
+
+def _tell(told: Mapping[str, tuple[Sequence[Finding], list[str]]], plain: bool) -> int:
+    if plain:
+        print(json.dumps({name: {"findings": [asdict(f) for f in found], "not_read": notes}
+                          for name, (found, notes) in told.items()}, indent=1, ensure_ascii=False))
+    else:
+        from qwen_rig.render import console
+
+        out = console()
+        for name, (found, notes) in told.items():
+            out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG]), style="bold", markup=False)
+            for each in found:
+                out.print(f"  ✗ {each.name}", style="red", markup=False)
+                out.print(f"    cause: {each.cause}\n    → {each.next}", markup=False)
+                if each.evidence:
+                    out.print(f"    said: {each.evidence[:200]}", style="dim", markup=False)
+                out.print(f"    source: {each.source}", style="dim", markup=False)
+            for note in notes:
+                out.print(f"  ! {note}", style="yellow", markup=False)
+    return exits.FAILED if any(found for found, _ in told.values()) else exits.OK

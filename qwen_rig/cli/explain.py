@@ -1,0 +1,31 @@
+"""`rig explain HOST STEP`: facts → rules → decision, each with its source."""
+
+from __future__ import annotations
+
+import argparse
+
+from qwen_rig.cli import _hosts
+
+SUMMARY = "why a step of a host's plan is what it is: facts, rules, decision, with sources"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    from qwen_rig.plan.explain import STEPS
+
+    parser.add_argument("host", metavar="HOST", help="a host of the inventory")
+    parser.add_argument("step", metavar="STEP", choices=STEPS, help=", ".join(STEPS))
+    _hosts.arguments(parser, limit=False)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: explained · 1: no such host, or it can't be read · 3: unreachable."""
+    from qwen_rig import render
+    from qwen_rig.plan import make_plan
+    from qwen_rig.plan.explain import explain
+    from qwen_rig.run import api as _door
+
+    with _door.opened(options.inventory, [options.host], options.data) as door:
+        for ctx in door.look():
+            render.out().print(render.explanation(explain(ctx, make_plan(ctx), options.step)))
+        return door.status()

@@ -1,0 +1,39 @@
+"""`rig host-keys`: the host keys that are kept by name, and a changed one accepted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qwen_rig import exits
+from qwen_rig.errors import RigError
+from qwen_rig.hostkeys import DEFAULT, NAME, KnownHosts, shown
+
+SUMMARY = "host keys of rented machines: list them, accept one that was refused, forget one"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("action", choices=("list", "accept", "forget"),
+                        help="accept: the key that was refused last · forget: the next key is a first one")
+    parser.add_argument("name", nargs="?", help="the machine's name, as the refusal had it (vast-123456)")
+    parser.add_argument("--file", type=Path, default=DEFAULT, metavar="KNOWN_HOSTS",
+                        help="default: inventories/cloud.known_hosts")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: done. Raises RigError where there's no such key."""
+    kept = KnownHosts(options.file)
+    if options.action == "list":
+        for name, print_, refused in kept.all():
+            print(f"{name}  {print_}{'  refused' if refused else ''}")
+        return exits.OK
+    if not options.name or not NAME.fullmatch(options.name):
+        raise RigError(f"host-keys {options.action} takes the name of one machine", shown(kept.path),
+                       "`rig host-keys list` shows them")
+    if options.action == "accept":
+        print(f"{options.name}: host key {kept.accept(options.name)} is accepted")
+    else:
+        kept.forget(options.name)
+        print(f"{options.name}: its host key is forgotten")
+    return exits.OK

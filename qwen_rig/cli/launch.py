@@ -1,0 +1,26 @@
+"""`rig launch`: one training over several hosts: launch files on each, and an all-reduce over all of them."""
+
+from __future__ import annotations
+
+import argparse
+
+from qwen_rig.cli import _hosts
+
+SUMMARY = "prepare one training over several hosts: launch files on each, an all-reduce over all"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="these, rank 0 first as the inventory has them")
+    _hosts.arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: ready · 1: they can't train together, or bad input · 3: unreachable · 4: the all-reduce failed or hangs."""
+    from qwen_rig.run import api as _door
+
+    limit = [*options.limit, *options.hosts]
+    with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
+        door.prepare(_door.ROOT / "deploy" / "launch.py")
+        door.execute()
+        return door.status()

@@ -1,0 +1,38 @@
+"""`rig plan`: what would change, and why; nothing is changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from qwen_rig.cli import _hosts
+
+SUMMARY = "what would change on each host, and why; changes nothing"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    _hosts.arguments(parser)
+    parser.add_argument("--json", action="store_true",
+                        help="the plans as JSON on standard output (docs/plan.schema.json documents it)")
+    parser.add_argument("--save", metavar="FILE", type=Path,
+                        help="keep the plan; `rig apply FILE` then does this and nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: nothing to do · 2: changes pending · 1: refused or failed · 3: unreachable."""
+    from qwen_rig.cli import _saved
+    from qwen_rig.run import api as _door
+
+    with _door.opened(options.inventory, options.limit, options.data, options.verbose, table=not options.json) as door:
+        door.prepare()
+        document = door.document()
+        if options.save:
+            _saved.save(options.save, document)
+            print(f"saved: rig apply {options.save}", file=sys.stderr)
+        if options.json:
+            json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+            print()
+        return door.status(pending=True)

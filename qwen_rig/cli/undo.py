@@ -1,0 +1,34 @@
+"""`rig undo`: the env before the last build, back in a second."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from qwen_rig.cli import _hosts
+
+SUMMARY = "point the env back at the one before the last build; nothing else changes"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    _hosts.arguments(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: gone back · 1: nothing to go back to, failed, or not confirmed · 3: unreachable."""
+    from qwen_rig.cli import _confirm
+    from qwen_rig.run import api as _door
+
+    with _door.opened(options.inventory, options.limit, options.data, options.verbose) as door:
+        door.prepare(_door.UNDO)
+        plans = door.plans()
+        for plan in plans:
+            step = plan.step("undo")
+            print(f"{plan.host}  {step.title}: {step.now} → {step.wanted}", file=sys.stderr)
+        if plans and not options.yes:
+            _confirm.confirmed("Go back? Type yes", "yes")
+        door.execute()
+        door.now()
+        return door.status()

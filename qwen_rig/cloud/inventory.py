@@ -1,0 +1,173 @@
+"""cloud.yml: which sources there are, what is taken from each, and how its machines are reached."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qwen_rig.catalog.lines import Entries
+from qwen_rig.cloud import clouds, libcloud, pasted, runpod, terraform, vast
+from qwen_rig.cloud.model import Instance
+from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections, keyed
+
+EXAMPLE = "inventories/cloud.example.yml"
+Read = Callable[[Any, str, Mapping[str, Any]], Iterator[Instance]]
+SOURCES: dict[str, Read] = {
+    "vast": vast.read, "runpod": runpod.read, "aws": clouds.aws, "gcp": clouds.gcp, "azure": clouds.azure,
+    "lambda": clouds.lambda_cloud, "terraform": terraform.read, "ssh": pasted.read, "ssh-config": pasted.aliases,
+    "libcloud": libcloud.read,
+}
+PLAIN = ("ssh", "ssh-config")  # these are text or a list in cloud.yml itself, not JSON
+WHENCE = ("file", "command", "stdin", "hosts")
+OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
+TAKEN = ("cloud", "all")  # inventories/cloud.py's own, with all hosts' data in it, and pyinfra's
+COMMAND_S = 120  # a provider's API may take its time; a command that asks for a login never ends
+
+
+@dataclass
+class Found:
+    """What was found: groups of (name, pyinfra host data); and a line on each machine that isn't running."""
+
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
+    idle: list[str] = field(default_factory=list)
+
+
+def load_cloud(path: Path, known_hosts: Path, ask: Callable[[str], str] | None = None) -> Found:
+    """The running machines of all sources, by group (the source's, unless `group:` says another). Runs the commands
+    that the file names, without a shell; dials nobody. Raises RigError: one line with file, line and remedy.
+    """
+    missing = f"copy {EXAMPLE} there and say where your machines are listed, or name another file: CLOUD_HOSTS=path"
+    return _Cloud(path, EXAMPLE, missing, ask).found(known_hosts)
+
+
+class _Cloud(Connections):
+    """One file being read."""
+
+    def found(self, known_hosts: Path) -> Found:
+        top = self.entries(self.top, "the file")
+        for name, (key, _) in top.items():
+            if name not in ("defaults", "sources"):
+                self.refuse(key, f"unknown key {name!r}", "the file has two keys: defaults and sources")
+        if "sources" not in top:
+            self.refuse(self.top, "the file has no sources", self.example)
+        defaults = self.entries(top["defaults"][1], "defaults") if "defaults" in top else {}
+        self.known(defaults, "defaults")
+        found, seen = Found(), dict[Any, str]()
+        for title, (key, node) in self.entries(top["sources"][1], "sources").items():
+            own = self.entries(node, f"source {title}")
+            self.known(own, f"source {title}", also=OWN)
+            for name in ("address", "port"):
+                if name in own:
+                    self.refuse(own[name][0], f"source {title} finds addresses and ports itself",
+                                "for a machine whose address you know: source: ssh, or lab.yml")
+            options = {name: self.value(own[name][1]) for name in OWN if name in own}
+            own = {name: pair for name, pair in own.items() if name not in OWN}
+            for one in self._instances(title, key, options):
+                if not one.running:
+                    found.idle.append(f"{one.name}{_called(one)} is {one.state}: listed, not dialled")
+                    continue
+                data = self._data(one, key, own, defaults, known_hosts)
+                place = str(data["ssh_hostname"]).lower(), data.get("ssh_port", DEFAULT_PORT)
+                for mark, what in ((one.name, "name"), (place, "address and port")):
+                    if mark in seen:
+                        self.refuse(key, f"{one.name} has the {what} of {seen[mark]}", "list each machine once")
+                    seen[mark] = one.name
+                found.groups.setdefault(options.get("group", options["source"].replace("-", "_")), []).append(
+                    (one.name, data))
+        if not found.groups:
+            self.refuse(top["sources"][0], "no source has a running machine" + ("".join(f"; {line}" for line
+                        in found.idle[:3])), "start one, or widen label and tags")
+        return found
+
+    def _instances(self, title: str, at: yaml.Node, options: dict[str, Any]) -> list[Instance]:
+        """The instances of one source, filtered; only what is left must be fit to dial."""
+        source = options.get("source")
+        if source not in SOURCES:
+            self.refuse(at, f"source {title} can't be of kind {source!r}", f"source: one of {', '.join(SOURCES)}")
+        group = options.get("group", "g")
+        if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier() or group in TAKEN:
+            self.refuse(at, f"group of {title} can't be {group!r}",
+                        f"letters, digits and _ only, a letter first; {' and '.join(TAKEN)} are groups already")
+        label, state, tags = options.get("label", "*"), options.get("state", "*"), options.get("tags", {})
+        if not isinstance(label, str) or not isinstance(state, str) or not isinstance(tags, dict):
+            self.refuse(at, f"label and state of {title} must be texts such as train-*, tags a mapping", self.example)
+        where = f"{self.where(at)}, source {title}"
+        data = None if source == "libcloud" else self._data_of(title, at, options)
+        found = [one for one in SOURCES[source](data, where, options)
+                 if fnmatchcase(one.label, label) and fnmatchcase(one.state, state)
+                 and all(one.tags.get(k) == str(v) for k, v in tags.items())]
+        for one in found:
+            if one.wrong:
+                raise one.wrong
+        return found
+
+    def _data_of(self, title: str, at: yaml.Node, options: dict[str, Any]) -> Any:
+        """What the source says: read from a file, a command, standard input, or cloud.yml itself."""
+        ways = [way for way in WHENCE if way in options]
+        if len(ways) != 1:
+            self.refuse(at, f"source {title} wants exactly one of {', '.join(WHENCE)}, has {len(ways)}", self.example)
+        way, value = ways[0], options[ways[0]]
+        if way == "hosts":
+            if options["source"] not in PLAIN or not isinstance(value, (list, dict)):
+                self.refuse(at, f"hosts of {title}", "hosts: takes a list, for source ssh and ssh-config alone")
+            return value
+        text = {"file": self._file, "command": self._command, "stdin": self._stdin}[way](title, at, value)
+        if options["source"] in PLAIN:
+            return text
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            self.refuse(at, f"what {title} says is no JSON ({error})", "run the command by hand and look")
+
+    def _file(self, title: str, at: yaml.Node, value: Any) -> str:
+        path = self._path(str(value))
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self.refuse(at, f"file of {title} can't be read: {path}: {error}", "correct the path")
+
+    def _command(self, title: str, at: yaml.Node, value: Any) -> str:
+        """Its output. The command is a list of words, and no shell sees it."""
+        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+            self.refuse(at, f"command of {title} must be a list of words", "[vastai, show, instances, --raw]")
+        try:
+            done = subprocess.run(value, capture_output=True, text=True, timeout=COMMAND_S, stdin=subprocess.DEVNULL,
+                                  cwd=self.path.absolute().parent, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.refuse(at, f"command of {title} can't be run: {error}", "install it, or log in with it first")
+        if done.returncode != 0:
+            said = " ".join((done.stderr or done.stdout).split())[-200:]
+            self.refuse(at, f"command of {title} ended with {done.returncode}: {said}", "run it by hand and look")
+        return done.stdout
+
+    def _stdin(self, title: str, at: yaml.Node, value: Any) -> str:
+        if value is not True or sys.stdin is None or sys.stdin.isatty():
+            self.refuse(at, f"nothing is piped in for {title}", "… | pyinfra inventories/cloud.py …, with stdin: true")
+        return sys.stdin.read()
+
+    def _data(self, one: Instance, at: yaml.Node, own: Entries, defaults: Entries, known_hosts: Path,
+              ) -> dict[str, Any]:
+        """pyinfra's host data. User and key are what the source's block says, else what the instance itself does, else
+        the defaults'; those of an alias, and its port, are ~/.ssh/config's."""
+        said = {"user": one.user or one.ssh_config, "key": one.key or one.ssh_config, "port": one.ssh_config}
+        given = {**{name: pair for name, pair in defaults.items() if not said.get(name)}, **own}
+        data = self.host_data(one.name, given)
+        found = {"ssh_hostname": one.address, "ssh_port": one.port, "ssh_user": data.get("ssh_user", one.user)}
+        data.update({key: value for key, value in found.items() if value is not None})
+        if one.key and "ssh_key" not in data:
+            data.update(self.key(at, one.name, self._path(one.key), given.get("key_passphrase_env")))
+        if one.label and one.label != one.name:
+            data["x_label"] = one.label
+        return data if "host_key_alias" in given else keyed(data, one.name, known_hosts)
+
+
+def _called(one: Instance) -> str:
+    return f" ({one.label!r})" if one.label and one.label != one.name else ""

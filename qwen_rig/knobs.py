@@ -1,0 +1,181 @@
+"""The knobs of one host, read from pyinfra's data into a typed, checked object. group_data/all.py documents them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from qwen_rig.catalog import torch_index
+from qwen_rig.catalog.sources import load_mirrors
+from qwen_rig.catalog.stack import load_stack
+from qwen_rig.errors import RigError
+from qwen_rig.network.bundle import load as load_bundle
+
+stack_of = cache(load_stack)  # a lock takes a while to read
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "python": ("3.10", "3.11", "3.12"),
+    "installer": ("auto", "uv", "pip"),
+    "nvidia_driver": ("auto", "never"),
+    "reboot": ("auto", "never"),
+    "compilers": ("auto", "never"),
+    "cuda_toolkit": ("auto", "always", "never"),
+    "flash_attn": ("auto", "wheel", "build", "off"),
+    "flash_attn_leader_failed": ("next", "sdpa"),
+    "verify": ("auto", "always", "never"),
+}
+OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.items() if "off" in words)})
+URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
+        "source_flash_attn", "source_huggingface", "proxy")
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
+
+    stack: str
+    python: str
+    env_name: str
+    conda_prefix: str | None
+    data_dir: str | None
+    installer: str
+    nvidia_driver: str
+    nvidia_driver_branch: int
+    reboot: str
+    allow_busy_gpu: bool
+    compilers: str
+    cuda_toolkit: str
+    flash_attn: str
+    flash_attn_leader_failed: str
+    flash_attn_jobs: int | None
+    flash_attn_git_head: bool
+    flash_attn_unverified: bool
+    prefetch_model: str | None
+    verify: str
+    verify_gpu: bool
+    launch_address: str | None
+    launch_port: int
+    source_pip_index: str | None
+    source_torch_index: str | None
+    accept_unlocked_torch: bool
+    source_conda_channel: str | None
+    source_miniforge: str | None
+    source_miniforge_version: str | None
+    source_miniforge_sha256: str | None
+    source_nvidia_apt: str | None
+    source_nvidia_apt_key: str | None
+    source_flash_attn: str | None
+    source_huggingface: str | None
+    mirrors: str
+    proxy: str | None
+    proxy_script: str
+    bundle: str | None
+    timeout_probe: int
+    timeout_fetch: int
+    timeout_apt: int
+    timeout_apt_lock: int
+    timeout_env: int
+    timeout_flash_build: int
+    timeout_verify: int
+    timeout_prefetch: int
+    timeout_launch: int
+    timeout_reboot: int
+    timeout_reconnect: int
+
+
+NAMES = frozenset(field.name for field in fields(Knobs))
+FREE = "x_"  # data that begin so are handed on unread, for a deploy file of the user's own
+PYINFRAS = ("_", "ssh_", "docker_", "chroot_")  # and so: pyinfra's own, global arguments and its connectors' data
+MISSPELT = 0.8  # difflib's ratio from which on a name can only be a knob's: stakc, envname
+
+
+def unknown(name: str, where: str) -> RigError:
+    """What to say of a name that is no knob."""
+    close = get_close_matches(name, NAMES, 1)
+    return RigError(f"there is no knob {name!r}", where,
+                    f"did you mean {close[0]}?" if close else "see group_data/all.py for the knobs")
+
+
+def ours(name: str) -> bool:
+    """Whether a datum is for us to read: no other's prefix is on it."""
+    return not name.startswith((FREE, *PYINFRAS))
+
+
+def refuse_misspelt(data: Iterable[str], where: str) -> None:
+    """Raises RigError for the first of a host's data that must be meant for a knob and is none. The rest may well be
+    the user's own: groups carry what other deploy files read."""
+    for name in data:
+        if name not in NAMES and ours(name) and get_close_matches(name, NAMES, 1, MISSPELT):
+            raise unknown(name, where)
+
+
+def check(name: str, value: Any, where: str = "--data") -> Any:
+    """The value of one knob in its own type. Raises RigError naming the knob, what it got and what it takes."""
+    kind = {field.name: str(field.type) for field in fields(Knobs)}[name]
+    if value is None and kind.endswith("None"):
+        return None
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        raise RigError(f"{name} must be true or false, not {value!r}", where, f"see {name} in group_data/all.py")
+    if kind.startswith("int"):
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
+                       f"see {name} in group_data/all.py")
+    if name in OFF and value is False:  # so YAML reads off
+        value = "off"
+    if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
+        value = json.dumps(value)
+    if name == "python":
+        value = str(value)  # YAML and --data read 3.11 as a number, and 3.10 as 3.1
+        value = "3.10" if value == "3.1" else value
+    if not isinstance(value, str) or not value:
+        raise RigError(f"{name} must be a text, not {value!r}", where, f"see {name} in group_data/all.py")
+    allowed = CHOICES.get(name)
+    if allowed and value not in allowed:
+        raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
+    if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
+        raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
+    if name in URLS and not (name == "source_torch_index" and value == torch_index.PYTORCH):
+        _url(name, value, where)
+    if name == "prefetch_model" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
+    if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
+        raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
+    if name == "mirrors":
+        load_mirrors(value)
+    if name == "bundle":
+        load_bundle(value)
+    if name == "stack":
+        try:
+            stack_of(value).check()
+        except RigError as error:
+            # A file's own place says more than who named it; a name has none.
+            raise RigError(error.what, f"{error.where}, {where}" if "/" in error.where else where,
+                           error.remedy) from None
+    return value
+
+
+def _url(name: str, value: str, where: str) -> None:
+    """Refuse what is no address, and one that would carry a password into command lines and logs."""
+    if "://" not in value:
+        raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
+    if "@" in value.split("://", 1)[1].split("/", 1)[0]:
+        raise RigError(f"{name} must hold no user or password", where, "put them into ~/.netrc on the host")
+    if set(value) & set(" \t\n'\"\\"):
+        raise RigError(f"{name} must be a URL, not {value!r}", where, "write spaces and quotes as %20, %27, %22")
+
+
+def read(data: Mapping[str, Any], where: str) -> Knobs:
+    """The knobs of one host out of its data (all.py's defaults included). Raises RigError, also where they clash."""
+    found = Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
+    stack = stack_of(found.stack)
+    stack.check(found.python)
+    torch_index.check(stack, found.source_torch_index, found.accept_unlocked_torch, where)
+    return found

@@ -1,0 +1,104 @@
+"""What this controller remembers: how each host was left by the last apply, and how long steps took.
+
+In $XDG_STATE_HOME/qwen-rig (~/.local/state/qwen-rig), for the user alone. Nothing in it is needed: a file that is
+gone or can't be read only means that no drift is told and no time is foreseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from qwen_rig.plan.model import Applied, Plan, Step
+
+KEEP = 2000  # lines of history
+OF_LAST = 5  # runs that an estimate is the median of
+
+
+def folder() -> Path:
+    """Where it is kept."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "qwen-rig"
+
+
+def _file(host: str, address: str) -> Path:
+    """The same name at another address is another host."""
+    return folder() / "hosts" / f"{host}-{hashlib.sha256(address.encode()).hexdigest()[:8]}.json"
+
+
+def applied(host: str, address: str) -> Applied | None:
+    """The record of a host, None where there is none that can be read."""
+    try:
+        found = json.loads(_file(host, address).read_text(encoding="utf-8"))
+        return Applied(str(found["when"]), dict(found["snapshot"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(host: str, address: str, when: str, snapshot: Mapping[str, Any]) -> None:
+    """Put a host's state on record. A disk that takes none is no reason to fail a run."""
+    _write(_file(host, address), json.dumps({"host": host, "when": when, "snapshot": snapshot}, indent=1) + "\n")
+
+
+def forget(host: str, address: str) -> None:
+    """Drop a host's record: a run broke off on it, and what it left half-done must not be called drift."""
+    try:
+        _file(host, address).unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, for the user alone."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError:
+        return
+
+
+def key(step: Step, kind: str, stack: str) -> str:
+    """What makes two runs of a step alike: what is done (an env built or mended), on what kind of host, for which
+    stack."""
+    mode = "kept" if step.data.get("kept") else str(step.data.get("mode", "-"))
+    return " ".join((step.component, mode, kind, stack))
+
+
+def timed(rows: Iterable[tuple[str, float]]) -> None:
+    """Add what steps took, as `(key(), seconds)`."""
+    lines = _history() + [json.dumps([name, round(seconds, 1)]) for name, seconds in rows]
+    _write(folder() / "history.jsonl", "\n".join(lines[-KEEP:]) + "\n")
+
+
+def _history() -> list[str]:
+    try:
+        return (folder() / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def estimated(plan: Plan, kind: str, stack: str) -> Plan:
+    """The plan with each change's `seconds`: the median of its last recorded runs, None where there are none."""
+    if not plan.changes:
+        return plan
+    seen: dict[str, list[float]] = {}
+    for line in _history():
+        try:
+            name, seconds = json.loads(line)
+            seen.setdefault(str(name), []).append(float(seconds))
+        except (ValueError, TypeError):
+            continue
+    steps = []
+    for step in plan.steps:
+        runs = seen.get(key(step, kind, stack), [])[-OF_LAST:] if step.action.changes else []
+        steps.append(replace(step, seconds=median(runs)) if runs else step)
+    return replace(plan, steps=tuple(steps))

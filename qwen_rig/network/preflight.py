@@ -1,0 +1,133 @@
+"""Before a host is touched: does each locked file exist where it will be fetched from? Asked from the controller."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from qwen_rig.catalog.lock import Requirement
+from qwen_rig.network import index as pages
+from qwen_rig.network.index import File
+from qwen_rig.network.limits import load_limits
+from qwen_rig.network.web import Unreachable, bare, get, private_to_host
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen-rig" / "preflight"
+OTHER_BYTES = "other bytes than the lock's"  # why a file of the locked version isn't the locked one
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an index has of a lock. `unchecked` says why nothing can be said (then `missing` is empty).
+
+    found: name → its file; missing: name → what the index answered for it.
+    """
+
+    index: str
+    found: Mapping[str, File] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    unchecked: str | None = None
+
+
+@cache
+def default_index(configured: bool = False) -> str | None:
+    """The index that pip uses where nobody tells it another, as its own help says; None if that can't be told.
+
+    `configured`: as this machine's pip is configured, by its files and variables. No address of a registry stands in
+    our own files.
+    """
+    plain = {k: v for k, v in os.environ.items() if configured or not k.startswith("PIP_")}
+    if not configured:
+        plain["PIP_CONFIG_FILE"] = os.devnull  # pip then reads no file at all
+    try:
+        said = subprocess.run([sys.executable, "-m", "pip", "download", "--help"], capture_output=True, text=True,
+                              timeout=60, env={**plain, "COLUMNS": "2000"}, stdin=subprocess.DEVNULL).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"--index-url.*?\(default:?\s+((?:https?|file)://[^\s)]+)\)", said, re.DOTALL)
+    return found[1] if found else None
+
+
+def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
+    """Ask an index for every package's page, in parallel, and find the locked file on each. Never raises.
+
+    A complete answer is kept on disk for some hours; what is missing is asked again each time.
+    """
+    limits = load_limits()
+    if private_to_host(index):
+        return Look(index, unchecked="its address means the host itself")
+    note = CACHE / f"{key(index, wanted, python)}.json"
+    if kept := _kept(note, limits.lookup_keep_hours * 3600):
+        return Look(index, kept)
+    found: dict[str, File] = {}
+    missing: dict[str, str] = {}
+    unreachable: list[str] = []
+
+    def one(name: str) -> None:
+        if unreachable:
+            return
+        try:
+            answer = get(pages.page_url(index, name), limits.lookup_seconds, pages.ACCEPT)
+            files = pages.parse(answer.body, answer.kind, answer.url) if answer.status == 200 else []
+        except (Unreachable, ValueError, KeyError, TypeError) as error:
+            unreachable.append(f"{bare(index)}: {error}")
+            return
+        fitting = pages.best(files, name, wanted[name], python)
+        if fitting:
+            found[name] = fitting
+        else:
+            missing[name] = str(answer.status) if answer.status != 200 else _why(files, name, wanted[name], python)
+
+    names = sorted(wanted)
+    for name in names[:1]:  # alone: an index that doesn't answer must not be waited for by every one
+        one(name)
+    with ThreadPoolExecutor(limits.lookup_at_once) as pool:
+        list(pool.map(one, names[1:]))
+    if unreachable:
+        return Look(index, unchecked=unreachable[0])
+    if not missing:
+        _keep(note, found)
+    return Look(index, found, missing)
+
+
+def _why(files: list[File], name: str, wanted: Requirement, python: str) -> str:
+    if not wanted.hashes:
+        return f"none for Python {python}"
+    same = [file for file in files if re.match(rf"{re.escape(wanted.version)}(\.tar|\.zip|-|$)",
+                                               file.name[len(name) + 1:])]
+    return OTHER_BYTES if same else f"no {wanted.version}"
+
+
+def key(index: str, wanted: Mapping[str, Requirement], python: str) -> str:
+    """A digest of what is asked."""
+    rows = [(name, r.version, sorted(r.hashes)) for name, r in sorted(wanted.items())]
+    return hashlib.sha256(json.dumps([index, python, rows]).encode()).hexdigest()[:32]
+
+
+def _kept(note: Path, seconds: float) -> dict[str, File] | None:
+    try:
+        if time.time() - note.stat().st_mtime > seconds:
+            return None
+        return {name: File(*row) for name, row in json.loads(note.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep(note: Path, found: Mapping[str, File]) -> None:
+    rows = {name: [f.name, f.url, f.sha256, f.bytes] for name, f in sorted(found.items())}
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(rows), encoding="utf-8")
+        partial.replace(note)
+    except OSError:  # a cache that can't be written costs time, nothing else
+        pass

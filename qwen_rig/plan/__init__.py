@@ -1,0 +1,177 @@
+"""host state × wanted stack × rules → plan. Pure: no SSH, no pyinfra, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from packaging.version import Version
+
+from qwen_rig.catalog.lock import MACHINE
+from qwen_rig.catalog.rules import Rules
+from qwen_rig.catalog.stack import Stack
+from qwen_rig.deploy.driver import plan as driver
+from qwen_rig.deploy.env import plan as env
+from qwen_rig.deploy.prefetch import plan as prefetch
+from qwen_rig.deploy.toolkit import plan as tools
+from qwen_rig.deploy.training import plan as train
+from qwen_rig.flash.key import Key
+from qwen_rig.knobs import Knobs
+from qwen_rig.plan import disk_space as room
+from qwen_rig.plan import drift as since
+from qwen_rig.plan import network, place
+from qwen_rig.plan.context import Context, version
+from qwen_rig.plan.model import Action, Applied, Plan, Refusal, Step
+from qwen_rig.training import LargestBatch
+
+__all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
+
+
+def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules,
+                 applied: Applied | None = None, largest: LargestBatch | None = None,
+                 fleet_wheels: tuple[tuple[Key, str], ...] = ()) -> Context:
+    """All that one host's plan is made from; `applied`: how the last apply left it, and `largest`: the largest batch
+    that its cards' certificates tell, where those are on record; `fleet_wheels`: qwen_rig.flash.cache.known's."""
+    return Context(host, state, stack, knobs, rules, applied, largest, fleet_wheels)
+
+
+def make_plan(ctx: Context) -> Plan:
+    """The plan for one host: its steps in the guide's order, or why it is refused. Never raises for odd facts."""
+    refused = _stack_refusals(ctx) + (driver.refusals(ctx) if ctx.gpus else [])
+    if not ctx.gpus:
+        return Plan(ctx.host, _headline(ctx), (), tuple(refused), **_about(ctx))
+    software = env.steps(ctx)
+    env_step = software[-1]
+    refused += env.refusals(ctx, env_step)
+    changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
+    steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env),
+             *prefetch.steps(ctx, changes_env)]
+    refused += room.refusals(ctx, steps) + network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
+    if any(step.action is Action.REBOOT for step in steps):
+        steps = [_after_reboot(ctx, step) for step in steps]
+    said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))
+    known = _known(ctx) if changes_env else {}
+    return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
+
+
+def _about(ctx: Context) -> dict[str, Any]:
+    """What a plan tells beside its steps."""
+    return {"drift": since.drift(ctx), "since": ctx.applied.when if ctx.applied else None,
+            "gpu_users": _users(ctx), "fingerprint": since.fingerprint(ctx)}
+
+
+def _known(ctx: Context) -> dict[str, Any]:
+    """What is known of the stack that is about to be installed; nothing of a stand-in, which is nobody's choice."""
+    if ctx.stack.standin:
+        return {}
+    return {"deviations": ctx.stack.deviations, "advisories": ctx.stack.advised(ctx.knobs.python)}
+
+
+def _users(ctx: Context) -> tuple[str, ...]:
+    return tuple(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in ctx.machine["gpu_users"])
+
+
+def _after_reboot(ctx: Context, step: Step) -> Step:
+    """The same step, marked where only the rebooted host can tell what will be."""
+    unknown = {
+        "reboot": True, "verify": step.action.changes,
+        "training": step.action.changes and any(gpu.memory_mib is None for gpu in ctx.gpus),
+        "flash_attn": step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus),
+    }
+    return replace(step, known_after="reboot") if unknown.get(step.component) else step
+
+
+def _stack_refusals(ctx: Context) -> list[Refusal]:
+    """No GPU, or none that the stack's torch has code for."""
+    if not ctx.gpus:
+        seen = ctx.state["driver"]["excerpt"]
+        return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
+                        "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
+    if ctx.machine["arch"] not in (MACHINE, ""):
+        return [Refusal(f"this is an {ctx.machine['arch']} machine, and the locks hold packages for {MACHINE} only",
+                        "take this host out of the inventory")]
+    torch, glibc = ctx.stack.torch, version(ctx.machine["glibc"])
+    if torch is None:
+        return []
+    if torch.glibc and glibc and glibc < Version(torch.glibc):
+        return [Refusal(f"{ctx.machine['os']['pretty']} has glibc {glibc}, and torch {torch.name}'s wheels need "
+                        f"{torch.glibc} or newer", "upgrade the system, or run the env in a container of a newer one")]
+    known = [gpu for gpu in ctx.gpus if gpu.compute_capability is not None]
+    unfit = [gpu for gpu in known
+             if gpu.compute_capability and not ctx.rules.covered(torch.archs, gpu.compute_capability)]
+    if known and len(unfit) == len(known):
+        names = ", ".join(sorted({f"{gpu.name} (sm_{gpu.compute_capability.major}{gpu.compute_capability.minor})"
+                                  for gpu in unfit if gpu.compute_capability}))
+        return [Refusal(f"{names}: torch {torch.name} has code for {', '.join(torch.archs)} only",
+                        _serving(ctx, [gpu.compute_capability for gpu in unfit if gpu.compute_capability]))]
+    return []
+
+
+def _caveats(ctx: Context, changes_env: bool) -> list[str]:
+    """What is no step and no refusal, and still must be said."""
+    said = place.caveats(ctx, env.envs_dir(ctx)) if changes_env else []
+    if ctx.machine["display_manager"] and driver.steps(ctx)[-1].action.changes:
+        said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
+    if ctx.machine["gpu_users"]:
+        said.append(f"the GPU is in use by {', '.join(_users(ctx))}")
+    if complaint := driver.unanswered(ctx):
+        said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
+    if holder := ctx.machine["apt_lock"]:
+        said.append(f"apt is locked by {holder['name']} (pid {holder['pid']}): it is waited for")
+    said += _cards(ctx)
+    torch = ctx.stack.torch
+    for gpu in ctx.gpus:
+        if gpu.compute_capability is None:
+            said.append(f"{gpu.name} isn't in the rules: what it can do is known only after its driver runs")
+        elif torch and not ctx.rules.covered(torch.archs, gpu.compute_capability):
+            said.append(f"{gpu.name}: torch {torch.name} has no code for it; the other cards are used")
+    for part, problem in ctx.state["problems"].items():
+        said.append(f"{part} could not be read: {problem}")
+    return said
+
+
+def _cards(ctx: Context) -> list[str]:
+    """What the plan can't know, or doesn't do, for cards that are cut up or bound together."""
+    said = []
+    if cut := sorted({gpu.name for gpu in ctx.gpus if gpu.mig}):
+        said.append(f"MIG is on ({', '.join(cut)}): a process sees one slice, whose memory isn't known here, so the "
+                    "training settings are the smallest")
+    bound = [gpu for gpu in ctx.gpus if ctx.rules.switched(gpu.device_id)]
+    if len(bound) > 1 and not ctx.foreign_kernel and driver.steps(ctx)[1].action.changes:
+        said.append("where NVSwitches join these cards, CUDA answers only beside a running nvidia-fabricmanager of the "
+                    "driver's very version: this tool doesn't install it")
+    return said
+
+
+def _serving(ctx: Context, capabilities: list[Version]) -> str:
+    """What would serve cards that the stack's torch has no code for: another build, where the rules know one."""
+    for build in ctx.rules.serving(min(capabilities)):
+        release, _, tag = build.partition(" ")
+        if all(ctx.rules.covered(ctx.rules.archs[build], cc) for cc in capabilities):
+            return (f"{ctx.rules.unfit_remedy}; torch {release} built for {tag} has code for it: "
+                    "a stack file of your own with that build")
+    return f"{ctx.rules.unfit_remedy}; no torch build in the rules has code for it"
+
+
+def _unlocked(ctx: Context) -> list[str]:
+    """What a new env will take although nobody vouches for its bytes, by the user's consent."""
+    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
+    if apart is None or apart.hashed:
+        return []
+    return [f"{', '.join(apart.names)} come unchecked from {apart.index}: accept_unlocked_torch is set"]
+
+
+def _headline(ctx: Context) -> str:
+    """`RTX 5090 ×2 · Debian 12 · driver 570.169 (open)`: who the host is."""
+    counts: dict[str, int] = {}
+    for gpu in ctx.gpus:
+        name = gpu.name.replace("NVIDIA ", "").replace("GeForce ", "")
+        counts[name] = counts.get(name, 0) + 1
+    cards = ", ".join(name + (f" ×{n}" if n > 1 else "") for name, n in counts.items()) or "no NVIDIA GPU"
+    found = ctx.state["driver"]
+    loaded = f"driver {found['loaded_version']}" if found["loaded_version"] else "no driver loaded"
+    if found["flavour"]:
+        loaded += f" ({found['flavour']})"
+    pretty = ctx.machine["os"]
+    return f"{cards} · {str(pretty['id']).capitalize()} {pretty['version_id']} · {loaded}"

@@ -1,0 +1,124 @@
+"""What the planners read: one host's state, the wanted stack, the knobs and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from qwen_rig.catalog.rules import Rules
+from qwen_rig.catalog.stack import Stack
+from qwen_rig.flash.key import Key
+from qwen_rig.knobs import Knobs
+from qwen_rig.plan.model import Applied
+from qwen_rig.training import LargestBatch
+
+
+def version(text: str | None) -> Version | None:
+    """A version that can be compared, or None where there is none or it can't be read."""
+    try:
+        return Version(text) if text else None
+    except InvalidVersion:
+        return None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A graphics card as the rules and nvidia-smi together know it; None where neither does.
+
+    Under MIG a process sees one slice, and nvidia-smi's query tells the whole card's memory: memory_mib is None then.
+    """
+
+    name: str
+    device_id: str | None
+    compute_capability: Version | None
+    memory_mib: int | None
+    mig: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """One host's plan in the making. `state` has the shape of facts.probe.HostState."""
+
+    host: str
+    state: Mapping[str, Any]
+    stack: Stack
+    knobs: Knobs
+    rules: Rules
+    applied: Applied | None = None  # how this controller's last apply left the host
+    largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
+    fleet_wheels: tuple[tuple[Key, str], ...] = ()  # flash-attn's, built by hosts of this controller; their sha256
+
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        return self.state["host"]  # type: ignore[no-any-return]
+
+    @property
+    def foreign_kernel(self) -> bool:
+        """Whether the kernel, and so the driver, belongs to somebody else (DESIGN: containers and WSL)."""
+        return self.machine["kind"] in ("container", "wsl")
+
+    @property
+    def root(self) -> bool:
+        """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
+        return self.machine["sudo"] not in ("none", "locked")
+
+    @cached_property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Each GPU once."""
+        return gpus_of(self.state, self.rules)
+
+    @cached_property
+    def fit(self) -> tuple[Gpu, ...]:
+        """The GPUs that training uses: those that the stack's torch has code for, or may have. All, where it has none
+        for any, or the stack has no torch."""
+        torch = self.stack.torch
+        fit = tuple(gpu for gpu in self.gpus if torch is None or gpu.compute_capability is None
+                    or self.rules.covered(torch.archs, gpu.compute_capability))
+        return fit or self.gpus
+
+    @cached_property
+    def driver_floor(self) -> str:
+        """The least driver version that serves the stack on every GPU here."""
+        floors = [self.rules.least_driver(self.stack.cuda, gpu.compute_capability) for gpu in self.gpus]
+        return max(floors, key=Version) if floors else self.rules.least_driver(self.stack.cuda, None)
+
+    @property
+    def driver_serves(self) -> bool:
+        """Whether the driver that runs now serves the stack; False also where it is broken or unknown."""
+        driver = self.state["driver"]
+        loaded = version(driver["loaded_version"])
+        return driver["error"] is None and loaded is not None and loaded >= Version(self.driver_floor)
+
+
+def gpus_of(state: Mapping[str, Any], rules: Rules) -> tuple[Gpu, ...]:
+    """Each GPU of a host once: by PCI id where the kernel shows them, else as nvidia-smi lists them."""
+    by_slot = {_slot(row["pci_bus_id"]): row for row in state["gpus"]}
+    found = []
+    for pci in state["pci_gpus"]:
+        row = rules.gpu(pci["device_id"])
+        smi = by_slot.pop(_slot(pci["slot"]), {})
+        found.append(Gpu(
+            name=smi.get("name") or (row.name if row else f"NVIDIA GPU {pci['device_id']}"),
+            device_id=pci["device_id"],
+            compute_capability=version(smi.get("compute_capability") or (row.compute_capability if row else None)),
+            memory_mib=None if smi.get("mig") else smi.get("memory_mib") or (row.memory_mib if row else None),
+            mig=bool(smi.get("mig")),
+        ))
+    found += [Gpu(smi["name"], None, version(smi["compute_capability"]),
+                  None if smi.get("mig") else smi["memory_mib"], bool(smi.get("mig"))) for smi in by_slot.values()]
+    return tuple(found)
+
+
+def _slot(bus_id: str | None) -> str:
+    """`00000000:01:00.0` (nvidia-smi) and `0000:01:00.0` (sysfs) are one slot."""
+    domain, _, rest = (bus_id or "").lower().partition(":")
+    return f"{int(domain, 16) if domain else 0:04x}:{rest}"
+
+
+def gib(mib: float) -> str:
+    """Mebibytes as people say them."""
+    return f"{mib / 1024:.1f} GiB"

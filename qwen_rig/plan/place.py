@@ -1,0 +1,123 @@
+"""Where env, caches and HF_HOME lie: below conda or the home, or on a data disk where the root is small. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from qwen_rig.catalog import schema
+from qwen_rig.catalog.sources import DATA
+from qwen_rig.plan.context import Context
+
+PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that name (facts/_conda.py)
+
+
+def data_folder(ctx: Context) -> str | None:
+    """Our folder on the data disk that is used, or None where none is wanted.
+
+    In this order: the disk that `data_dir` names; the one that an env of ours lies on already; none where
+    `conda_prefix` says where things go, where an env is elsewhere, or where the home's disk has room for the stack;
+    else the roomiest disk that has room and that we may write to.
+    """
+    if ctx.knobs.data_dir:
+        return f"{ctx.knobs.data_dir.rstrip('/')}/{PLACE}"
+    if ctx.knobs.conda_prefix:
+        return None
+    places = [g["path"] for g in ctx.state["generations"]] + ([ctx.state["env"]["path"]] if ctx.state["env"] else [])
+    if placed := next((path for path in places if f"/{PLACE}/envs/" in path), None):
+        return str(placed).rpartition("/envs/")[0]
+    if ctx.state["env"]:
+        return None
+    home = disk_at(ctx, ctx.machine["user"]["home"])
+    need = ctx.stack.disk_mib
+    if home is None or home["free_mib"] >= need:
+        return None
+    roomy = [d for d in ctx.machine["disks"] if d.get("writable") and d["free_mib"] >= need and usable(d)]
+    best = max(roomy, key=lambda d: (_kept(ctx, d["mount"]), d["free_mib"]), default=None)
+    return f"{best['mount'].rstrip('/')}/{PLACE}" if best else None
+
+
+def usable(disk: Mapping[str, Any]) -> bool:
+    """Whether what is written there is still there tomorrow: memory isn't a disk, and / is where the trouble began."""
+    return disk["fstype"] != "tmpfs" and disk["mount"] not in ("/", "/tmp", "/var/tmp", "/boot")
+
+
+def disk_at(ctx: Context, path: str) -> Mapping[str, Any] | None:
+    """The file system that holds a path (which need not be there yet); None where none is known."""
+    holding = [d for d in ctx.machine["disks"]
+               if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
+    return max(holding, key=lambda d: len(d["mount"]), default=None)
+
+
+def hf_home(ctx: Context) -> str | None:
+    """HF_HOME where models should go to the data disk; None: the library's own default."""
+    folder = data_folder(ctx)
+    return f"{folder}/huggingface" if folder else None
+
+
+def environment(ctx: Context) -> dict[str, str]:
+    """Variables that send caches and temporary files to the data disk; empty where none is used.
+
+    Caches and env on one file system let uv link files instead of copying them.
+    """
+    folder = data_folder(ctx)
+    if folder is None:
+        return {}
+    return {"XDG_CACHE_HOME": f"{folder}/cache", "PIP_CACHE_DIR": f"{folder}/cache/pip",
+            "UV_CACHE_DIR": f"{folder}/cache/uv", "CONDA_PKGS_DIRS": f"{folder}/pkgs", "TMPDIR": f"{folder}/tmp",
+            "HF_HOME": f"{folder}/huggingface"}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words. virt: only under
+    this hypervisor."""
+
+    kept: bool
+    words: str
+    virt: str | None
+
+
+@cache
+def load_stops() -> dict[str, Stop]:
+    """Mount → what a stop does to it (qwen_rig/data/disks.yml). Raises RigError where the data is wrong."""
+    table = schema.read(DATA / "disks.yml")
+    found = {}
+    for mount, row in table.named_tables("disks").items():
+        found[mount] = Stop(row.take("kept", bool), row.take("stop", str), row.maybe("virt", str))
+        row.take("source", str)
+        row.done()
+    table.done()
+    return found
+
+
+def _stops(ctx: Context) -> dict[str, Stop]:
+    """What is known of this machine's disks, by mount."""
+    mounts, virt = {d["mount"] for d in ctx.machine["disks"]}, ctx.machine.get("virt")
+    return {mount: stop for mount, stop in load_stops().items() if mount in mounts and stop.virt in (None, virt)}
+
+
+def _kept(ctx: Context, mount: str) -> bool:
+    stop = _stops(ctx).get(mount)
+    return stop is None or stop.kept
+
+
+def caveats(ctx: Context, envs: str) -> list[str]:
+    """What a stop of a rented machine would lose. Said while an env is still to be made."""
+    disk, stops = disk_at(ctx, envs), _stops(ctx)
+    known = [stop.words for stop in stops.values()]
+    if ctx.machine["kind"] != "container":
+        stop = stops.get(disk["mount"]) if disk else None
+        if stop:
+            return [] if stop.kept else [f"{stop.words}: env, caches and HF_HOME lie there"]
+        if disk and disk["mount"] != "/" and ctx.machine["kind"] == "vm" and data_folder(ctx):
+            return [f"env, caches and HF_HOME lie on {disk['mount']}: where this VM is rented, ask its provider "
+                    "whether a stop keeps that disk"]
+        return []
+    if disk is None or disk["mount"] == "/":
+        return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
+                "along; data_dir=FOLDER puts them on a disk that stays", *known]
+    return [f"env, caches and HF_HOME lie on {disk['mount']}; all else on this container's / may go when it is "
+            "stopped", *known]

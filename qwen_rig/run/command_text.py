@@ -1,0 +1,19 @@
+"""A command in words for people: what would run with -v, what ran on a failure's card and in its log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwen_rig.plan.files import redacted
+
+
+def shown(command: Any, whole: bool = True) -> str:
+    """The shell's as it would run, secrets masked; a job by its script, or not `whole` by its name; a function of ours
+    by what it says it does, as its arguments are the host's whole state."""
+    if job := getattr(command, "job", None):
+        return f"(as a job, key {job.key[:12]}) {redacted(job.script)}" if whole else repr(command)
+    if function := getattr(command, "function", None):
+        said = (function.__doc__ or "").strip().splitlines()
+        return f"(from here) {said[0] if said else function.__name__}"
+    masked = getattr(command, "get_masked_value", None)
+    return redacted(masked() if masked else str(command))

@@ -1,0 +1,158 @@
+"""Long steps as jobs that outlive the connection: start or attach, poll, re-attach after a drop, never start twice."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from paramiko import SSHException
+from pyinfra.api import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from qwen_rig.plan import Step
+from qwen_rig.run import job_protocol as jobs
+from qwen_rig.run import report as _report
+from qwen_rig.run import session as _session
+from qwen_rig.run.connection import connected, reconnected, refused
+from qwen_rig.run.converge import script, with_sudo
+from qwen_rig.run.job_protocol import Answer, Job, Progress
+
+POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
+RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
+BACKOFF_S = (1, 30)  # the first and the longest pause between two tries to connect again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. `lines`: its log, without progress marks; `log`: the log's path on the host."""
+
+    ok: bool
+    lines: tuple[str, ...] = ()
+    code: int | None = None
+    log: str = ""
+
+
+class JobCommand(FunctionCommand):
+    """A job as a command of an operation; with the operation's sudo it is root's job."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(attend, (job,), {})
+        self.job = job
+
+    def __repr__(self) -> str:
+        return f"job {self.job.step} (key {self.job.key[:12]}) on the host"
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        return attend(host, self.job, sudo=bool(connector_arguments.get("_sudo"))).ok
+
+
+def job(step: Step, text: str, seconds: int, stdin: str = "", nice: int = 0, oom: int = 0) -> JobCommand:
+    """A long step's script as a command to yield: `script()` for whatever can take more than a minute."""
+    return JobCommand(Job(step.component, step.title, text, seconds, stdin, nice, oom))
+
+
+def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
+    """Start the job or attach to it, show its progress, and come back with its end (inside a FunctionCommand).
+
+    The job's own failure, its time limit and a connection that stays lost all end as an Outcome that isn't ok, with
+    the last words already on record for the host's card.
+    """
+    return _Attendant(host, job, sudo).attend()
+
+
+class _Attendant:
+    """One job of one host, seen through to its end."""
+
+    def __init__(self, host: Host, job: Job, sudo: bool) -> None:
+        self.host, self.job, self.sudo = host, job, sudo
+        self.patience = _session.knobs(host).timeout_reconnect
+        known = _session.remembered(host)
+        self.since = int(known.machine["time"] or 0) if known else 0
+        self.lines: list[str] = []
+        self.shown = Progress()
+
+    def attend(self) -> Outcome:
+        answer = self._once()
+        for _ in range(RESTARTS):
+            if answer is None or answer.state not in ("aborted", "gone"):
+                break
+            cause = {"reboot": "the host was rebooted", "killed": "it was killed"}.get(answer.why, "the host forgot it")
+            self._tell(f"cut off ({cause}): starting again")
+            answer = self._once()
+        if answer is None:  # the card is written
+            return Outcome(False, tuple(self.lines))
+        if answer.state == "done" and answer.code == 0:
+            return Outcome(True, tuple(self.lines), 0, answer.log)
+        why = jobs.cause(answer.code, answer.limit)
+        if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
+            why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
+        if answer.state != "done":
+            why = f"{self.job.title} could not be run: {answer.why or answer.state}"
+        where = [f"log on the host: {answer.log}"] if answer.log else []
+        _report.said(self.host.name, [*self.lines, *([f"qwen-rig: {why}"] if why else []), *where])
+        return Outcome(False, tuple(self.lines), answer.code, answer.log)
+
+    def _once(self) -> Answer | None:
+        """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
+        own = uuid.uuid4().hex[:12]
+        while True:
+            answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
+            if answer is None or answer.state != "busy":
+                break
+            self._tell(f"waits for another run that does this step with other settings, "
+                       f"begun {jobs.span(answer.elapsed)} ago")
+            other = answer.run
+            while answer and answer.state in ("busy", "running"):
+                answer = self._ask(jobs.poll(self.job, other, answer.to, POLL_S))
+        if answer and answer.run not in ("", own):
+            self._tell("done meanwhile by another run" if answer.state == "done" else
+                       f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
+            _report.under_way(self.host.name, answer.elapsed)
+        self.lines.clear()
+        while answer:
+            self.lines += jobs.plain(answer.lines)
+            if answer.state != "running":
+                break
+            if said := self.shown.feed(answer):
+                self._tell(said)
+            answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+        return answer
+
+    def _ask(self, text: str, stdin: str | None = None) -> Answer | None:
+        """Ask the host; a connection that breaks is made again, as often as patience lasts (None: it ran out)."""
+        end = None
+        pause = float(BACKOFF_S[0])
+        while True:
+            try:
+                if end is None or reconnected(self.host):
+                    command = script(text, POLL_S + 60, stdin)
+                    arguments = with_sudo(self.host, dict(command.connector_arguments), self.sudo)
+                    command.connector_arguments = {}
+                    _, output = self.host.run_shell_command(command, **arguments)
+                    if answer := jobs.read(output.stdout):
+                        if end is not None:
+                            self._tell("connected again")
+                        return answer
+                    if output.output_lines and connected(self.host):
+                        return Answer("error", why=" ".join(output.output_lines[-3:]))
+            except (TimeoutError, OSError, EOFError, SSHException):
+                pass
+            if end is None:
+                end = time.monotonic() + self.patience
+                self._tell("connection lost; the job goes on there, connecting again")
+            elif time.monotonic() > end:
+                last = refused.get(self.host.name, "")
+                _report.fail(self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
+                                             f"{self.job.title} goes on there by itself"
+                                             f"{f'; at the last try: {last}' if last else ''}",
+                             "run the same command again when the host can be reached: it attaches to that job")
+                return None
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, BACKOFF_S[1])
+
+    def _tell(self, text: str) -> None:
+        _report.progress(self.host.name, text)

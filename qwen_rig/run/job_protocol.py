@@ -1,0 +1,179 @@
+"""A long step as a job on the host (qwen_rig/host/job.sh): what identifies it, the commands, the answers, the progress.
+
+Pure: no SSH, no clock. qwen_rig/run/job.py starts, polls and re-attaches.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+MARK = "@job "
+PROGRESS = re.compile(r"@progress (\d+) (\d+)(?: (.+))?")  # what a job may print: done, of how many, of what
+SAY_EVERY_S = 60  # without news, a sign of life this often
+
+# Root's jobs and each user's own, apart; the host keeps them over a reboot, which is how a reboot is told.
+_PLACE = ('if [ "$(id -u)" = 0 ]; then b=/var/lib/qwen-rig\n'
+          'else b=${XDG_STATE_HOME:-$HOME/.local/state}/qwen-rig; fi\n')
+
+
+@dataclass(frozen=True)
+class Job:
+    """One long step. Two with the same `key` are the same job: same step, script and input.
+
+    `script` is POSIX sh (run under `set -eu`) and reads `stdin`, which always ends in a newline where it isn't empty;
+    `seconds` is the time limit, kept on the host. ValueError where one holds a NUL: no shell carries that.
+    `nice` is nice(1)'s; `oom` is added to the score by which the kernel chooses what to end when memory is out
+    (proc(5), oom_score_adj, 0 to 1000).
+    """
+
+    step: str
+    title: str
+    script: str = field(repr=False)
+    seconds: int
+    stdin: str = field(default="", repr=False)
+    nice: int = 0
+    oom: int = 0
+
+    def __post_init__(self) -> None:
+        if "\0" in self.script + self.stdin:
+            raise ValueError(f"job {self.step}: its script or input holds a NUL")
+
+    @property
+    def payload(self) -> str:
+        """What the host reads: the script in base64 on one line, then its input."""
+        encoded = base64.b64encode(f"set -eu\n{self.script}".encode()).decode()
+        return f"{encoded}\n{self.stdin}" + ("" if self.stdin.endswith("\n") or not self.stdin else "\n")
+
+    @property
+    def key(self) -> str:
+        """sha256 of the payload."""
+        return hashlib.sha256(self.payload.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a job stands. `state`: running · done (`code` tells how) · aborted (`why`: killed or reboot) · busy
+    (another job of this step is at work) · gone (the host knows no such run) · error (`why`).
+
+    Times in seconds of the host's clock, `now` of a job that is done when it ended; `limit`: how long it may take;
+    `to`: lines of log so far; `log`: its path on the host.
+    """
+
+    state: str
+    run: str = ""
+    key: str = ""
+    started: int = 0
+    now: int = 0
+    to: int = 0
+    limit: int = 0
+    code: int | None = None
+    why: str = ""
+    log: str = ""
+    lines: tuple[str, ...] = ()
+
+    @property
+    def elapsed(self) -> int:
+        return max(0, self.now - self.started)
+
+
+@cache
+def program() -> str:
+    """qwen_rig/host/job.sh."""
+    return (files("qwen_rig.host") / "job.sh").read_text()
+
+
+def start(job: Job, run: str, wait: int, since: int = 0) -> tuple[str, str]:
+    """The command that starts the job or attaches to it, and that command's standard input.
+
+    `run` names this beginning: sent again after an answer was lost, it starts nothing a second time. `since`: when, by
+    the host's clock, its state was read: such a job that has ended well after that is not done again. 0: it is.
+    """
+    words = shlex.join([job.step, job.key, run, *map(str, (job.seconds, job.nice, job.oom, wait, since))])
+    digest = hashlib.sha256(program().encode()).hexdigest()
+    text = f"""{_PLACE}IFS= read -r program
+new=$b/job.sh.$$
+said=$(umask 077; {{ mkdir -p "$b" && printf %s "$program" | base64 -d >"$new" &&
+  {{ echo "{digest}  $new" | sha256sum -c >/dev/null 2>&1 || {{ echo "$new came incomplete"; false; }}; }} &&
+  mv -f "$new" "$b/job.sh"; }} 2>&1) ||
+  {{ rm -f "$new"; echo "{MARK}state=error why=$(printf %s "$said" | tr -s '\\n' ' ')"; exit 0; }}
+exec sh "$b/job.sh" start {words}
+"""
+    return text, base64.b64encode(program().encode()).decode() + "\n" + job.payload
+
+
+def poll(job: Job, run: str, seen: int, wait: int) -> str:
+    """The command that waits up to `wait` seconds for the run's end and says how it stands since line `seen`."""
+    words = shlex.join([job.step, run, str(seen), str(wait)])
+    return f"""{_PLACE}[ -f "$b/job.sh" ] || {{ echo "{MARK}state=gone"; exit 0; }}
+exec sh "$b/job.sh" poll {words}
+"""
+
+
+def read(output: str) -> Answer | None:
+    """What the host answered; None where that is no answer (a connection that broke, a shell that refused)."""
+    first, _, rest = output.partition("\n")
+    if not first.startswith(MARK):
+        return None
+    head, _, why = first.partition(" why=")
+    said = dict(word.partition("=")[::2] for word in head[len(MARK):].split(" "))
+    numbers = {name: int(said.get(name) or 0) for name in ("started", "now", "to", "limit")}
+    code = said.get("code", "")
+    return Answer(said.get("state", "error"), said.get("run", ""), said.get("key", ""), **numbers,
+                  code=int(code) if code else None, why=why.strip(),
+                  log=said.get("log", ""), lines=tuple(rest.splitlines()))
+
+
+def plain(lines: Iterable[str]) -> list[str]:
+    """A log without its progress marks."""
+    return [line for line in lines if not PROGRESS.fullmatch(line)]
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def cause(code: int | None, limit: int) -> str:
+    """Why a job ended with that exit code, where its runner ended it; empty for what the job's own words explain."""
+    return {124: f"out of time: ended after {span(limit)}", 137: "killed: out of memory, or by somebody"}.get(
+        code or 0, "")
+
+
+class Progress:
+    """Turns what a job prints into the few lines that a person wants to see."""
+
+    def __init__(self) -> None:
+        self._mark: tuple[int, int, str] | None = None
+        self._said: tuple[tuple[int, int, str] | None, int] = (None, 0)
+        self._last = ""
+
+    def feed(self, answer: Answer) -> str | None:
+        """What to say now: `31/73 kernels · 12 min · ~16 left` when the count has moved, a sign of life with the last
+        line of the log after each minute without; None where there's nothing to say."""
+        for line in answer.lines:
+            if found := PROGRESS.fullmatch(line):
+                self._mark = (int(found[1]), int(found[2]), found[3] or "")
+            elif line.strip():
+                self._last = line.strip()
+        mark, elapsed = self._said
+        if self._mark == mark and answer.elapsed - elapsed < SAY_EVERY_S:
+            return None
+        self._said = (self._mark, answer.elapsed)
+        if self._mark is None:
+            last = f" · {self._last[:80]}" if self._last else ""
+            return f"{span(answer.elapsed)}{last}"
+        done, total, unit = self._mark
+        left = ""
+        if 0 < done < total:
+            left = f" · ~{span(answer.elapsed * (total - done) / done).removesuffix(' min')} left"
+        return f"{done}/{total}{f' {unit}' if unit else ''} · {span(answer.elapsed)}{left}"

@@ -1,0 +1,101 @@
+"""Big files between this machine and a host, by the host's own file transfer; whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from paramiko import SSHException
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.host import Host
+
+from qwen_rig.errors import RigError
+from qwen_rig.flash import cache
+from qwen_rig.run import report as _report
+from qwen_rig.run.connection import connected, reconnected
+from qwen_rig.run.converge import run
+
+TRIES = 3
+PAUSE_S = 2.0
+ABANDONED_MIN = 60  # minutes after which a part that nobody has written to is nobody's
+HASH_SECONDS = 300  # sha256sum of a few hundred MB on the slowest disk
+
+
+def bring(host: Host, remote: str, sha256: str) -> Path:
+    """A host's file fetched to here, with that sha256; below the cache's folder, for the caller to remove.
+
+    A transfer that breaks off begins anew, up to TRIES times. Raises RigError.
+    """
+    folder = cache.folder() / "incoming" / f"{sha256[:16]}-{os.getpid()}-{host.name.replace('/', '_')}"
+    path = folder / Path(remote).name
+
+    def fetch() -> str | None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not host.get_file(remote, str(path)):
+            return "the host gave no file"
+        have = cache.sha256_of(path)
+        return None if have == sha256 else f"it came as sha256 {have[:12]}…, the host has {sha256[:12]}…"
+
+    try:
+        _again(host, f"brings {path.name} from {host.name}", fetch)
+    except RigError:
+        drop(path)
+        raise
+    return path
+
+
+def drop(path: Path) -> None:
+    """Remove what `bring` fetched."""
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def send(host: Host, path: Path, landing: str, folder: str) -> str:
+    """Put a file into a folder, under its own name, its sha256 checked there; the path there.
+
+    `landing`: a folder that is there, on the same disk; the other is made by the one command that checks. Raises
+    RigError.
+    """
+    sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
+    part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
+    old = f"-name '.qwen-rig-*.part' -mmin +{ABANDONED_MIN}"
+    check = (f"find {shlex.quote(landing)} -maxdepth 1 {old} -exec rm -f {{}} + || :\n"
+             f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
+             f"mkdir -p {shlex.quote(folder)} && mv -f {shlex.quote(part)} {shlex.quote(target)} || "
+             f"{{ rm -f {shlex.quote(part)}; exit 1; }}\n")
+
+    def put() -> str | None:
+        with path.open("rb") as file:
+            if not host.put_file(file, part):
+                return "the host took no file"
+        return None if run(host, check, HASH_SECONDS)[0] else f"it isn't there with sha256 {sha256[:12]}…"
+
+    _again(host, f"gets {path.name} ({path.stat().st_size / 1e6:.1f} MB) from here", put)
+    return target
+
+
+def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
+    """Do a transfer until it succeeds, the connection made anew where it broke. Raises RigError."""
+    _report.progress(host.name, what)
+    why: str | None = None
+    for tried in range(TRIES):
+        if tried:
+            time.sleep(PAUSE_S)
+            _report.progress(host.name, f"{what}, again: {why}")
+        try:
+            if (connected(host) and host.connected) or reconnected(host):
+                why = transfer()
+                if why is None:
+                    return
+            else:
+                why = "connection lost"
+        except (FileNotFoundError, PermissionError) as error:  # another try finds the same
+            raise RigError(f"{what}: {error}", host.name) from None
+        except (OSError, EOFError, SSHException, ConnectError) as error:
+            why = f"{type(error).__name__}: {error}"
+    raise RigError(f"{what}: failed {TRIES} times, at last: {why}", host.name)
