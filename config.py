@@ -1,33 +1,7 @@
-"""pyinfra reads this first: the version it must have, and what can be refused before any host is dialled."""
+"""pyinfra reads this first: the version it must have, and what is refused before any host is dialled."""
 
-import sys
-
-import click
-
-from qwen_rig.errors import RigError
-from qwen_rig.knobs import NAMES, check, ours, unknown
-from qwen_rig.run import report as _report
+from qwen_rig.run.entry import configure
 
 REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 
-
-def _refuse_early() -> None:
-    """Check --data here, where nothing has been touched: a typo or an impossible stack ends in one line."""
-    context = click.get_current_context(silent=True)
-    for pair in (context.params.get("data") or ()) if context else ():
-        name, _, text = pair.partition("=")
-        if name not in NAMES:
-            if ours(name):
-                raise unknown(name, "--data")
-            continue
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
-        check(name, value)
-
-
-try:
-    _refuse_early()
-except RigError as error:
-    print(f"qwen-rig: {error}", file=sys.stderr)
-    sys.exit(1)
-
-_report.install()
+configure()

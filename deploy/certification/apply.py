@@ -7,14 +7,6 @@ import shlex
 from collections.abc import Generator
 from typing import Any
 
-from paramiko import SSHException
-from pyinfra.api import FunctionCommand, StringCommand, deploy, operation
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-from pyinfra.context import ctx_state
-from pyinfra.context import host as current_host
-
 from qwen_rig import exits
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
@@ -22,41 +14,39 @@ from qwen_rig.deploy.env.plan import record as on_record
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
-from qwen_rig.run.converge import run
+from qwen_rig.run import adapter
+from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
+from qwen_rig.run.converge import run_script
+from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import CERTIFY, env_path, program
+from qwen_rig.run.run import Run
 
 MEASURED = "$env/.rig/measured.json"
 CHECKS_SHARE = 0.8  # of timeout_verify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
-@deploy("Certificate")
 def certification() -> None:
     """Measure every card of this host; a host without the env is left out with a card of its own."""
-    try:
-        ctx = _session.context(current_host)
-        if ctx.state["env"] is None:
-            raise RigError(f"there is no env {ctx.knobs.env_name} on this host", "", "run deploy/5090.py on it first")
-    except _session.ProbeFailed as error:
-        _refuse(str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it")
-    except RigError as error:
-        _refuse(error.what, error.remedy)
-    except PyinfraError as error:
-        _refuse(f"the probe failed: {error}", "see its lines above")
-    else:
-        _certify(name="Measure and judge every card")
+    host = adapter.current_host()
+    if probed(host, lambda: _with_env(host), later=False) is None:
+        adapter.leave_out(host)
+        return
+    _certify(name="Certificate | Measure and judge every card")
 
 
-def _refuse(what: str, remedy: str) -> None:
-    _report.fail(current_host.name, what, remedy)
-    ctx_state.get().fail_hosts({current_host})
+def _with_env(host: Host) -> Context:
+    """What is known of a host that has the env. Raises RigError where it has none."""
+    ctx = Run.of(host).memory.context(host)
+    if ctx.state["env"] is None:
+        raise RigError(f"there is no env {ctx.knobs.env_name} on this host", "", "run deploy/5090.py on it first")
+    return ctx
 
 
 @operation(is_idempotent=False)
 def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     """Measure on the host, then read the measurements back and judge them."""
-    ctx = _session.context(current_host)
+    host = adapter.current_host()
+    ctx = Run.of(host).memory.context(host)
     expected = shlex.quote(json.dumps(expect(ctx)))
     yield FunctionCommand(_begin, (), {})
     yield program(ctx, CERTIFY, f"--expect {expected} --out \"{MEASURED}\" 2>/dev/null", ctx.knobs.timeout_verify)
@@ -64,8 +54,9 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
 
 
 def _begin(state: State, host: Host) -> bool:
-    count = len(_session.context(host).gpus)
-    _report.progress(host.name, f"measuring {count} GPU{'s' * (count != 1)}, about two minutes")
+    run = Run.of(host)
+    count = len(run.memory.context(host).gpus)
+    run.report.progress(host.name, f"measuring {count} GPU{'s' * (count != 1)}, about two minutes")
     return True
 
 
@@ -84,32 +75,34 @@ def expect(ctx: Context) -> dict[str, Any]:
 
 def _judge(state: State, host: Host) -> bool:
     """Certificates out of the host's measurements; a failed gate fails the host, what wasn't run is a caveat."""
-    ctx = _session.context(host)
+    run = Run.of(host)
+    ctx = run.memory.context(host)
     built = on_record(ctx, "env")
     try:
-        good, text = run(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
+        good, text = run_script(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
         measured = json.loads(text) if good else None
         taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, f"{host.name}: measured.json", built)
-    except (OSError, ValueError, SSHException, PyinfraError) as error:
-        _report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
+    except (*LOST, ValueError, PyinfraError) as error:
+        run.report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
         return False
     except RigError as error:
-        _report.fail(host.name, error.what, error.remedy or "run the same command again")
+        run.report.fail(host.name, error.what, error.remedy or "run the same command again")
         return False
     for each in taken:
-        each.tell(_report.console)
+        each.tell(run.report.console)
     failed = [text for each in taken for text in each.failed]
     if built.get("lock_sha256") not in (None, ctx.stack.lock_sha256):
-        _report.caveats[host.name].append(f"certified is the env on this host, of stack {built.get('stack')}: its lock "
-                                          f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
+        run.report.caveats[host.name].append(
+            f"certified is the env on this host, of stack {built.get('stack')}: its lock isn't that of "
+            f"{ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
     if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards
-        _report.caveats[host.name] += silent
+        run.report.caveats[host.name] += silent
     else:
         failed = [*silent, *failed]
-    _report.outcomes[host.name] = ("✓ certified", "; ".join(
+    run.report.outcomes[host.name] = ("✓ certified", "; ".join(
         f"{each.new.name}: {each.new.overall} ({table.summary(each.new)})" for each in taken))
     if failed:
-        _report.fail(host.name, f"certificate failed: {'; '.join(failed)}",
+        run.report.fail(host.name, f"certificate failed: {'; '.join(failed)}",
                      f"qwen-rig certificate show {host.name}", said=failed, alone=True, status=exits.VERIFICATION)
     return not failed

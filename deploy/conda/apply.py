@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from pyinfra.api import deploy
-
+from qwen_rig.catalog.rules import load_rules
 from qwen_rig.facts._conda import UNFINISHED
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network as _network
-from qwen_rig.run import session as _session
+from qwen_rig.run import network
+from qwen_rig.run.adapter import deploy
 from qwen_rig.run.converge import converge
 from qwen_rig.run.job import JobCommand, job
 from qwen_rig.run.place import exports
+from qwen_rig.run.run import Run
 
 
 @deploy("Conda")
@@ -22,13 +22,13 @@ def conda() -> None:
     converge("conda", "Install Miniforge", _miniforge)
 
 
-def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    name = _network.miniforge_file(ctx)
-    sources = _network.route(ctx, ["miniforge"]).of("miniforge")
-    digest = ctx.knobs.source_miniforge_sha256 or _session.rules().miniforge.sha256
+def _miniforge(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
+    name = network.miniforge_file(ctx)
+    sources = run.network.route(ctx, ["miniforge"]).of("miniforge")
+    digest = ctx.knobs.source_miniforge_sha256 or load_rules().miniforge.sha256
     tries = "".join(f"""[ -n "$got" ] || {{
   if (
-{_network.turbo(ctx, source.url or "")}{download(f"{(source.url or '').rstrip('/')}/{name}", '"$work/installer.sh"')}
+{network.turbo(ctx, source.url or "")}{download(f"{(source.url or '').rstrip('/')}/{name}", '"$work/installer.sh"')}
   ); then
     if echo "{digest}  $work/installer.sh" | sha256sum -c --quiet -; then got=1
     else said={shlex.quote(f"{name} from {source.url} isn't the file that is expected: check source_miniforge")}; fi
@@ -37,7 +37,7 @@ def _miniforge(ctx: Context, step: Step) -> Iterator[JobCommand]:
 """ for source in sources)
     # Conda knows its prefix by heart, so it can't be made elsewhere and moved. What marks it as unfinished stands
     # beside it: the probe passes over such a prefix (facts/_conda.py), however sound it looks, and we begin anew.
-    yield job(step, f"""{exports(ctx)}{_network.proxies(ctx)}prefix={shlex.quote(step.data["prefix"])}
+    yield job(step, f"""{exports(ctx)}{network.proxies(ctx)}prefix={shlex.quote(step.data["prefix"])}
 work=$prefix.{UNFINISHED}
 clear() {{ [ ! -e "$work/begun" ] || rm -rf "$prefix"; rm -rf "$work"; }}
 clear

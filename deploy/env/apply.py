@@ -7,19 +7,15 @@ import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 
-from pyinfra.api import FunctionCommand, deploy
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-
 from qwen_rig.deploy.env.installers import installers, torch_apart
 from qwen_rig.deploy.env.plan import envs_dir, prefix, record
 from qwen_rig.network.route import DEFAULT
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network as _network
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy
 from qwen_rig.run.converge import converge
 from qwen_rig.run.job import JobCommand, job
+from qwen_rig.run.memory import ProbeFailed
+from qwen_rig.run.run import Run
 
 
 @deploy("Env")
@@ -28,28 +24,29 @@ def env() -> None:
     converge("env", "Build or mend the env", _env)
 
 
-def _env(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def _env(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     if step.data["mode"] == "mend":
-        yield _mend(ctx, step)
+        yield _mend(run, ctx, step)
     else:
-        yield _build(ctx, step)
-        if len(_network.route(ctx, ["pip_index"]).of("pip_index")) > 1:
+        yield _build(run, ctx, step)
+        if len(run.network.route(ctx, ["pip_index"]).of("pip_index")) > 1:
             yield FunctionCommand(_tell, (), {})
 
 
 def _tell(state: State, host: Host) -> bool:
     """Say which sources didn't serve the lock, as the env's record has it."""
-    _session.forget(host)
-    with suppress(_session.ProbeFailed):  # the next step says so
+    Run.of(host).memory.forget(host)
+    with suppress(ProbeFailed):  # the next step says so
         _say_refused(host)
     return True
 
 
 def _say_refused(host: Host) -> None:
-    for refused in str(record(_session.context(host), "env").get("refused", "")).split(";"):
+    run = Run.of(host)
+    for refused in str(record(run.memory.context(host), "env").get("refused", "")).split(";"):
         if refused:
             label, _, why = refused.partition(":")
-            _report.caveats[host.name].append(f"packages: source {label} refused ({why}), the next one used")
+            run.report.caveats[host.name].append(f"packages: source {label} refused ({why}), the next one used")
 
 
 def _locked(root: str, name: str) -> str:
@@ -67,11 +64,11 @@ flock -w 60 9 || {{
 _LOCK_ID = 12 * "[0-9a-f]"  # Stack.lock_id, as a shell's pattern: an env whose name goes on after ours is not ours
 
 
-def _build(ctx: Context, step: Step) -> JobCommand:
+def _build(run: Run, ctx: Context, step: Step) -> JobCommand:
     """Create the env in its own generation, fill it, prove the import, write its record, flip the link."""
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, step.data["generation"]
-    route = _network.route(ctx, ["conda_channel", "huggingface"])
+    route = run.network.route(ctx, ["conda_channel", "huggingface"])
     channels = " ".join(shlex.quote(source.url or "") for source in route.of("conda_channel"))
     apart = stack.apart(knobs.source_torch_index, knobs.python)
     unlocked = list(apart.names) if apart and not apart.hashed else []
@@ -79,7 +76,7 @@ def _build(ctx: Context, step: Step) -> JobCommand:
             "lock_sha256": stack.lock_sha256, "python": knobs.python}
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
-    return job(step, f"""{_locked(root, name)}{installers(ctx)}
+    return job(step, f"""{_locked(root, name)}{installers(run, ctx)}
 new=$root/{generation}
 mkdir -p "$cache"
 if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
@@ -127,11 +124,11 @@ for found in list(importlib.metadata.distributions()):
 """
 
 
-def _mend(ctx: Context, step: Step) -> JobCommand:
+def _mend(run: Run, ctx: Context, step: Step) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lines = ctx.stack.lock_for(step.data["names"], ctx.knobs.python)
     root, name, names = envs_dir(ctx), ctx.knobs.env_name, " ".join(step.data["names"])
-    return job(step, f"""{_locked(root, name)}{installers(ctx)}
+    return job(step, f"""{_locked(root, name)}{installers(run, ctx)}
 python={shlex.quote(step.data["path"])}/bin/python
 rm -f {shlex.quote(step.data["path"])}/.rig/verify.json # what it proved was before this
 mkdir -p "$cache"

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from qwen_rig.catalog.torch_index import Apart
 from qwen_rig.network.route import Source, torch_sources
 from qwen_rig.plan import Context
-from qwen_rig.run import network as _network
+from qwen_rig.run import network
 from qwen_rig.run.place import exports
+from qwen_rig.run.run import Run
 
 
 def uv_lock() -> str:
@@ -32,19 +33,19 @@ def options(source: Source, uv: bool = False) -> str:
     return words
 
 
-def installers(ctx: Context) -> str:
+def installers(run: Run, ctx: Context) -> str:
     """Shell functions; `packages PYTHON LOCK …` installs a lock and sets installer, source and refused.
 
     source: the label of the source that served; refused: `label:why` of those that didn't, before it.
     """
-    lock, route = uv_lock(), _network.route(ctx, ["pip_index"])
+    lock, route = uv_lock(), run.network.route(ctx, ["pip_index"])
     version = lock.split("==", 1)[1].split()[0]
     sources = route.of("pip_index")
     labels = " ".join(source.label for source in sources)
     pip, uv = ("\n".join(f"    {source.label}) {command} {options(source, by_uv)} \"$@\" ;;"
                          for source in sources)
                for command, by_uv in (('"$python" -m pip install -q', False), ('"$uv" pip install -q', True)))
-    return f"""{exports(ctx)}{_network.proxies(ctx)}
+    return f"""{exports(ctx)}{network.proxies(ctx)}
 cache=${{XDG_CACHE_HOME:-$HOME/.cache}}/qwen-rig
 uv=$cache/uv-{version}/bin/uv
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120

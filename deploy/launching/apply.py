@@ -9,14 +9,6 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from paramiko import SSHException
-from pyinfra.api import FunctionCommand, StringCommand, operation
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-from pyinfra.context import ctx_host, ctx_state
-from pyinfra.context import host as current_host
-
 from qwen_rig import exits
 from qwen_rig import launch as plan
 from qwen_rig.deploy.env.plan import record
@@ -25,27 +17,40 @@ from qwen_rig.errors import RigError
 from qwen_rig.facts.launch import LaunchState
 from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+from qwen_rig.run import adapter
+from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.files import written
+from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import env_path, program
+from qwen_rig.run.run import Run
 
 CHECK = ("launch_check.py", "children.py")
 AT_ONCE = 20  # hosts that are looked at side by side
 
-_lock = threading.Lock()
-_found: list[Launch | None] = []  # the launch of this run, once all hosts were seen; None where there is none
+
+class Together:
+    """The launch of one run: `found()` once all hosts were seen, None where they can't train together."""
+
+    def __init__(self) -> None:
+        self._lock, self._seen = threading.Lock(), False
+        self._launch: Launch | None = None
+
+    def found(self, state: State) -> Launch | None:
+        """The first host to be prepared looks at all."""
+        with self._lock:
+            if not self._seen:
+                self._launch, self._seen = _look(state), True
+        return self._launch
 
 
 def launch() -> None:
     """Declare both steps for the current host. Where the hosts can't train together, none is touched."""
-    with _lock:  # the first host to be prepared looks at all
-        if not _found:
-            _found.append(_look(ctx_state.get()))
-    if _found[0] is None or current_host.name in _report.cards:
-        ctx_state.get().fail_hosts({current_host})
+    host = adapter.current_host()
+    run = Run.of(host)
+    if run.part(Together).found(host.state) is None or host.name in run.report.cards:
+        adapter.leave_out(host)
         return
     _write(name="Write the launch files")
     _check(name="All-reduce over all hosts")
@@ -53,30 +58,31 @@ def launch() -> None:
 
 def _look(state: State) -> Launch | None:
     """All hosts of the run as one launch; None, and a card for each, where they aren't one."""
-    hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
+    hosts = adapter.taking_part(state)
     reached = [host for host in hosts if host in state.active_hosts]
+    report = Run.of(hosts[0]).report
 
     def see(host: Host) -> Member | None:
-        with ctx_state.use(state), ctx_host.use(host):
-            return probed(lambda: _member(host))
+        with adapter.on(state, host):
+            return probed(host, lambda: _member(host))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         members = list(pool.map(see, reached))
-    _report.show([], [], verbose=False)  # the cards of those that could not be read
-    broken = [host.name for host in hosts if host.name in _report.cards or host not in reached]
+    report.show([], [], verbose=False)  # the cards of those that could not be read
+    broken = [host.name for host in hosts if host.name in report.cards or host not in reached]
     try:
         if broken:
             raise RigError(f"no launch without {', '.join(broken)}", "", "mend it, or leave it out: --limit")
         return plan.together([member for member in members if member])
     except RigError as error:
         for host in reached:
-            _report.fail(host.name, error.what, error.remedy)
+            report.fail(host.name, error.what, error.remedy)
         return None
 
 
 def _member(host: Host) -> Member:
     """The host as the plan needs it: probed, and its launch files read."""
-    ctx = _session.context(host)
+    ctx = Run.of(host).memory.context(host)
     env, found = ctx.state["env"], {}
     if env is not None:
         found = host.get_fact(LaunchState, env=env_path(ctx), names=",".join(plan.NAMES), _sudo=False,
@@ -98,33 +104,36 @@ def _settings(ctx: Context) -> Mapping[str, Any]:
     return dict(record(ctx, "training")) or settings(ctx)
 
 
-def _current() -> tuple[Launch, Context]:
-    made = _found[0]
-    assert made is not None
-    return made, _session.context(current_host)
+def _launch_of(host: Host) -> Launch:
+    """The launch that a host takes part in."""
+    made = Run.of(host).part(Together).found(host.state)
+    assert made is not None  # else nothing was declared
+    return made
 
 
 @operation()
 def _write() -> Generator[StringCommand, None, None]:
     """Write what isn't as it should be, each file whole or not at all."""
-    made, ctx = _current()
-    name = current_host.name
+    host = adapter.current_host()
+    run, made = Run.of(host), _launch_of(host)
+    ctx, name = run.memory.context(host), host.name
     if not (stale := plan.stale(made, name, _settings(ctx))):
-        current_host.noop("launch files: as they should be")
+        host.noop("launch files: as they should be")
         return
     texts = plan.files(made, name, _settings(ctx))
-    _report.outcomes[name] = ("✓ ready", f"wrote {', '.join(stale)}")
+    run.report.outcomes[name] = ("✓ ready", f"wrote {', '.join(stale)}")
     yield script(written(f"{env_path(ctx)}/.rig", {title: texts[title] for title in stale}), 60)
 
 
 @operation()
 def _check() -> Generator[StringCommand | FunctionCommand, None, None]:
     """All hosts do it at the same time; a good result is kept on each, and not asked for again."""
-    made, ctx = _current()
+    host = adapter.current_host()
+    made, ctx = _launch_of(host), Run.of(host).memory.context(host)
     if not (why := plan.unchecked(made, ctx.knobs.verify)):
-        current_host.noop("all-reduce: " + ("verify=never" if ctx.knobs.verify == "never" else "nothing has changed"))
+        host.noop("all-reduce: " + ("verify=never" if ctx.knobs.verify == "never" else "nothing has changed"))
         return
-    given = plan.spec(made, current_host.name, ctx.knobs.verify_gpu, ctx.knobs.timeout_launch)
+    given = plan.spec(made, host.name, ctx.knobs.verify_gpu, ctx.knobs.timeout_launch)
     yield FunctionCommand(_begin, (why,), {})
     yield program(ctx, CHECK, f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/{plan.RECORD}\" "
                               ">/dev/null", ctx.knobs.timeout_launch + 60)
@@ -132,34 +141,36 @@ def _check() -> Generator[StringCommand | FunctionCommand, None, None]:
 
 
 def _begin(state: State, host: Host, why: str) -> bool:
-    made = _found[0]
-    assert made is not None
+    run, made = Run.of(host), _launch_of(host)
     rank = made.rank(host.name)
-    _report.progress(host.name, f"all-reduce as host {rank} of {len(made.members)}, by {made.places[rank][0]} ({why})")
+    run.report.progress(host.name, f"all-reduce as host {rank} of {len(made.members)}, by {made.places[rank][0]} "
+                                   f"({why})")
     return True
 
 
 def _judge(state: State, host: Host) -> bool:
     """Read the record back: a pass is said, what couldn't be run is a caveat, a failure or a hang fails the host."""
+    run = Run.of(host)
     try:
         found = plan.record(_member(host))
-    except (_session.ProbeFailed, PyinfraError, OSError, SSHException) as error:
-        _report.fail(host.name, f"the all-reduce's result could not be read: {error}", "run the same command again")
+    except (ProbeFailed, PyinfraError, *LOST) as error:
+        run.report.fail(host.name, f"the all-reduce's result could not be read: {error}", "run the same command again")
         return False
     if found.get("status") == "not_run":
-        _report.caveats[host.name].append(f"all-reduce not run: {found['why']}")
+        run.report.caveats[host.name].append(f"all-reduce not run: {found['why']}")
         came = "all-reduce not run"
     elif found.get("status") != "pass":
         why = str(found.get("why") or "no record was written")
-        _report.fail(host.name, f"all-reduce failed: {why}", "open all ports between the hosts; name another network "
-                     "with launch_address", said=[why], status=exits.VERIFICATION)
+        run.report.fail(host.name, f"all-reduce failed: {why}", "open all ports between the hosts; name another "
+                        "network with launch_address", said=[why], status=exits.VERIFICATION)
         return False
     else:
         data = found["data"]
         came = (f"all-reduce of {data['ranks']} ranks over {data['backend']} ({data['version']}), "
                 f"{data['bus_gbs']:.2f} GB/s bus")
         if data["backend"] == "gloo":
-            _report.caveats[host.name].append("the all-reduce ran on the CPU: it shows the network, not the cards")
-    _, files = _report.outcomes.get(host.name, ("", ""))
-    _report.outcomes[host.name] = ("✓ ready", "; ".join(filter(None, [files, came])))
+            run.report.caveats[host.name].append(
+                "the all-reduce ran on the CPU: it shows the network, not the cards")
+    _, files = run.report.outcomes.get(host.name, ("", ""))
+    run.report.outcomes[host.name] = ("✓ ready", "; ".join(filter(None, [files, came])))
     return True

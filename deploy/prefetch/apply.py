@@ -6,27 +6,25 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from pyinfra.api import FunctionCommand, deploy
-from pyinfra.context import host
-
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.prefetch.plan import spec
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network as _network
-from qwen_rig.run import session as _session
+from qwen_rig.run import adapter, memory, network
+from qwen_rig.run.adapter import FunctionCommand, deploy
 from qwen_rig.run.converge import converge
 from qwen_rig.run.programs import program
+from qwen_rig.run.run import Run
 
 
 @deploy("Model")
 def prefetch() -> None:
     """Fetch it; nothing is declared where none is wanted."""
-    if _session.knobs(host).prefetch_model:
+    if memory.knobs(adapter.current_host()).prefetch_model:
         converge("prefetch", "Prefetch the model", _fetch)
 
 
-def _fetch(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
-    endpoint = _network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
+def _fetch(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    endpoint = run.network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
     given = spec(ctx, endpoint)
     words = f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/prefetch.json\""
-    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=_network.proxies(ctx))
+    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=network.proxies(ctx))

@@ -5,32 +5,32 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator
 
-from pyinfra.api import StringCommand, operation
-from pyinfra.context import ctx_state, host
-
 from qwen_rig.deploy.env.plan import current, envs_dir, record
 from qwen_rig.plan import Action, Context, Plan, Step
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+from qwen_rig.run import adapter
+from qwen_rig.run.adapter import Host, StringCommand, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.preview import probed
+from qwen_rig.run.run import Run
 
 
 def undo() -> None:
     """Plan and declare the way back for the current host; a card where there is none."""
-    plan = probed(_way_back)
+    host = adapter.current_host()
+    plan = probed(host, lambda: _way_back(host))
     if plan is None:
-        ctx_state.get().fail_hosts({host})
+        adapter.leave_out(host)
         return
-    _report.plans[host.name] = plan
+    Run.of(host).report.plans[host.name] = plan
     _go_back(name="Go back to the env before")
 
 
-def _way_back() -> Plan | None:
-    ctx = _session.context(host)
+def _way_back(host: Host) -> Plan | None:
+    run = Run.of(host)
+    ctx = run.memory.context(host)
     now, before = current(ctx), record(ctx, "env").get("previous")
     if now is None or not before:
-        _report.fail(host.name, "there is no env before this one to go back to",
+        run.report.fail(host.name, "there is no env before this one to go back to",
                      "`rig plan` says what is wrong with it, `rig apply` mends it")
         return None
     step = Step("undo", f"Env {ctx.knobs.env_name}", str(now["name"]), str(before), Action.CHANGE,
@@ -41,10 +41,12 @@ def _way_back() -> Plan | None:
 @operation()
 def _go_back() -> Generator[StringCommand, None, None]:
     """Point the env's link at what it pointed at before; an env that was no generation gets its own name again."""
-    ctx, step = _session.context(host), _report.plans[host.name].step("undo")
-    _report.started(host.name, step)
+    host = adapter.current_host()
+    run = Run.of(host)
+    ctx, step = run.memory.context(host), run.report.plans[host.name].step("undo")
+    run.report.started(host.name, step)
     yield _flip(ctx, step)
-    _session.forget(host)
+    run.memory.forget(host)
 
 
 def _flip(ctx: Context, step: Step) -> StringCommand:

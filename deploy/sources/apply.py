@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from pyinfra.api import FunctionCommand, deploy, operation
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-from pyinfra.context import host as current_host
-
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
 from qwen_rig.network import measure
 from qwen_rig.network.limits import load_limits
 from qwen_rig.network.route import candidates, choose, from_bundle, needs
-from qwen_rig.run import apt as _apt
-from qwen_rig.run import network as _network
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
-from qwen_rig.run import tunnel as _forward
-from qwen_rig.run.converge import run
+from qwen_rig.run import adapter, apt, network
+from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy, operation
+from qwen_rig.run.converge import run_script
+from qwen_rig.run.run import Run
 
 
 @deploy("Sources")
@@ -30,44 +23,47 @@ def sources() -> None:
 
 @operation()
 def _reach() -> Generator[FunctionCommand, None, None]:
-    plan = _session.plan(current_host)
-    bundled = bool(_session.context(current_host).knobs.bundle)
-    if not needs(plan) and not (bundled and _network.apt_needed(plan)):
-        current_host.noop("nothing is fetched")
+    host = adapter.current_host()
+    run = Run.of(host)
+    plan = run.memory.plan(host)
+    bundled = bool(run.memory.context(host).knobs.bundle)
+    if not needs(plan) and not (bundled and network.apt_needed(plan)):
+        host.noop("nothing is fetched")
         return
     yield FunctionCommand(_ask, (), {})
 
 
 def _ask(state: State, host: Host) -> bool:
     """Measure the candidates from the host, choose, and keep the choice for this run."""
-    ctx = _session.context(host)
-    plan = _session.plan(host)
+    run = Run.of(host)
+    ctx = run.memory.context(host)
+    plan = run.memory.plan(host)
     found = candidates(ctx, needs(plan))
     if ctx.knobs.bundle:
         try:
-            served = from_bundle(_forward.address(host, ctx.knobs.bundle))
-            if _network.apt_needed(plan):
-                ok, said = run(host, _apt.sources(), ctx.knobs.timeout_fetch)
+            served = from_bundle(run.tunnels.address(host, ctx.knobs.bundle))
+            if network.apt_needed(plan):
+                ok, said = run_script(host, apt.sources(), ctx.knobs.timeout_fetch)
                 if not ok:
                     return False
-                _network.hand_on(host, ctx, plan, said)
+                run.network.hand_on(host, ctx, plan, said)
         except RigError as error:
-            _report.fail(host.name, f"nothing was changed: {error.what}", error.remedy)
+            run.report.fail(host.name, f"nothing was changed: {error.what}", error.remedy)
             return False
         found = {role: served.get(role, rows[:1]) for role, rows in found.items() if role in served}
-    packages = _network.wanted(ctx, plan)
-    ask = measure.script(_network.known(ctx, found), measure.probe_of(packages), _network.files(ctx),
+    packages = network.wanted(ctx, plan)
+    ask = measure.script(network.known(ctx, found), measure.probe_of(packages), network.files(ctx),
                          {load_sources().conda_channel: load_sources().conda_measure},
-                         lambda url: _network.turbo(ctx, url))
-    ok, said = run(host, _network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
+                         lambda url: network.turbo(ctx, url))
+    ok, said = run_script(host, network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
     if not ok:
         return False
     route, wrong = choose(found, measure.read(said))
     if wrong:
-        _report.fail(host.name, f"nothing was changed: {'; '.join(wrong)}", _remedy(wrong))
+        run.report.fail(host.name, f"nothing was changed: {'; '.join(wrong)}", _remedy(wrong))
         return False
-    _network.take(host, route)
-    _report.caveats[host.name] += route.said
+    run.network.take(host, route)
+    run.report.caveats[host.name] += route.said
     return True
 
 

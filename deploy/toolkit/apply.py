@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyinfra.api import deploy
-
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network as _network
+from qwen_rig.run.adapter import deploy
 from qwen_rig.run.apt import install, update
 from qwen_rig.run.converge import converge
 from qwen_rig.run.job import JobCommand, job
+from qwen_rig.run.run import Run
 
 
 @deploy("Compilers")
@@ -25,6 +24,6 @@ def cuda_toolkit() -> None:
     converge("toolkit", "Install the CUDA toolkit", _packages, root=True)
 
 
-def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
+def _packages(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
+    yield job(step, run.network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
               ctx.knobs.timeout_apt)

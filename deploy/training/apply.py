@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 
-from pyinfra.api import StringCommand, deploy
-
 from qwen_rig.deploy.env.plan import envs_dir
 from qwen_rig.plan import Context, Step
+from qwen_rig.run.adapter import StringCommand, deploy
 from qwen_rig.run.converge import converge, script
 from qwen_rig.run.files import written
+from qwen_rig.run.run import Run
 from qwen_rig.training import accelerate_text
 
 
@@ -21,7 +21,7 @@ def training() -> None:
     converge("training", "Write the training settings", _settings)
 
 
-def _settings(ctx: Context, step: Step) -> Iterator[StringCommand]:
+def _settings(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand]:
     settings = step.data["settings"]
     texts = {"accelerate.yaml": accelerate_text(settings), "training.json": json.dumps(settings, indent=1) + "\n"}
     folder = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig"

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from qwen_rig.deploy.attention import plan as flash
 from qwen_rig.deploy.env.plan import envs_dir, holder, record
+from qwen_rig.deploy.flash_attn import plan as flash
 from qwen_rig.fits import largest
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.files import as_json

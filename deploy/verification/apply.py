@@ -6,20 +6,15 @@ import json
 import shlex
 from collections.abc import Iterator
 
-from paramiko import SSHException
-from pyinfra.api import FunctionCommand, deploy
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-
 from qwen_rig import exits
 from qwen_rig.deploy.env.plan import record
 from qwen_rig.deploy.training.plan import fingerprint, summary
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, deploy
 from qwen_rig.run.converge import converge
+from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.programs import VERIFY, program
+from qwen_rig.run.run import Run
 
 
 @deploy("Verification")
@@ -28,7 +23,7 @@ def verification() -> None:
     converge("verify", "Verify on the host", _verify)
 
 
-def _verify(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def _verify(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     path = "$env/.rig/verify.json"
     yield program(ctx, VERIFY, f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
@@ -38,20 +33,21 @@ def _verify(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
 
 def _judge(state: State, host: Host) -> bool:
     """Read the record back as the plan would; a failed check fails the host, what wasn't run is a caveat."""
-    _session.forget(host)
+    run = Run.of(host)
+    run.memory.forget(host)
     try:
-        made = record(_session.context(host), "verify")
-    except (_session.ProbeFailed, PyinfraError, OSError, SSHException) as error:
+        made = record(run.memory.context(host), "verify")
+    except (ProbeFailed, PyinfraError, *LOST) as error:
         what = f"connection lost while the verification was read: {error}"
-        _report.fail(host.name, what, "run the same command again")
+        run.report.fail(host.name, what, "run the same command again")
         return False
     failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
     if failed or not made:
         why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
-        _report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
+        run.report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
                      said=[why], alone=True, status=exits.VERIFICATION)
         return False
     skipped = [c["name"] for c in made["checks"] if c["status"] == "not_run"]
     if skipped:
-        _report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
+        run.report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
     return True

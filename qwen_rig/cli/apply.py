@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: done, or nothing to do · 1: failed, refused, or not confirmed · 3: unreachable · 4: verification failed."""
     from qwen_rig.cli import _confirm, _saved
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
     inventory, limit, data, saved = options.inventory, options.limit, options.data, None
     if options.plan:
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
                            "it holds to the hosts and knobs that it was made for")
         saved = _saved.load(options.plan)
         inventory, limit, data = saved["inventory"], saved["limit"], saved["data"]
-    with _door.opened(inventory, limit, data, options.verbose, saved=saved) as door:
-        door.prepare()
+    with session.opened(inventory, limit, data, options.verbose, saved=saved) as opened:
+        opened.prepare()
         if not (options.yes or saved):
-            _confirm.confirmed(*_confirm.question(door.plans()))
-        door.execute()
-        return door.status()
+            _confirm.confirmed(*_confirm.question(opened.plans()))
+        opened.execute()
+        return opened.status()

@@ -19,10 +19,10 @@ def run(options: argparse.Namespace) -> int:
     """0: nothing · 2: something · 1: a host can't be read · 3: unreachable."""
     from qwen_rig import render
     from qwen_rig.plan import make_plan
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, options.limit, options.data) as door:
-        plans = [make_plan(ctx) for ctx in door.look()]
+    with session.opened(options.inventory, options.limit, options.data) as opened:
+        plans = [make_plan(ctx) for ctx in opened.look()]
         for plan in plans:
             render.out().print(render.changed(plan))
-        return exits.worst([door.status(), *(exits.CHANGES for plan in plans if plan.drift)])
+        return exits.worst([opened.status(), *(exits.CHANGES for plan in plans if plan.drift)])

@@ -55,23 +55,21 @@ def _of_hosts(options: argparse.Namespace) -> int:
     if said and len(limit) != 1:
         raise RigError("a log is of one host", "--log", "name that host alone")
     from qwen_rig.deploy.env.plan import record
-    from qwen_rig.run import api as _door
-    from qwen_rig.run import report as _report
-    from qwen_rig.run import session as _session
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
+    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
         told: dict[str, tuple[Sequence[Finding], list[str]]] = {}
-        for host in door.state.active_hosts:
+        for host in opened.state.active_hosts:
             try:
-                ctx = _session.context(host)
+                ctx = opened.run.memory.context(host)
             except Exception as error:  # whatever broke the probe costs this host alone
-                _report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
+                opened.report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
                 continue
             failed = [str(check.get("why") or "") for check in record(ctx, "verify").get("checks", [])
                       if check.get("status") == "fail"]
             told[host.name] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
                                unknowns(ctx.state))
-        return exits.worst([door.status(), _tell(told, options.json)])
+        return exits.worst([opened.status(), _tell(told, options.json)])
 
 
 def unknowns(state: Mapping[str, Any]) -> list[str]:

@@ -23,9 +23,9 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig import render
     from qwen_rig.plan import make_plan
     from qwen_rig.plan.explain import explain
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, [options.host], options.data) as door:
-        for ctx in door.look():
+    with session.opened(options.inventory, [options.host], options.data) as opened:
+        for ctx in opened.look():
             render.out().print(render.explanation(explain(ctx, make_plan(ctx), options.step)))
-        return door.status()
+        return opened.status()

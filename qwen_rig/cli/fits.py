@@ -39,24 +39,22 @@ def run(options: argparse.Namespace) -> int:
         return exits.OK
     if not options.hosts and not options.limit:
         raise RigError("no host and no --memory", "rig fits", "`rig fits HOST`, or `rig fits --memory 32607`")
-    from qwen_rig.run import api as _door
-    from qwen_rig.run import report as _report
-    from qwen_rig.run import session as _session
+    from qwen_rig.run import session
 
     cards: dict[str, int] = {}
     limit = [*options.limit, *options.hosts]
-    with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
-        for host in door.state.active_hosts:
+    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
+        for host in opened.state.active_hosts:
             try:
-                sizes = [gpu.memory_mib for gpu in _session.context(host).gpus if gpu.memory_mib]
+                sizes = [gpu.memory_mib for gpu in opened.run.memory.context(host).gpus if gpu.memory_mib]
             except Exception as error:  # whatever broke the probe costs this host alone
-                _report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
+                opened.report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
                 continue
             if sizes:
                 cards[host.name] = min(sizes)
             else:
-                _report.fail(host.name, "its card's memory isn't known", "give it: rig fits --memory MIB")
-        status = door.status()
+                opened.report.fail(host.name, "its card's memory isn't known", "give it: rig fits --memory MIB")
+        status = opened.status()
     _tell(cards, options)
     return status
 

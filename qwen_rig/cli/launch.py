@@ -17,10 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: ready · 1: they can't train together, or bad input · 3: unreachable · 4: the all-reduce failed or hangs."""
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
     limit = [*options.limit, *options.hosts]
-    with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
-        door.prepare(_door.ROOT / "deploy" / "launch.py")
-        door.execute()
-        return door.status()
+    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
+        opened.prepare("deploy/launch.py")
+        opened.execute()
+        return opened.status()

@@ -24,15 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: nothing to do · 2: changes pending · 1: refused or failed · 3: unreachable."""
     from qwen_rig.cli import _saved
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, options.limit, options.data, options.verbose, table=not options.json) as door:
-        door.prepare()
-        document = door.document()
+    with session.opened(options.inventory, options.limit, options.data, options.verbose,
+                        table=not options.json) as opened:
+        opened.prepare()
+        document = opened.document()
         if options.save:
             _saved.save(options.save, document)
             print(f"saved: rig apply {options.save}", file=sys.stderr)
         if options.json:
             json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
             print()
-        return door.status(pending=True)
+        return opened.status(pending=True)

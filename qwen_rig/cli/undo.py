@@ -19,16 +19,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: gone back · 1: nothing to go back to, failed, or not confirmed · 3: unreachable."""
     from qwen_rig.cli import _confirm
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, options.limit, options.data, options.verbose) as door:
-        door.prepare(_door.UNDO)
-        plans = door.plans()
+    with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
+        opened.prepare(session.UNDO)
+        plans = opened.plans()
         for plan in plans:
             step = plan.step("undo")
             print(f"{plan.host}  {step.title}: {step.now} → {step.wanted}", file=sys.stderr)
         if plans and not options.yes:
             _confirm.confirmed("Go back? Type yes", "yes")
-        door.execute()
-        door.now()
-        return door.status()
+        opened.execute()
+        opened.afterwards()
+        return opened.status()

@@ -16,9 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: no gate failed · 4: one did · 1: it could not be measured · 3: unreachable."""
-    from qwen_rig.run import api as _door
+    from qwen_rig.run import session
 
-    with _door.opened(options.inventory, options.limit, options.data, options.verbose) as door:
-        door.prepare(_door.ROOT / "deploy" / "verify.py")
-        door.execute()
-        return door.status()
+    with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
+        opened.prepare("deploy/verify.py")
+        opened.execute()
+        return opened.status()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_rig.deploy.attention.plan import flash_spec
 from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.plan import conda, current, envs_dir, record
+from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.prefetch import plan as prefetch
 from qwen_rig.deploy.toolkit.plan import least_nvcc
 from qwen_rig.deploy.training.plan import fingerprint

@@ -8,18 +8,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from paramiko import SSHException
-from pyinfra.api import FunctionCommand
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-
 from qwen_rig.plan import Step
-from qwen_rig.run import job_protocol as jobs
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
-from qwen_rig.run.connection import connected, reconnected, refused
-from qwen_rig.run.converge import script, with_sudo
-from qwen_rig.run.job_protocol import Answer, Job, Progress
+
+from . import adapter, memory
+from . import job_protocol as jobs
+from .adapter import LOST, FunctionCommand, Host, State
+from .converge import script
+from .job_protocol import Answer, Job, Progress
+from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
 RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
@@ -68,9 +64,9 @@ class _Attendant:
     """One job of one host, seen through to its end."""
 
     def __init__(self, host: Host, job: Job, sudo: bool) -> None:
-        self.host, self.job, self.sudo = host, job, sudo
-        self.patience = _session.knobs(host).timeout_reconnect
-        known = _session.remembered(host)
+        self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
+        self.patience = memory.knobs(host).timeout_reconnect
+        known = self.run.memory.remembered(host)
         self.since = int(known.machine["time"] or 0) if known else 0
         self.lines: list[str] = []
         self.shown = Progress()
@@ -93,7 +89,7 @@ class _Attendant:
         if answer.state != "done":
             why = f"{self.job.title} could not be run: {answer.why or answer.state}"
         where = [f"log on the host: {answer.log}"] if answer.log else []
-        _report.said(self.host.name, [*self.lines, *([f"qwen-rig: {why}"] if why else []), *where])
+        self.run.report.said(self.host.name, [*self.lines, *([f"qwen-rig: {why}"] if why else []), *where])
         return Outcome(False, tuple(self.lines), answer.code, answer.log)
 
     def _once(self) -> Answer | None:
@@ -111,7 +107,7 @@ class _Attendant:
         if answer and answer.run not in ("", own):
             self._tell("done meanwhile by another run" if answer.state == "done" else
                        f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
-            _report.under_way(self.host.name, answer.elapsed)
+            self.run.report.under_way(self.host.name, answer.elapsed)
         self.lines.clear()
         while answer:
             self.lines += jobs.plain(answer.lines)
@@ -128,31 +124,28 @@ class _Attendant:
         pause = float(BACKOFF_S[0])
         while True:
             try:
-                if end is None or reconnected(self.host):
-                    command = script(text, POLL_S + 60, stdin)
-                    arguments = with_sudo(self.host, dict(command.connector_arguments), self.sudo)
-                    command.connector_arguments = {}
-                    _, output = self.host.run_shell_command(command, **arguments)
-                    if answer := jobs.read(output.stdout):
+                if end is None or self.run.links.reconnected(self.host):
+                    _, output, lines = adapter.execute(self.host, script(text, POLL_S + 60, stdin), self.sudo)
+                    if answer := jobs.read(output):
                         if end is not None:
                             self._tell("connected again")
                         return answer
-                    if output.output_lines and connected(self.host):
-                        return Answer("error", why=" ".join(output.output_lines[-3:]))
-            except (TimeoutError, OSError, EOFError, SSHException):
+                    if lines and adapter.connected(self.host):
+                        return Answer("error", why=" ".join(lines[-3:]))
+            except LOST:
                 pass
             if end is None:
                 end = time.monotonic() + self.patience
                 self._tell("connection lost; the job goes on there, connecting again")
             elif time.monotonic() > end:
-                last = refused.get(self.host.name, "")
-                _report.fail(self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
-                                             f"{self.job.title} goes on there by itself"
-                                             f"{f'; at the last try: {last}' if last else ''}",
-                             "run the same command again when the host can be reached: it attaches to that job")
+                last = self.run.links.refused.get(self.host.name, "")
+                self.run.report.fail(
+                    self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
+                    f"{self.job.title} goes on there by itself{f'; at the last try: {last}' if last else ''}",
+                    "run the same command again when the host can be reached: it attaches to that job")
                 return None
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, BACKOFF_S[1])
 
     def _tell(self, text: str) -> None:
-        _report.progress(self.host.name, text)
+        self.run.report.progress(self.host.name, text)

@@ -2,98 +2,97 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, TypeVar
-
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.context import ctx_state, host
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from qwen_rig import ledger, render
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan
 from qwen_rig.plan.drift import outdated, snapshot
-from qwen_rig.run import network as _network
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+
+from . import adapter
+from .adapter import Host, PyinfraError
+from .memory import ProbeFailed
+from .run import Run
 
 T = TypeVar("T")
 NAMED = 4  # differences from a saved plan that a card names
-_stacks: dict[str, Stack] = {}  # what each host that is about to get an env builds it of
-saved: dict[str, Any] | None = None  # a saved plan that every host's own must match (rig apply FILE)
-_expected: list[int] = []  # how many hosts there were when the first was prepared
 
 
-def _hold(plan: Plan) -> None:
-    """Refuse the current host unless its plan is the saved one."""
-    assert saved is not None
-    meant = next((row for row in saved["hosts"] if row["host"] == plan.host), None)
-    again = "look at it anew: rig plan --save FILE"
-    if meant is None:
-        _report.fail(plan.host, "the saved plan has nothing for it", again, later=True)
-    elif lines := outdated(meant, plan, _report.states[plan.host]):
-        what = "; ".join(lines[:NAMED]) + (f" and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
-        _report.fail(plan.host, f"it has changed since the plan was saved ({render.moment(saved['made'])}): {what}",
-                     again, later=True)
+@dataclass
+class _Preparing:
+    """How far the hosts of a run are with their plans. `left`: hosts still to be planned, None before the first;
+    `stacks`: the stack to build, by host."""
+
+    left: int | None = None
+    stacks: dict[str, Stack] = field(default_factory=dict)
 
 
 def accepted() -> bool:
     """Plan for the current host; the last host to be planned shows the plans of all. False: it is left untouched."""
-    state = ctx_state.get()
-    if not _expected:
-        _expected.append(len(state.active_hosts))
-        _known(state.current_deploy_filename)
-    probed(_plan)
-    _expected[0] -= 1
-    if _expected[0] == 0:
-        inventory = [h.name for h in state.inventory if h.name in _report.plans]
-        plans = [_report.plans[name] for name in inventory]
-        notes = render.notes((stack, _report.plans[name]) for name, stack in _stacks.items())
-        _report.show(plans, notes, verbose=state.print_noop_info)
-    if host.name in _report.cards:
-        state.fail_hosts({state.inventory.get_host(host.name)})
+    host = adapter.current_host()
+    state, run = host.state, Run.of(host)
+    preparing, report = run.part(_Preparing), run.report
+    if preparing.left is None:
+        preparing.left = len(state.active_hosts)
+        adapter.register(state.current_deploy_filename)
+    probed(host, lambda: _plan(run, host, preparing))
+    preparing.left -= 1
+    if preparing.left == 0:
+        plans = [report.plans[each.name] for each in adapter.hosts(state) if each.name in report.plans]
+        notes = render.notes((stack, report.plans[name]) for name, stack in preparing.stacks.items())
+        report.show(plans, notes, verbose=state.print_noop_info)
+    if host.name in report.cards:
+        adapter.leave_out(host)
         return False
     return True
 
 
-def _known(file: str | None) -> None:
-    """Register the deploy file as a module, which to pyinfra it isn't.
-
-    pyinfra puts operations in order by the call stack, read with `inspect`, which looks through all of sys.modules, on
-    each host and for each operation, for a file that belongs to none: a tenth of a run over 30 hosts.
-    """
-    if file:
-        module = ModuleType(f"pyinfra deploy {file}")
-        module.__file__ = file
-        sys.modules[module.__name__] = module
-
-
-def _plan() -> None:
-    """The current host's plan, on record; a card where it is refused."""
-    plan = ledger.estimated(_network.checked(host, _session.plan(host)), *_session.alike[host.name])
-    _report.plans[host.name] = plan
-    _report.states[host.name] = snapshot(_session.context(host))
-    if saved:
-        _hold(plan)
+def _plan(run: Run, host: Host, preparing: _Preparing) -> None:
+    """The host's plan, on record; a card where it is refused."""
+    ctx, report = run.memory.context(host), run.report
+    plan = ledger.estimated(run.lookups.checked(ctx, run.memory.plan(host)), *run.memory.alike[host.name])
+    report.plans[host.name] = plan
+    report.states[host.name] = snapshot(ctx)
+    if run.saved:
+        _hold(run, plan, run.saved)
     if plan.step_changes("env") and plan.step("env").data.get("mode") == "build":
-        _stacks[host.name] = _session.context(host).stack
+        preparing.stacks[host.name] = ctx.stack
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)
         remedy = "; ".join(dict.fromkeys(refusal.remedy for refusal in plan.refusals))
-        _report.fail(host.name, f"refused: {what}", remedy, later=True)
-    _report.caveats[host.name] += plan.caveats
+        report.fail(host.name, f"refused: {what}", remedy, later=True)
+    report.caveats[host.name] += plan.caveats
 
 
-def probed(see: Callable[[], T]) -> T | None:
-    """What `see` makes of the current host; None, and a card, where the host can't be read or its knobs are wrong."""
+def _hold(run: Run, plan: Plan, saved: dict[str, object]) -> None:
+    """Refuse the host unless its plan is the saved one."""
+    rows = saved["hosts"]
+    assert isinstance(rows, list)
+    meant = next((row for row in rows if row["host"] == plan.host), None)
+    again = "look at it anew: rig plan --save FILE"
+    if meant is None:
+        run.report.fail(plan.host, "the saved plan has nothing for it", again, later=True)
+    elif lines := outdated(meant, plan, run.report.states[plan.host]):
+        what = "; ".join(lines[:NAMED]) + (f" and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
+        made = render.moment(str(saved["made"]))
+        run.report.fail(plan.host, f"it has changed since the plan was saved ({made}): {what}", again, later=True)
+
+
+def probed(host: Host, see: Callable[[], T], later: bool = True) -> T | None:
+    """What `see` makes of a host; None, and a card, where the host can't be read or its knobs are wrong.
+
+    `later`: the card is shown below the plans, else now.
+    """
+    report = Run.of(host).report
     try:
         return see()
-    except _session.ProbeFailed as error:
-        _report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=True)
+    except ProbeFailed as error:
+        report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=later)
     except RigError as error:
-        _report.fail(host.name, error.what, error.remedy, later=True)
+        report.fail(host.name, error.what, error.remedy, later=later)
     except PyinfraError as error:  # the connection broke, or the fact's command failed
-        _report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=True)
+        report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=later)
     return None

@@ -9,38 +9,40 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-_board: Progress | None = None
-_tasks: dict[str, TaskID] = {}
 
+class Board:
+    """The live table of one run."""
 
-@contextmanager
-def shown(console: Console, steps: Mapping[str, int]) -> Iterator[None]:
-    """Show the board while the block runs; `steps`: how many changes each host has before it. No terminal: no board."""
-    global _board
-    if not sys.stderr.isatty() or not steps:
-        yield
-        return
-    _board = board = Progress(SpinnerColumn(), TextColumn("[bold]{task.fields[host]}"), BarColumn(bar_width=20),
-                      MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console)
-    with board:
-        for host, count in steps.items():
-            _tasks[host] = board.add_task("waits", total=count, host=host)
-        try:
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def shown(self, console: Console, steps: Mapping[str, int]) -> Iterator[None]:
+        """Show the table while the block runs; `steps`: how many changes each host has before it. No terminal: none."""
+        if not sys.stderr.isatty() or not steps:
             yield
-        finally:
-            _tasks.clear()
-            _board = None
+            return
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("[bold]{task.fields[host]}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("{task.description}"), console=console)
+        with self._progress:
+            for host, count in steps.items():
+                self._tasks[host] = self._progress.add_task("waits", total=count, host=host)
+            try:
+                yield
+            finally:
+                self._tasks.clear()
+                self._progress = None
 
+    def at(self, host: str, what: str) -> bool:
+        """What a host is doing now; False where there is no table to show it on."""
+        if self._progress is None or host not in self._tasks:
+            return False
+        self._progress.update(self._tasks[host], description=what)
+        return True
 
-def at(host: str, what: str) -> bool:
-    """What a host is doing now; False where there is no board to show it on."""
-    if _board is None or host not in _tasks:
-        return False
-    _board.update(_tasks[host], description=what)
-    return True
-
-
-def done(host: str) -> None:
-    """A host's step is done."""
-    if _board is not None and host in _tasks:
-        _board.update(_tasks[host], advance=1, description="waits for the others")
+    def done(self, host: str) -> None:
+        """A host's step is done."""
+        if self._progress is not None and host in self._tasks:
+            self._progress.update(self._tasks[host], advance=1, description="waits for the others")

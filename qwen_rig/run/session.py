@@ -1,136 +1,133 @@
-"""One run's memory: each host's state (probed once, dropped when something changes it) and the plan made from it.
-
-pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a converged run one exec per host.
-"""
+"""One run of deploy/5090.py on pyinfra's API, in this process: what `pyinfra INVENTORY deploy/5090.py` does, with
+exit statuses of its own, without pyinfra's prompts and its words."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from functools import cache
-from itertools import count
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-from paramiko import SSHException
-from pyinfra.api.exceptions import PyinfraError
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
+from . import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
-from qwen_rig import knobs as knobs_of
-from qwen_rig import ledger
-from qwen_rig.catalog.rules import load_rules
-from qwen_rig.certificate import store
-from qwen_rig.facts.probe import HostState
-from qwen_rig.flash import cache as wheels
-from qwen_rig.knobs import Knobs
-from qwen_rig.managed import watched
-from qwen_rig.plan import Context, Plan, Step, make_context, make_plan
-from qwen_rig.run.connection import connected, reconnected, refused
+from qwen_rig import exits, knobs, project
+from qwen_rig.errors import RigError
+from qwen_rig.plan import Context, Plan, make_plan
+from qwen_rig.plan.document import of_all
 
-_contexts: dict[str, Context] = {}
-_plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
-_last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
-capabilities: dict[str, tuple[Version, ...]] = {}  # of the GPUs that each host trains on, as far as known
-alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
-rules = cache(load_rules)
+from . import adapter, preview
+from .adapter import Host, State
+from .entry import join
+from .report import now
+from .run import Run
+
+MAIN, UNDO = "deploy/5090.py", "deploy/undo.py"  # in a project
 
 
-PAUSE_S = 2  # between two tries to connect again
+class Session:
+    """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
+
+    def __init__(self, state: State, run: Run, asked: dict[str, Any]) -> None:
+        self.state, self.run, self.asked = state, run, asked
+        self.report = run.report
+
+    def prepare(self, deploy: str = MAIN) -> None:
+        """Load a deploy file for every connected host: each is probed and planned, the plans are shown."""
+        if self.state.active_hosts:
+            process.prepare(self.state, str(project.find() / deploy))
+            self.report.show_commands(list(self.state.inventory))
+
+    def plans(self) -> list[Plan]:
+        """The plans of the hosts that are left, in the inventory's order."""
+        return [self.report.plans[host.name] for host in self.state.inventory
+                if host.name in self.report.plans and host.name not in self.report.cards]
+
+    def document(self) -> dict[str, Any]:
+        """All plans, and the failures of hosts that have none or are refused, as docs/plan.schema.json has them."""
+        names = [host.name for host in self.state.inventory]
+        failures = [{"host": name, "what": card.what, "remedy": card.remedy, "status": card.status}
+                    for name, card in self.report.cards.items()]
+        return of_all([self.report.plans[name] for name in names if name in self.report.plans], failures, now(),
+                      self.asked, self.report.states, self.report.commands)
+
+    def execute(self) -> None:
+        """Run what prepare() declared, on the hosts that are left."""
+        if not self.state.active_hosts:
+            return
+        changes = {plan.host: len(plan.changes) for plan in self.plans() if plan.changes}
+        with self.run.board.shown(self.report.console, changes):
+            process.execute(self.state)
+        self.report.failures(self.state)
+
+    def look(self) -> list[Context]:
+        """What is known and wanted of each connected host, probed side by side; a card where that fails."""
+
+        def see(host: Host) -> Context | None:
+            with adapter.on(self.state, host):
+                return preview.probed(host, lambda: self.run.memory.context(host))
+
+        return [ctx for ctx in process.look(self.state, see) if ctx is not None]
+
+    def afterwards(self) -> list[Plan]:
+        """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""
+        contexts = [self.run.memory.remembered(host) for host in self.state.inventory.get_active_hosts()]
+        plans = [make_plan(replace(ctx, applied=None)) for ctx in contexts if ctx]
+        self.report.show(plans, [], verbose=False)
+        return plans
+
+    def status(self, pending: bool = False) -> int:
+        """The gravest of all hosts' outcomes (qwen_rig/exits.py); `pending`: planned changes count as such."""
+        found = [card.status for card in self.report.cards.values()]
+        if pending and any(p.changes for name, p in self.report.plans.items() if name not in self.report.cards):
+            found.append(exits.CHANGES)
+        return exits.worst(found)
 
 
-class ProbeFailed(Exception):
-    """The host answered, but its state could not be read."""
+@contextmanager
+def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
+           saved: dict[str, Any] | None = None) -> Iterator[Session]:
+    """A session with these hosts, connected. Raises RigError for bad input before any host is dialled.
+
+    `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
+    """
+    override = dict(map(_pair, data))
+    asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
+    state = process.state(str(project.find()), verbose > 0)
+    run = join(state, Run(table, saved))
+    process.ready(state, _file(inventory), override, limit)
+    try:
+        process.connect(state)
+        yield Session(state, run, asked)
+        run.end(adapter.current_state())
+    finally:
+        process.disconnect(state)
 
 
-def knobs(host: Host) -> Knobs:
-    """The host's knobs. Raises RigError."""
-    return knobs_of.read({name: host.data.get(name) for name in knobs_of.NAMES}, f"host {host.name}")
+def _pair(text: str) -> tuple[str, Any]:
+    """`KNOB=VALUE` checked, its value in its own type."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
+    if name not in knobs.NAMES:
+        raise knobs.unknown(name, "--data")
+    read = None if value.lower() == "none" else process.parse_cli_arg(value)
+    return name, knobs.check(name, read)
 
 
-def refuse_bad_knobs(state: State) -> None:
-    """Look at the knobs of every host that takes part, before any is dialled. Raises RigError."""
-    for host in filter(state.is_host_in_limit, state.inventory):
-        knobs(host)
-        knobs_of.refuse_misspelt(host.data.dict(), f"host {host.name}")
-
-
-def context(host: Host) -> Context:
-    """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
-    if host.name not in _contexts:
-        wanted = knobs(host)
-        state = _probe(host, wanted)
-        if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
-            state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
-        if state["host"]["time"]:
-            state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
-        last = ledger.applied(host.name, address(host))
-        largest = store.largest_batch([gpu["uuid"] for gpu in state["gpus"]])
-        _last[host.name] = state
-        _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last,
-                                           largest, wheels.known())
-        capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].fit
-                                        if gpu.compute_capability)
-        alike[host.name] = (state["host"]["kind"], wanted.stack)
-    return _contexts[host.name]
-
-
-def _probe(host: Host, wanted: Knobs) -> dict[str, Any]:
-    """The host's state. A connection that breaks meanwhile is made again: in a run for as long as the knobs say."""
-    end = time.monotonic() + (wanted.timeout_reconnect if host.state.is_executing else 0)
-    why = f"the probe brought nothing from {host.name}"
-    for tried in count():
-        try:
-            # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed its
-            # default, which is no host's state: every kernel has a release.
-            state: dict[str, Any] = host.get_fact(
-                HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
-                files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True)
-            if state and state["host"]["kernel"]:
-                return state
-        except (PyinfraError, OSError, EOFError, SSHException) as error:
-            why = f"the probe failed: {error}"
-        if connected(host) or (tried and time.monotonic() > end):
-            raise ProbeFailed(why)
-        while not reconnected(host):
-            if time.monotonic() > end:
-                raise ProbeFailed(f"connection lost: {refused.get(host.name) or why}")
-            time.sleep(PAUSE_S)
-    raise AssertionError("count() has no end")
-
-
-def plan(host: Host) -> Plan:
-    """The host's plan as of now; made once of what is known, as each operation asks for it twice."""
-    ctx = context(host)
-    of, made = _plans.get(host.name, (None, None))
-    if made is None or of is not ctx:
-        made = make_plan(ctx)
-        _plans[host.name] = ctx, made
-    return made
-
-
-def step(host: Host, component: str) -> Step:
-    """One step of that plan."""
-    return plan(host).step(component)
-
-
-def forget(host: Host, known: Context | None = None) -> None:
-    """Something on the host has changed: probe again before the next decision. `known`: but not where a step has
-    already probed again, so that this isn't what is remembered any more."""
-    if known is None or _contexts.get(host.name) is known:
-        _contexts.pop(host.name, None)
-
-
-def remembered(host: Host) -> Context | None:
-    """What is known of the host without asking it."""
-    return _contexts.get(host.name)
-
-
-def address(host: Host) -> str:
-    """Where the host is; with its name, what the ledger knows it by."""
-    return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"
-
-
-def last_state(name: str) -> Mapping[str, Any] | None:
-    """A host's state as last probed, whatever has changed since; None where it never was."""
-    return _last.get(name)
+def _file(inventory: str) -> str:
+    """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py, one of sources through
+    inventories/cloud.py."""
+    path = Path(inventory).expanduser()
+    if inventory.startswith("@"):  # a connector, as @local
+        return inventory
+    if not path.is_file():
+        raise RigError("no such inventory", inventory, "name inventories/lab.py, another .py, or a file like lab.yml")
+    if path.suffix in (".yml", ".yaml"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kind = "cloud" if re.search(r"^sources\s*:", text, re.MULTILINE) else "lab"
+        os.environ[f"{kind.upper()}_HOSTS"] = str(path)
+        return str(project.find() / "inventories" / f"{kind}.py")
+    return str(path)

@@ -9,15 +9,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from paramiko import SSHException
-from pyinfra.api.exceptions import ConnectError
-from pyinfra.api.host import Host
-
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
-from qwen_rig.run import report as _report
-from qwen_rig.run.connection import connected, reconnected
-from qwen_rig.run.converge import run
+
+from . import adapter
+from .adapter import LOST, ConnectError, Host
+from .converge import run_script
+from .run import Run
 
 TRIES = 3
 PAUSE_S = 2.0
@@ -73,7 +71,7 @@ def send(host: Host, path: Path, landing: str, folder: str) -> str:
         with path.open("rb") as file:
             if not host.put_file(file, part):
                 return "the host took no file"
-        return None if run(host, check, HASH_SECONDS)[0] else f"it isn't there with sha256 {sha256[:12]}…"
+        return None if run_script(host, check, HASH_SECONDS)[0] else f"it isn't there with sha256 {sha256[:12]}…"
 
     _again(host, f"gets {path.name} ({path.stat().st_size / 1e6:.1f} MB) from here", put)
     return target
@@ -81,14 +79,15 @@ def send(host: Host, path: Path, landing: str, folder: str) -> str:
 
 def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
     """Do a transfer until it succeeds, the connection made anew where it broke. Raises RigError."""
-    _report.progress(host.name, what)
+    this = Run.of(host)
+    this.report.progress(host.name, what)
     why: str | None = None
     for tried in range(TRIES):
         if tried:
             time.sleep(PAUSE_S)
-            _report.progress(host.name, f"{what}, again: {why}")
+            this.report.progress(host.name, f"{what}, again: {why}")
         try:
-            if (connected(host) and host.connected) or reconnected(host):
+            if (adapter.connected(host) and host.connected) or this.links.reconnected(host):
                 why = transfer()
                 if why is None:
                     return
@@ -96,6 +95,6 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
                 why = "connection lost"
         except (FileNotFoundError, PermissionError) as error:  # another try finds the same
             raise RigError(f"{what}: {error}", host.name) from None
-        except (OSError, EOFError, SSHException, ConnectError) as error:
+        except (*LOST, ConnectError) as error:
             why = f"{type(error).__name__}: {error}"
     raise RigError(f"{what}: failed {TRIES} times, at last: {why}", host.name)

@@ -6,100 +6,108 @@ import hashlib
 import http.server
 import threading
 import time
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paramiko
-from pyinfra.api.host import Host
 
 from qwen_rig.errors import RigError
 from qwen_rig.network import bundle as bundles
 from qwen_rig.network import serve
 from qwen_rig.network.archive import Archive
 
+from . import adapter
+from .adapter import Host
+
 FIRST, PORTS, TRIES = 20000, 12000, 8  # below the ports that Linux hands out by itself (32768, ip_local_port_range)
 AGAIN_S = 30  # a host's sshd may hold a port for a connection that it doesn't know to be dead yet
-_open: dict[str, tuple[Any, int, bundles.Bundle]] = {}  # host → (the connection that carries it, port there, bundle)
 
 
-def address(host: Host, folder: str) -> str:
-    """The bundle's address as the host sees it. The forward is made where there is none, or where the connection that
-    carried it is another now; on the same port, so that a step which outlived its connection finds it again.
+@dataclass(frozen=True)
+class _Tunnel:
+    """One host's forward: the connection that carries it (None: this machine), the port there, what it serves."""
 
-    Raises RigError where the host's sshd forbids it.
-    """
-    bundle = bundles.load(folder)
-    if host.name in _open:
-        again(host)
-    if host.name not in _open:
-        transport = _transport(host)
-        _open[host.name] = (transport, _forward(transport, bundle, host.name), bundle)
-    return f"http://127.0.0.1:{_open[host.name][1]}"
+    carrier: paramiko.Transport | None
+    port: int
+    bundle: bundles.Bundle
 
 
-def again(host: Host) -> None:
-    """After a connection was made anew: the forward too, on the port that a job on the host may be fetching from.
+class Tunnels:
+    """The forwards of one run."""
 
-    Nothing where the host has none, or still has it; a port that stays taken is given up for another.
-    """
-    if host.name not in _open:
-        return
-    carrier, port, bundle = _open[host.name]
-    transport = _transport(host)
-    if carrier is transport and _alive(transport):
-        return
-    del _open[host.name]
-    if transport is None or not _alive(transport):
-        return
-    end = time.monotonic() + AGAIN_S
-    while time.monotonic() < end:
-        try:
-            _open[host.name] = (transport, _ask(transport, port, bundle), bundle)
+    def __init__(self) -> None:
+        self._open: dict[str, _Tunnel] = {}
+        self._archives: dict[Path, Archive] = {}
+
+    def address(self, host: Host, folder: str) -> str:
+        """The bundle's address as the host sees it. The forward is made where there is none, or where the connection
+        that carried it is another now; on the same port, so that a step which outlived its connection finds it again.
+
+        Raises RigError where the host's sshd forbids it.
+        """
+        bundle = bundles.load(folder)
+        if host.name in self._open:
+            self.again(host)
+        if host.name not in self._open:
+            carrier = adapter.transport(host)
+            self._open[host.name] = _Tunnel(carrier, self._forward(carrier, bundle, host.name), bundle)
+        return f"http://127.0.0.1:{self._open[host.name].port}"
+
+    def again(self, host: Host) -> None:
+        """After a connection was made anew: the forward too, on the port that a job on the host may be fetching from.
+
+        Nothing where the host has none, or still has it; a port that stays taken is given up for another.
+        """
+        if host.name not in self._open:
             return
-        except paramiko.SSHException:
-            time.sleep(1)
+        tunnel, carrier = self._open[host.name], adapter.transport(host)
+        if tunnel.carrier is carrier and _alive(carrier):
+            return
+        del self._open[host.name]
+        if carrier is None or not _alive(carrier):
+            return
+        end = time.monotonic() + AGAIN_S
+        while time.monotonic() < end:
+            try:
+                port = self._ask(carrier, tunnel.port, tunnel.bundle)
+                self._open[host.name] = _Tunnel(carrier, port, tunnel.bundle)
+                return
+            except paramiko.SSHException:
+                time.sleep(1)
+
+    def archive(self, folder: Path) -> Archive:
+        """The apt archives that are handed on beside the bundle of a folder, one for all of its hosts."""
+        return self._archives.setdefault(folder, Archive(folder))
+
+    def _forward(self, carrier: paramiko.Transport | None, bundle: bundles.Bundle, name: str) -> int:
+        if carrier is None:
+            handler = serve.handler(bundle, self.archive(bundle.folder))
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return server.server_address[1]
+
+        wished = FIRST + int(hashlib.sha256(f"{name} {bundle.folder}".encode()).hexdigest(), 16) % PORTS
+        refused: Exception | None = None
+        for port in range(wished, wished + TRIES):
+            try:
+                return self._ask(carrier, port, bundle)
+            except paramiko.SSHException as error:  # taken, or forbidden: sshd doesn't say which
+                refused = error
+        raise RigError(f"sshd refuses to forward a port ({refused})", name,
+                       "a bundle needs AllowTcpForwarding yes (or remote) in that host's sshd_config")
+
+    def _ask(self, carrier: paramiko.Transport, port: int, bundle: bundles.Bundle) -> int:
+        """One forward asked for; paramiko's SSHException where sshd refuses."""
+        archive = self.archive(bundle.folder)
+
+        def accept(channel: paramiko.Channel, origin: Any, server: Any) -> None:
+            # Called by the connection's own thread, which must not be kept.
+            threading.Thread(target=serve.answer, args=(bundle, archive, channel), daemon=True).start()
+
+        return int(carrier.request_port_forward("127.0.0.1", port, accept))
 
 
-@cache
-def archive(folder: Path) -> Archive:
-    """The apt archives that are handed on beside the bundle of a folder, one for all of its hosts."""
-    return Archive(folder)
-
-
-def _transport(host: Host) -> paramiko.Transport | None:
-    """The host's SSH connection; None where it is this machine, or a connection of another kind."""
-    client = getattr(host.connector, "client", None)
-    return client.get_transport() if client is not None else None
-
-
-def _alive(transport: paramiko.Transport | None) -> bool:
-    return transport is None or transport.is_active()
-
-
-def _forward(transport: paramiko.Transport | None, bundle: bundles.Bundle, name: str) -> int:
-    if transport is None:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve.handler(bundle, archive(bundle.folder)))
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_address[1]
-
-    wished = FIRST + int(hashlib.sha256(f"{name} {bundle.folder}".encode()).hexdigest(), 16) % PORTS
-    refused: Exception | None = None
-    for port in range(wished, wished + TRIES):
-        try:
-            return _ask(transport, port, bundle)
-        except paramiko.SSHException as error:  # taken, or forbidden: sshd doesn't say which
-            refused = error
-    raise RigError(f"sshd refuses to forward a port ({refused})", name,
-                   "a bundle needs AllowTcpForwarding yes (or remote) in that host's sshd_config")
-
-
-def _ask(transport: paramiko.Transport, port: int, bundle: bundles.Bundle) -> int:
-    """One forward asked for; paramiko's SSHException where sshd refuses."""
-
-    def accept(channel: paramiko.Channel, origin: Any, server: Any) -> None:
-        # Called by the connection's own thread, which must not be kept.
-        threading.Thread(target=serve.answer, args=(bundle, archive(bundle.folder), channel), daemon=True).start()
-
-    return int(transport.request_port_forward("127.0.0.1", port, accept))
+def _alive(carrier: paramiko.Transport | None) -> bool:
+    return carrier is None or carrier.is_active()

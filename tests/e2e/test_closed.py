@@ -147,7 +147,7 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
     """A job that outlived its connection goes on fetching from the address that it was given."""
     import paramiko
 
-    from qwen_rig.run import tunnel as _forward
+    from qwen_rig.run.tunnel import Tunnels
 
     info, bed = outcome.lab.hosts[HOSTS[0]], outcome.lab.bed
 
@@ -158,7 +158,8 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
         return client
 
     host: Any = SimpleNamespace(name=info.name, connector=SimpleNamespace(client=connect()))
-    address = _forward.address(host, str(outcome.folder))
+    tunnels = Tunnels()
+    address = tunnels.address(host, str(outcome.folder))
     asked = ["curl", "-fsS", "--max-time", "5", f"{address}/simple/six/"]
     assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
     bed.exec_(info.name, ["pkill", "-f", "^sshd: root"])  # the session's end as a host sees it; the listener stays
@@ -168,8 +169,8 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
         time.sleep(0.1)
     assert bed.exec_(info.name, asked).returncode != 0
     host.connector.client = connect()
-    _forward.again(host)
-    assert _forward.address(host, str(outcome.folder)) == address
+    tunnels.again(host)
+    assert tunnels.address(host, str(outcome.folder)) == address
     assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
     host.connector.client.close()
 

@@ -10,20 +10,20 @@ from pyinfra.api import FunctionCommand, operation
 from pyinfra.context import host
 
 from qwen_rig.errors import RigError
-from qwen_rig.run import report as _report
-from qwen_rig.run import transfer as _copies
+from qwen_rig.run import transfer
+from qwen_rig.run.run import Run
 
 
 def both_ways() -> None:
     """A failure is told, and is no failed operation: nor is it one of the attempt at flash-attn."""
     try:
-        path = _copies.bring(host, os.environ["COPY_FILE"], os.environ["COPY_SHA256"])
-        sent = _copies.send(host, path, "/root", os.environ["COPY_FOLDER"])
-        _copies.drop(path)
+        path = transfer.bring(host, os.environ["COPY_FILE"], os.environ["COPY_SHA256"])
+        sent = transfer.send(host, path, "/root", os.environ["COPY_FOLDER"])
+        transfer.drop(path)
     except RigError as error:
-        _report.progress(host.name, str(error))
+        Run.of(host).report.progress(host.name, str(error))
     else:
-        _report.progress(host.name, f"sent to {sent}")
+        Run.of(host).report.progress(host.name, f"sent to {sent}")
 
 
 @operation()

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from qwen_rig.deploy.attention import fleet as _fleet
-from qwen_rig.deploy.attention.fleet import Built, build_once
+from qwen_rig.deploy.flash_attn import fleet as _fleet
+from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Action, Plan, Step
-from qwen_rig.run import report as _report
+from qwen_rig.run import adapter
+from qwen_rig.run.run import Run
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
 NAMES = [f"lab-{number}" for number in range(1, 9)]
@@ -33,8 +34,14 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder, self.built, self.at_work = folder, [], 0  # type: tuple[Path, list[str], int]
         self.fails: dict[str, Callable[[], Built]] = {}
+        self.state: Any = SimpleNamespace(inventory=self)
+        self.next_run()
         self.hosts = {name: SimpleNamespace(name=name, data=SimpleNamespace(get={"ssh_hostname": name}.get),
-                                            state=SimpleNamespace(inventory=self)) for name in NAMES}
+                                            state=self.state) for name in NAMES}
+
+    def next_run(self) -> None:
+        self.run = Run()
+        adapter.attach(self.state, self.run)
 
     def get_active_hosts(self) -> list[Any]:
         return list(self.hosts.values())
@@ -68,10 +75,7 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(_fleet, "_groups", {})
-    monkeypatch.setattr(_fleet, "_been", set())
     monkeypatch.setattr(_fleet, "ASK_S", 0.05)
-    monkeypatch.setattr(_report, "plans", {})
     return Fleet(tmp_path)
 
 
@@ -80,16 +84,12 @@ def plan(able: bool) -> Plan:
     return Plan("", "", (Step("flash_attn", "", "", "", Action.ADD, "", data={"builds": [{"able": able}]}),))
 
 
-def next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fleet, "_groups", {})
-
-
 @pytest.mark.parametrize("parallel", [8, 2, 1])
 def test_one_builds_and_seven_get_its_wheel(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, parallel: int) -> None:
     got = fleet.all(parallel=parallel)
     assert len(fleet.built) == 1 and {made.host for made in got.values()} == set(fleet.built)
     assert len({made.wheel for made in got.values()}) == 1 and all(m.record["minutes"] == 18 for m in got.values())
-    next_run(monkeypatch)
+    fleet.next_run()
     assert all(made.wheel for made in fleet.all().values()) and len(fleet.built) == 1, "a second run builds none"
 
 
@@ -159,7 +159,7 @@ def test_after_a_broken_off_run_the_host_that_was_building_comes_first(
     with pytest.raises(KeyboardInterrupt):
         fleet.once("lab-7")
     fleet.fails.clear()
-    next_run(monkeypatch)
+    fleet.next_run()
     with ThreadPoolExecutor(8) as pool:
         early = [pool.submit(fleet.once, name) for name in NAMES[:6]]
         time.sleep(0.3)
@@ -174,7 +174,7 @@ def test_a_host_that_was_building_and_does_not_come_back_is_not_waited_for_witho
     fleet.fails = {"lab-7": crash}
     with pytest.raises(KeyboardInterrupt):
         fleet.once("lab-7")
-    next_run(monkeypatch)
+    fleet.next_run()
     monkeypatch.setattr(_fleet, "GRACE_S", 0.3)
     assert fleet.once("lab-1").host == "lab-1"
 
@@ -182,7 +182,7 @@ def test_a_host_that_was_building_and_does_not_come_back_is_not_waited_for_witho
 def test_another_run_on_this_machine_is_waited_for_and_its_wheel_used(
         fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(_report, "progress", lambda host, what: said.append(what))
+    monkeypatch.setattr(fleet.run.report, "progress", lambda host, what: said.append(what))
     folder = cache.folder() / KEY.name
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
@@ -210,7 +210,7 @@ def test_a_cache_that_takes_nothing_still_serves_the_host_that_built(
 
 def test_a_wheel_with_this_hosts_own_architectures_will_do(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fleet.once("lab-1", key=replace(KEY, archs=("90",))).host == "lab-1"
-    next_run(monkeypatch)
+    fleet.next_run()
     assert fleet.once("lab-2", own=("90",)).host == "lab-1", "the fleet has got an sm_120 since; lab-2 has none"
     assert fleet.once("lab-3", own=("120",)).host == "lab-3"
     assert json.loads((cache.folder() / KEY.name / "record.json").read_text())["key"]["archs"] == ["90", "120"]
@@ -225,7 +225,7 @@ def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None
 
 
 def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_report, "plans", {"lab-1": plan(False), "lab-2": plan(True), "lab-3": plan(True)})
+    fleet.run.report.plans.update({"lab-1": plan(False), "lab-2": plan(True), "lab-3": plan(True)})
     assert _fleet.builders(fleet.hosts["lab-1"]) == {"lab-2", "lab-3"}  # type: ignore[arg-type]
 
     def work(name: str) -> Built:
@@ -246,7 +246,7 @@ def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeyp
 def test_a_host_that_cannot_build_does_not_wait_for_nobody(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, host = KEY, fleet.hosts["lab-1"]
     assert _fleet.of_others(host, wanted).why == "no host of this run has built it"  # type: ignore[arg-type]
-    monkeypatch.setattr(_report, "plans", {"lab-2": plan(True)})
+    fleet.run.report.plans.update({"lab-2": plan(True)})
     monkeypatch.setattr(_fleet, "GRACE_S", 0.2)
     assert not _fleet.of_others(host, wanted).wheel, "lab-2 never comes"  # type: ignore[arg-type]
     with _fleet.taking_part(fleet.hosts["lab-3"], [replace(KEY, torch="2.9")]):  # type: ignore[arg-type]

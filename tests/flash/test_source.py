@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.toolkit.plan import nvcc_releases
 from qwen_rig.flash.build import load
 from qwen_rig.flash.source import Room, misfits

@@ -17,7 +17,7 @@ from qwen_rig.catalog.lock import Requirement
 from qwen_rig.network import index, preflight
 from qwen_rig.network.index import File
 from qwen_rig.plan import make_plan
-from qwen_rig.run import network as _network
+from qwen_rig.run.lookups import Lookups
 from tests.plan.states import RTX5090, bare, context
 
 
@@ -101,11 +101,10 @@ def test_what_no_lock_holds_is_looked_for_by_version_or_by_name_and_must_fit_the
 
 
 def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_touched(
-        site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        site: Site) -> None:
     def told(stack: str, **knobs: Any) -> tuple[list[str], list[str]]:
-        monkeypatch.setattr(_network, "_looks", {})
         ctx = context(bare(RTX5090), stack, accept_unlocked_torch=True, **knobs)
-        refused, said = _network._torch_apart(ctx, make_plan(ctx))
+        refused, said = Lookups()._torch_apart(ctx, make_plan(ctx))
         return [f"{row.what}; {row.remedy}" for row in refused], said
 
     wheel = "{}-cp310-cp310-manylinux_2_28_x86_64.whl".format

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Action, Context, make_plan
 

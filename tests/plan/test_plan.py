@@ -13,7 +13,7 @@ import pytest
 
 from qwen_rig import render
 from qwen_rig.catalog.stack import Deviation
-from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.training.plan import fingerprint, settings
 from qwen_rig.errors import RigError
 from qwen_rig.managed import REPOSITORY, guard_digests

@@ -12,7 +12,7 @@ import pytest
 
 from qwen_rig import ledger, render
 from qwen_rig.cli import _confirm
-from qwen_rig.deploy.attention.plan import flash_spec
+from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.training.plan import fingerprint
 from qwen_rig.errors import RigError
 from qwen_rig.managed import GUARD, REPOSITORY

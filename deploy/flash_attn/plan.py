@@ -1,7 +1,7 @@
 """flash-attn's rungs on one host: which wheels, whether a build, and why not the others. Pure.
 
 The first rung, a wheel that another host of this controller built, is known only when the step runs
-(deploy/attention/fleet.py).
+(deploy/flash_attn/fleet.py).
 """
 
 from __future__ import annotations

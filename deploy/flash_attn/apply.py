@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
-from pyinfra.api import FunctionCommand, deploy
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
 
-from qwen_rig.deploy.attention import fleet as _fleet
+from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.build import load
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network as _network
-from qwen_rig.run import report as _report
-from qwen_rig.run import transfer as _copies
-from qwen_rig.run.converge import converge, run
+from qwen_rig.run import network, transfer
+from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy
+from qwen_rig.run.converge import converge, run_script
 from qwen_rig.run.job import JobCommand, Outcome, attend
 from qwen_rig.run.job_protocol import cause
 from qwen_rig.run.programs import env_path, program
+from qwen_rig.run.run import Run
 
 PROVING = ("attention.py", "flash_attn_check.py", "flash_ready.py", "fatbin.py")
 BUILDING = ("flash_build.py", "flash_ready.py", "fatbin.py")
@@ -40,17 +37,17 @@ def flash_attn() -> None:
     converge("flash_attn", "Attempt flash-attn", _attempt)
 
 
-def _attempt(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
-    yield Climb(ctx, step)
+def _attempt(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    yield Climb(run, ctx, step)
 
 
 class Climb(FunctionCommand):
     """One host's way down the rungs; `job` is its first, for people to see."""
 
-    def __init__(self, ctx: Context, step: Step) -> None:
+    def __init__(self, run: Run, ctx: Context, step: Step) -> None:
         super().__init__(Climb, (), {})
-        self.ctx, self.spec = ctx, step.data
-        self.wheels = _network.flash_wheels(ctx, step.data["wheels"])
+        self.run, self.ctx, self.spec = run, ctx, step.data
+        self.wheels = run.network.flash_wheels(ctx, step.data["wheels"])
         self.tried: list[dict[str, Any]] = []
         self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
         self.minutes = 0.0
@@ -64,7 +61,7 @@ class Climb(FunctionCommand):
         with _fleet.taking_part(host, [self._key(build) for build in able]):
             self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
         if self.wheels_left:
-            run(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
+            run_script(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
         if self.made is not None:
             self._report(self.made)
         return self.made is not None
@@ -84,7 +81,7 @@ class Climb(FunctionCommand):
     def _report(self, made: Mapping[str, Any]) -> None:
         """The end of the run says what came of it, where that isn't what was wanted first."""
         if made["rung"] == "sdpa" and made["tried"]:
-            _report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
+            self.run.report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
         elif made["rung"] != "sdpa":
             by = (made.get("built") or {}).get("host")
             origin = "a prebuilt wheel" if made["rung"] == "wheel" else f"built by {by}" if by else "built here"
@@ -92,7 +89,7 @@ class Climb(FunctionCommand):
             lines = [f"flash-attn: {made['version']}, {origin}{code}, proven here{_figures(made)}"]
             lines += [f"flash-attn's {row['rung']} was not kept: {row['why_not']}" for row in made["tried"]
                       if row["why_not"]]
-            _report.caveats[self.host.name] += lines
+            self.run.report.caveats[self.host.name] += lines
 
     @property
     def _builds(self) -> list[Mapping[str, Any]]:
@@ -108,7 +105,7 @@ class Climb(FunctionCommand):
         spec = {"package": self.spec["package"], "check": self.spec["check"], "gpu": self.spec["gpu"],
                 "wheels": wheels, "tried": self.tried, "rejected": self.spec["rejected"], "last": last, "build": build,
                 "fingerprint": self.spec["fingerprint"], "minutes": round(self.minutes, 2),
-                "index": _network.source_index(self.ctx) if own else None,
+                "index": self.run.network.source_index(self.ctx) if own else None,
                 "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
                                if own],
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
@@ -137,7 +134,7 @@ class Climb(FunctionCommand):
 
     def _fleets(self, build: Mapping[str, Any]) -> dict[str, Any] | None:
         """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
-        found = cache.find(Key.from_json(build["key"]), lambda line: _report.progress(self.host.name, line))
+        found = cache.find(Key.from_json(build["key"]), lambda line: self.run.report.progress(self.host.name, line))
         return self._sent(found.path, found.record) if found else None
 
     def _sent(self, path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -147,7 +144,7 @@ class Climb(FunctionCommand):
             return None
         env, self.wheels_left = env_path(self.ctx), True
         try:
-            there = _copies.send(self.host, path, str(Path(env).parent), f"{env}/.rig/build")
+            there = transfer.send(self.host, path, str(Path(env).parent), f"{env}/.rig/build")
         except RigError as error:
             self.tried.append({"rung": "fleet", "wheel": path.name, "sha256": sha256, "why_not": str(error),
                                "last": []})
@@ -167,7 +164,7 @@ class Climb(FunctionCommand):
         else:
             built = _fleet.of_others(self.host, own, self._wanting)
         for path in brought:
-            _copies.drop(path)
+            transfer.drop(path)
         if self.made is not None or self.lost:
             return
         if built.wheel is not None and (wheel := self._sent(built.wheel, built.record)):
@@ -178,7 +175,7 @@ class Climb(FunctionCommand):
 
     def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
         """Build on this host, prove it here, and only then bring it here for the others."""
-        _report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
+        self.run.report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
         self.wheels_left = True
         outcome = attend(self.host, self._job(build, key))
         said = _said(outcome)
@@ -198,14 +195,14 @@ class Climb(FunctionCommand):
             row = self.tried.pop() if proven.get("tried") else {"why_not": proven["why"], "last": []}
             return _fleet.Built(None, {**said, "last": row["last"]}, f"built and {row['why_not']}")
         try:
-            brought.append(_copies.bring(self.host, said["wheel"], said["sha256"]))
+            brought.append(transfer.bring(self.host, said["wheel"], said["sha256"]))
         except RigError as error:
             return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
         return _fleet.Built(brought[0], said)
 
     def _key(self, build: Mapping[str, Any]) -> Key:
         """What is built: for the cards of all hosts of this run, as far as the sources know them."""
-        archs = [arch for arch in _fleet.archs() if arch in build["known"]] if build["cuda"] else []
+        archs = [arch for arch in _fleet.archs(self.run) if arch in build["known"]] if build["cuda"] else []
         return Key.from_json({**build["key"], "archs": archs})
 
     def _job(self, build: Mapping[str, Any], key: Key) -> Any:
@@ -214,7 +211,7 @@ class Climb(FunctionCommand):
                  str(build["free_mib"]), "--oom", str(bounds.oom_score), "--requires", ",".join(build["requires"])]
         words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build["cuda"] else ["--no-cuda"]
         words += ["--sha256", build["sha256"]] if build["sha256"] else []
-        words += ["--index", index] if (index := _network.source_index(self.ctx)) else []
+        words += ["--index", index] if (index := self.run.network.source_index(self.ctx)) else []
         return program(self.ctx, BUILDING, f'{shlex.join(words)} --out "$env/.rig/build"', limit + FETCHING_S,
                        head=self._way([build["source"].removeprefix("git+")]), nice=bounds.nice).job
 
@@ -225,8 +222,8 @@ class Climb(FunctionCommand):
 
     def _way(self, urls: Iterable[str]) -> str:
         """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""
-        turbo = (_network.turbo(self.ctx, url) for url in urls)
-        return _network.proxies(self.ctx) + next(filter(None, turbo), "")
+        turbo = (network.turbo(self.ctx, url) for url in urls)
+        return network.proxies(self.ctx) + next(filter(None, turbo), "")
 
 
 def _figures(made: Mapping[str, Any]) -> str:

@@ -17,15 +17,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.host import Host
-
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import rules
-from qwen_rig.run import report as _report
-from qwen_rig.run import session as _session
+from qwen_rig.run import memory
+from qwen_rig.run.adapter import Host
 from qwen_rig.run.job_protocol import span
+from qwen_rig.run.run import Run
 
 # After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
 GRACE_S = 20
@@ -35,7 +34,8 @@ SAY_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Built:
-    """What came of it. `wheel`: on this machine, None where there is none (`why` says it); `record`: how it was built.
+    """Result of one build. `wheel`: on this machine, None where there is none (`why` says it); `record`: how it was
+    built.
 
     `refused`: the build was not even begun on this host, which costs nothing and says nothing about others.
     `host`: who built it.
@@ -72,26 +72,37 @@ class _Group:
             self._ended.set()
 
 
-_groups: dict[Key, _Group] = {}
-_may: dict[str, tuple[Key, ...]] = {}  # hosts that are at work on this step, and what they may yet build
-_been: set[str] = set()  # hosts that have come to it in this run
+class Builds:
+    """The builds of one run. `groups`: the hosts of each key; `at_work`: hosts that are at work on this step, and what
+    each may yet build; `arrived`: hosts that have come to the step."""
+
+    def __init__(self) -> None:
+        self.groups: dict[Key, _Group] = {}
+        self.at_work: dict[str, tuple[Key, ...]] = {}
+        self.arrived: set[str] = set()
+
+    @classmethod
+    def of(cls, host: Host) -> Builds:
+        """The builds of the run that a host takes part in."""
+        return Run.of(host).part(cls)
 
 
 @contextmanager
 def taking_part(host: Host, keys: Sequence[Key]) -> Iterator[None]:
     """Meanwhile this host may yet build these, and hosts that can't build themselves wait for it."""
-    _may[host.name] = tuple(keys)
-    _been.add(host.name)
+    builds = Builds.of(host)
+    builds.at_work[host.name] = tuple(keys)
+    builds.arrived.add(host.name)
     try:
         yield
     finally:
-        del _may[host.name]
+        del builds.at_work[host.name]
 
 
 def builders(host: Host) -> set[str]:
     """Other hosts of this run whose plan may come to a build."""
     planned = set()
-    for name, plan in _report.plans.items():
+    for name, plan in Run.of(host).report.plans.items():
         for step in plan.steps:
             if step.component == "flash_attn" and step.action.changes and any(
                     build["able"] for build in step.data["builds"]):
@@ -106,22 +117,22 @@ def of_others(host: Host, key: Key, but: Collection[str] = ()) -> Built:
     It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
     may never, under --serial).
     """
-    end, said = time.monotonic() + GRACE_S, False
+    builds, end, said = Builds.of(host), time.monotonic() + GRACE_S, False
     while True:
         if found := _cached(host, key, but):
             return found
-        at_work = [name for name, keys in _may.items() if any(each.serves(key) for each in keys)]
-        if not at_work and (time.monotonic() > end or builders(host) <= _been):
+        at_work = [name for name, keys in builds.at_work.items() if any(each.serves(key) for each in keys)]
+        if not at_work and (time.monotonic() > end or builders(host) <= builds.arrived):
             return Built(None, why="no host of this run has built it")
         if not said:
-            _report.progress(host.name, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
+            _tell(host, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
             said = True
         time.sleep(ASK_S)
 
 
-def archs() -> tuple[str, ...]:
+def archs(run: Run) -> tuple[str, ...]:
     """FLASH_ATTN_CUDA_ARCHS's words for the cards of all hosts of this run: one wheel for all."""
-    return words(capability for found in _session.capabilities.values() for capability in found)
+    return words(capability for found in run.memory.capabilities.values() for capability in found)
 
 
 def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: str,
@@ -129,18 +140,18 @@ def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: 
     """The wheel for this host: from the cache here, or as built now by one host of all that have this key.
 
     `build` is called on at most one host at a time, in that host's greenlet; it brings the wheel to this machine
-    (`_copies.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
+    (`transfer.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
     next (one of them tries, up to qwen_rig/data/flash.yml's number) or sdpa (a Built without a wheel). `own`: the
     architectures that this very host needs; a wheel from before that has them will do, unless its sha256 is among
     `but`: those that this host has tried.
     """
     wanted = replace(key, archs=tuple(own)) if own else key
-    group = _groups.setdefault(key, _Group())
+    group = Builds.of(host).groups.setdefault(key, _Group())
     if found := _cached(host, wanted, but):
         return found
     _await_earlier(host, key, group)
     while (ended := group.join(host.name)) is not None:
-        _report.progress(host.name, f"waits for {group.leader}, which builds it for all")
+        _tell(host, f"waits for {group.leader}, which builds it for all")
         ended.wait()
         if found := _cached(host, wanted, but):
             return found
@@ -159,7 +170,7 @@ def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: 
 def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
     sign = _sign(key)
     with suppress(OSError):
-        sign.write_text(json.dumps({"host": host.name, "address": _session.address(host)}), encoding="utf-8")
+        sign.write_text(json.dumps({"host": host.name, "address": memory.address(host)}), encoding="utf-8")
     group.failed[host.name] = Built(None, why="broke off")  # whatever ends it now
     try:
         built = build()
@@ -175,13 +186,13 @@ def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Bu
     try:
         path = cache.keep(key, built.wheel, record).path
     except OSError as error:  # good for this host all the same
-        _report.progress(host.name, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder()}")
+        _tell(host, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder()}")
         return replace(built, record=record, host=host.name)
     return Built(path, record, built.why, host=host.name)
 
 
 def _cached(host: Host, key: Key, but: Collection[str] = ()) -> Built | None:
-    found = cache.find(key, lambda line: _report.progress(host.name, line), but)
+    found = cache.find(key, lambda line: _tell(host, line), but)
     if found is None:
         return None
     builder = str(found.record.get("host", "an earlier run"))
@@ -189,7 +200,7 @@ def _cached(host: Host, key: Key, but: Collection[str] = ()) -> Built | None:
 
 
 def _sign(key: Key) -> Path:
-    """Where it stands who is building, while one is."""
+    """Name of the file that records the building host, while one builds."""
     return cache.folder() / key.name / "leader.json"
 
 
@@ -203,8 +214,8 @@ def _await_earlier(host: Host, key: Key, group: _Group) -> None:
     taking_part = {other.name: other for other in host.state.inventory.get_active_hosts()}
     if name == host.name or group.leader or group.failed:
         return
-    if name in taking_part and _session.address(taking_part[name]) == address:
-        _report.progress(host.name, f"waits for {name}, which was building it when the last run broke off")
+    if name in taking_part and memory.address(taking_part[name]) == address:
+        _tell(host, f"waits for {name}, which was building it when the last run broke off")
         end = time.monotonic() + GRACE_S
         while time.monotonic() < end and not (group.leader or group.failed) and _sign(key).exists():
             time.sleep(0.2)
@@ -221,7 +232,7 @@ def _alone(host: Host, key: Key) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+        _tell(host, f"two runs at once could build twice: {error.strerror} · {path}")
         yield
         return
     try:
@@ -234,12 +245,17 @@ def _alone(host: Host, key: Key) -> Iterator[None]:
                 waited = time.monotonic() - began
                 if waited - said >= SAY_EVERY_S:
                     said = waited
-                    _report.progress(host.name, "another run on this machine builds the same; waits for it"
-                                                f"{f', {span(waited)} so far' if waited >= 1 else ''}")
+                    _tell(
+                        host, "another run on this machine builds the same; waits for it"
+                        f"{f', {span(waited)} so far' if waited >= 1 else ''}")
                 time.sleep(ASK_S)
             except OSError as error:
-                _report.progress(host.name, f"two runs at once could build twice: {error.strerror} · {path}")
+                _tell(host, f"two runs at once could build twice: {error.strerror} · {path}")
                 break
         yield
     finally:
         os.close(descriptor)
+
+
+def _tell(host: Host, line: str) -> None:
+    Run.of(host).report.progress(host.name, line)

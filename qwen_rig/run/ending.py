@@ -1,0 +1,90 @@
+"""The end of a run: a row per host, caveats, the commands to copy next; and what the ledger keeps of it."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from qwen_rig import ledger, render
+from qwen_rig.plan import Plan
+from qwen_rig.plan.compare import differences, traits
+from qwen_rig.plan.drift import snapshot
+from qwen_rig.ssh import shell_line
+
+from . import adapter
+from .adapter import State
+from .memory import Memory, address
+from .report import Report, now
+
+
+def end(state: State | None, report: Report, memory: Memory) -> None:
+    """The last words, whichever way pyinfra left."""
+    if state is None:
+        return
+    report.failures(state)
+    if state.is_executing:
+        _keep(state, report, memory)
+    elif report.commands:
+        report.show_commands(adapter.hosts(state))
+    if not state.is_executing and not report.cards:
+        for line in render.caveat_lines(_unlike(state, report, memory)):
+            report.console.print(line)
+        return
+    report.console.print()
+    caveats = [f"{name}: {text}" for name, texts in report.caveats.items() for text in texts]
+    report.console.print(render.report(_rows(state, report), caveats + _unlike(state, report, memory)))
+    if after := _next(state, report):  # whole lines, however narrow the terminal: they are to be copied
+        report.console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
+
+
+def _rows(state: State, report: Report) -> list[tuple[str, str, str]]:
+    """(host, outcome, what was done) of each host that took part."""
+    rows = []
+    for host in adapter.taking_part(state):
+        name, done = host.name, report.applied[host.name]
+        if name in report.cards:
+            rows.append((name, "✗ failed", report.cards[name].what))
+        elif name in report.outcomes:
+            rows.append((name, *report.outcomes[name]))
+        elif state.is_executing:
+            words = ", ".join(render.past(s) for s in done) or "nothing to do"
+            rows.append((name, "✓ changed" if done else "✓ no change", words))
+        elif name in report.plans:
+            rows.append((name, "✓ planned", f"{len(report.plans[name].changes)} steps would change it"))
+    return rows
+
+
+def _keep(state: State, report: Report, memory: Memory) -> None:
+    """Put on record how each host was left, and what its steps took."""
+    when = now()
+    for host in adapter.hosts(state):
+        ctx, where = memory.remembered(host), address(host)
+        if host.name in report.cards and (report.applied[host.name] or host.name in report.touched):
+            ledger.forget(host.name, where)
+        elif host.name in report.plans and host.name not in report.cards and ctx:
+            ledger.remember(host.name, where, when, snapshot(ctx))
+    if report.times:
+        ledger.timed(report.times)
+
+
+def _unlike(state: State, report: Report, memory: Memory) -> list[str]:
+    """Which hosts are unlike the others, of those whose state is known and which came through."""
+    known = {host.name: traits(ctx) for host in adapter.hosts(state)
+             if host.name not in report.cards and (ctx := memory.remembered(host)) is not None}
+    return differences(known)
+
+
+def _next(state: State, report: Report) -> list[str]:
+    """Commands worth copying after this run, for the first host that came through."""
+    for host in adapter.hosts(state):
+        plan = report.plans.get(host.name)
+        if state.is_executing and plan and host.name not in report.cards and _has(plan, "training"):
+            env = plan.step("training").data["env"]
+            login = shell_line(host.name, adapter.data(host))
+            fits = plan.step("training").data["fits"]
+            return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help",
+                    *([f"qwen-rig fits {host.name}      # {fits} (estimates)"] if fits else [])]
+    return []
+
+
+def _has(plan: Plan, component: str) -> bool:
+    return any(step.component == component for step in plan.steps)

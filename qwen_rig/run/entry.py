@@ -1,0 +1,70 @@
+"""What pyinfra's own command line calls: config.py joins the run here, before any host is dialled."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+
+from qwen_rig.errors import RigError
+from qwen_rig.knobs import NAMES, check, ours, unknown
+
+from . import adapter, memory
+from .adapter import State
+from .run import Run
+
+
+def configure() -> None:
+    """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
+    _or_exit(_refuse_bad_data)
+    run = join(adapter.state_in_the_making(), Run())
+    atexit.register(lambda: run.end(adapter.current_state()))
+
+
+def join(state: State, run: Run) -> Run:
+    """Make `run` the run of a state that isn't initialised yet."""
+    adapter.attach(state, run)
+
+    def ready() -> None:
+        adapter.listen(state, run.report)
+        _refuse_bad_knobs(state)
+        adapter.let_others_go_on(state)
+
+    def before(arguments: object) -> None:
+        if isinstance(arguments, dict) and arguments.get("initial_limit") == []:
+            # pyinfra would go on, do nothing, and call that a success
+            print("qwen-rig: --limit and --exclude leave no host · give each name its own --limit, as the inventory "
+                  "spells it; * stands for any letters", file=sys.stderr)
+            sys.exit(1)
+
+    adapter.when_ready(state, ready, before)
+    return run
+
+
+def _or_exit(act: Callable[[], None]) -> None:
+    """Do it; a RigError is one line and the end."""
+    try:
+        act()
+    except RigError as error:
+        print(f"qwen-rig: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _refuse_bad_data() -> None:
+    """Check --data where nothing has been touched: a typo or an impossible stack. Raises RigError."""
+    for pair in (adapter.command_line() or {}).get("data") or ():
+        name, _, text = pair.partition("=")
+        if name not in NAMES:
+            if ours(name):
+                raise unknown(name, "--data")
+            continue
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
+        check(name, value)
+
+
+def _refuse_bad_knobs(state: State) -> None:
+    """One line and the end, before any host is dialled; but not where no deploy is run (`fact`, `exec`)."""
+    options = adapter.command_line()
+    if options is not None and not any(str(name).endswith(".py") for name in options.get("operations") or ()):
+        return
+    _or_exit(lambda: memory.refuse_bad_knobs(state))

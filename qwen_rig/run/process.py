@@ -1,0 +1,108 @@
+"""pyinfra's stages, driven from a process of our own: what its command line does, without its prompts and its words.
+
+Importing this module patches the standard library for gevent, as pyinfra's command line does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import pyinfra_cli  # noqa: F401  it patches the standard library, so it stands before the rest of pyinfra
+
+import pyinfra  # isort: skip
+from pyinfra.api import Config, State
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.host import Host
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra_cli.inventory import make_inventory
+from pyinfra_cli.util import load_deploy_file, parse_cli_arg
+
+from qwen_rig.errors import RigError
+
+__all__ = ["connect", "disconnect", "execute", "look", "parse_cli_arg", "prepare", "ready", "state"]
+
+
+def state(folder: str, verbose: bool) -> State:
+    """A state of pyinfra's for a project's folder; nothing is read or dialled yet."""
+    pyinfra.is_cli = True  # deploy files are written for pyinfra's command line: order by line, as there
+    logging.getLogger("pyinfra").addHandler(logging.NullHandler())  # its words; ours are in report.py
+    logging.getLogger("pyinfra").propagate = False
+    if folder not in sys.path:
+        sys.path.append(folder)
+    made = State(check_for_changes=False)  # the plan tells what changes; pyinfra needs not run it all to find out
+    made.cwd, made.print_noop_info = folder, verbose
+    ctx_state.set(made)
+    return made
+
+
+def ready(state: State, inventory: str, override: Mapping[str, Any], limit: Sequence[str]) -> None:
+    """Read the inventory and initialise the state. Raises RigError where --limit names nobody."""
+    config = Config()
+    ctx_config.set(config)
+    made = make_inventory(inventory, cwd=state.cwd, override_data=dict(override))
+    ctx_inventory.set(made)
+    state.init(made, config, initial_limit=_limited(made, limit))
+
+
+def connect(state: State) -> None:
+    """Connect to every host; those that can't be reached are left out, each with its callback."""
+    state.set_stage(StateStage.Connect)
+    _unless_nobody_is_left(state, lambda: connect_all(state))
+
+
+def prepare(state: State, deploy_file: str) -> None:
+    """Load a deploy file for every connected host."""
+    if state.active_hosts:
+        state.set_stage(StateStage.Prepare)
+        _unless_nobody_is_left(state, lambda: load_deploy_file(state, deploy_file))
+
+
+def execute(state: State) -> None:
+    """Run what was declared, on the hosts that are left."""
+    state.set_stage(StateStage.Execute)
+    _unless_nobody_is_left(state, lambda: run_ops(state))
+
+
+def look(state: State, see: Callable[[Host], Any]) -> list[Any]:
+    """What `see` makes of each connected host, side by side."""
+    state.set_stage(StateStage.Prepare)
+    return list(state.pool.map(see, list(state.inventory.get_active_hosts())))
+
+
+def disconnect(state: State) -> None:
+    """Close all connections."""
+    disconnect_all(state)
+
+
+def _unless_nobody_is_left(state: State, act: Callable[[], Any]) -> None:
+    """Do it; pyinfra raises where no host is left, and by then each has its card."""
+    try:
+        act()
+    except PyinfraError:
+        if state.active_hosts:
+            raise
+
+
+def _limited(inventory: Inventory, limit: Sequence[str]) -> list[Any] | None:
+    """The hosts that --limit means; None without one."""
+    if not limit:
+        return None
+    chosen: list[Any] = []
+    for pattern in limit:
+        try:
+            hosts = list(inventory.get_group(pattern))
+        except NoGroupError:
+            hosts = [host for host in inventory if fnmatch(host.name, pattern)]
+        if not hosts:
+            names = ", ".join(host.name for host in inventory)
+            raise RigError(f"no host or group {pattern!r}", "--limit", f"there are: {names}")
+        chosen += [host for host in hosts if host not in chosen]
+    return chosen

@@ -1,0 +1,52 @@
+"""One run of the tool over some hosts: everything that a run remembers hangs on this object, and nothing on modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import adapter, ending
+from .adapter import Host, State
+from .links import Links
+from .lookups import Lookups
+from .memory import Memory
+from .network import Network
+from .progress import Board
+from .report import Report
+from .tunnel import Tunnels
+
+T = TypeVar("T")
+
+
+class Run:
+    """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
+    where their files come from
+    (network, lookups). `saved`: a saved plan that every host's own must match.
+    """
+
+    def __init__(self, tables: bool = True, saved: dict[str, Any] | None = None) -> None:
+        self.saved = saved
+        self.links, self.tunnels, self.board = Links(), Tunnels(), Board()
+        self.links.after_reconnect(self.tunnels.again)  # what is at work there may be fetching from a bundle
+        self.memory = Memory(self.links)
+        self.report = Report(self.memory, self.links, self.board, tables)
+        self.network, self.lookups = Network(self.tunnels), Lookups()
+        self._parts: dict[Callable[[], Any], Any] = {}
+
+    @classmethod
+    def of(cls, host: Host) -> Run:
+        """The run that a host takes part in."""
+        run = adapter.attached(host.state)
+        assert isinstance(run, cls)
+        return run
+
+    def part(self, kind: Callable[[], T]) -> T:
+        """What a step keeps over all hosts of this run: `kind()`, made at the first asking."""
+        if kind not in self._parts:
+            self._parts[kind] = kind()
+        made: T = self._parts[kind]
+        return made
+
+    def end(self, state: State | None) -> None:
+        """The last words, whichever way pyinfra left."""
+        ending.end(state, self.report, self.memory)
