@@ -4,10 +4,10 @@
     pyinfra inventories/lab.py deploy/5090.py           make it so
 """
 
-from qwen_rig.deploy.attention.apply import flash_attn
 from qwen_rig.deploy.conda.apply import conda
 from qwen_rig.deploy.driver.apply import driver_guard, nvidia_driver, nvidia_repository, reboot
 from qwen_rig.deploy.env.apply import env
+from qwen_rig.deploy.flash_attn.apply import flash_attn
 from qwen_rig.deploy.prefetch.apply import prefetch
 from qwen_rig.deploy.sources.apply import sources
 from qwen_rig.deploy.toolkit.apply import compilers, cuda_toolkit

@@ -1,7 +1,7 @@
-"""`python -m qwen_rig VERB …`: the command `qwen-rig` where no script of that name is on PATH."""
+"""`qwen-rig VERB …`: a door beside pyinfra's own command line."""
 
 import sys
 
 from qwen_rig.cli import main
 
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))

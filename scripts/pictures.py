@@ -39,8 +39,7 @@ def main() -> int:
         shutil.rmtree(state, ignore_errors=True)
         for name, verb in RUNS.items():
             shown, wanted = f"qwen-rig {' '.join(verb)} --limit {HOST}", 2 if verb == ["plan"] else 0
-            done = subprocess.run([sys.executable, "-m", "qwen_rig", *verb, "--limit", HOST, "-i", str(inventory)],
-                                  cwd=REPO,
+            done = subprocess.run([sys.executable, "-m", "qwen_rig", *verb, "--limit", HOST, "-i", str(inventory)], cwd=REPO,
                                   env={**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1",
                                        "XDG_STATE_HOME": str(state)},
                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)

@@ -1,9 +1,8 @@
-"""The certificates: measure on the host, judge here (qwen_rig/certificate/), keep, compare."""
+"""The certificates: measure on the host (qwen_rig/host/certify.py), judge here (qwen_rig/certificate/), keep, compare."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Generator
 from typing import Any
 
@@ -18,16 +17,17 @@ from pyinfra.context import host as current_host
 from qwen_rig import exits
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
-from qwen_rig.deploy.env.plan import record as on_record
+from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context
+from qwen_rig.program import load
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
 from qwen_rig.run.converge import run
 from qwen_rig.run.programs import CERTIFY, env_path, program
 
-MEASURED = "$env/.rig/measured.json"
+READ = load("deploy/certification/measured.sh")
 CHECKS_SHARE = 0.8  # of timeout_verify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
@@ -36,7 +36,7 @@ def certification() -> None:
     """Measure every card of this host; a host without the env is left out with a card of its own."""
     try:
         ctx = _session.context(current_host)
-        if ctx.state["env"] is None:
+        if ctx.state.env is None:
             raise RigError(f"there is no env {ctx.knobs.env_name} on this host", "", "run deploy/5090.py on it first")
     except _session.ProbeFailed as error:
         _refuse(str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it")
@@ -57,10 +57,14 @@ def _refuse(what: str, remedy: str) -> None:
 def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     """Measure on the host, then read the measurements back and judge them."""
     ctx = _session.context(current_host)
-    expected = shlex.quote(json.dumps(expect(ctx)))
     yield FunctionCommand(_begin, (), {})
-    yield program(ctx, CERTIFY, f"--expect {expected} --out \"{MEASURED}\" 2>/dev/null", ctx.knobs.timeout_verify)
+    words = ["--expect", json.dumps(expect(ctx)), "--out", _measured(ctx)]
+    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_verify, quiet="err")
     yield FunctionCommand(_judge, (), {})
+
+
+def _measured(ctx: Context) -> str:
+    return f"{env_path(ctx)}/.rig/measured.json"
 
 
 def _begin(state: State, host: Host) -> bool:
@@ -71,26 +75,26 @@ def _begin(state: State, host: Host) -> bool:
 
 def expect(ctx: Context) -> dict[str, Any]:
     """What qwen_rig/host/certify.py is told: the host's own training settings, and the limits that it needs there."""
-    gate = load_gates().checks["other_users"]
+    gate, made = load_gates().checks["other_users"], records(ctx).training
     wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
         "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_verify,
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
-        "training": dict(on_record(ctx, "training")) or settings(ctx),
+        "training": dict(made.raw) if made else settings(ctx),
     }
 
 
 def _judge(state: State, host: Host) -> bool:
     """Certificates out of the host's measurements; a failed gate fails the host, what wasn't run is a caveat."""
     ctx = _session.context(host)
-    built = on_record(ctx, "env")
+    built = records(ctx).env
     try:
-        good, text = run(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
+        good, text = run(host, READ(_measured(ctx)), 60)
         measured = json.loads(text) if good else None
         taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, f"{host.name}: measured.json", built)
-    except (OSError, ValueError, SSHException, PyinfraError) as error:
+    except (OSError, EOFError, ValueError, SSHException, PyinfraError) as error:
         _report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
         return False
     except RigError as error:
@@ -99,8 +103,8 @@ def _judge(state: State, host: Host) -> bool:
     for each in taken:
         each.tell(_report.console)
     failed = [text for each in taken for text in each.failed]
-    if built.get("lock_sha256") not in (None, ctx.stack.lock_sha256):
-        _report.caveats[host.name].append(f"certified is the env on this host, of stack {built.get('stack')}: its lock "
+    if built and built.lock_sha256 not in (None, ctx.stack.lock_sha256):
+        _report.caveats[host.name].append(f"certified is the env on this host, of stack {built.stack}: its lock "
                                           f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
     if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards

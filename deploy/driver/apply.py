@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 
 from pyinfra.api import FunctionCommand, StringCommand, deploy
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from qwen_rig.deploy.driver import openpgp
-from qwen_rig.deploy.driver.plan import repository_at
+from qwen_rig.deploy.driver.plan import DriverPayload, repository_at
 from qwen_rig.managed import (
     GUARD,
     KEYRING,
@@ -25,14 +25,21 @@ from qwen_rig.managed import (
     repository_text,
 )
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import lines, load
 from qwen_rig.run import network as _network
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
-from qwen_rig.run.apt import install, unlocked, update
 from qwen_rig.run.connection import reconnected
 from qwen_rig.run.converge import converge, run, script
 from qwen_rig.run.job import JobCommand, attend, job
 from qwen_rig.run.job_protocol import Job
+
+APT = ("shell/files.sh", "shell/network.sh", "shell/apt.sh")
+LOCK = load("shell/apt.sh", "deploy/repository/lock.sh")
+FETCH = load("shell/network.sh", "deploy/repository/fetch.sh")
+TRUST, INSTALL = load(*APT, "deploy/repository/trust.sh"), load(*APT, "deploy/driver/install.sh")
+GUARDS = load("shell/files.sh", "deploy/guard/guard.sh")
+REBOOT, BOOT_ID = load("deploy/reboot/reboot.sh"), load("deploy/reboot/boot_id.sh")
 
 
 @deploy("NVIDIA repository")
@@ -66,20 +73,20 @@ def _repository(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCo
 def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
     source = _session.rules().nvidia_apt
-    folder = repository_folder(ctx.machine["os"])
+    folder = repository_folder(ctx.machine.os)
     key = source.key_for(folder)
     wanted = _network.repository_key(ctx)
-    sudo = ctx.machine["sudo"] != "root"
+    sudo = ctx.machine.sudo != "root"
     url = repository_at(ctx)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
-    if not attend(host, Job("apt-lock", "Waiting for apt", unlocked(ctx.knobs), ctx.knobs.timeout_apt_lock + 60),
-                  sudo=sudo).ok:
+    lock = LOCK(lock_s=str(ctx.knobs.timeout_apt_lock))
+    if not attend(host, Job("apt-lock", "Waiting for apt", lock, ctx.knobs.timeout_apt_lock + 60), sudo=sudo).ok:
         return False
     armored = _network.keyring(ctx, wanted) if ctx.knobs.bundle else None
     try:
         if armored is None:
-            ok, said = run(host, _network.proxies(ctx) + _fetch(url + key.key, ctx.knobs.timeout_fetch),
-                           ctx.knobs.timeout_fetch + 60, sudo=sudo)
+            fetch = FETCH(proxy=_network.proxy(ctx), url=url + key.key, seconds=str(ctx.knobs.timeout_fetch))
+            ok, said = run(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
             if not ok:
                 return False
             armored = base64.b64decode(said).decode()
@@ -92,57 +99,27 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
         return False
     assert armored is not None  # it has a fingerprint
     driver = _session.plan(host).step("driver").action.changes
-    files = {KEYRING: armored, REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver)}
-    text = "".join(_write(path, content) for path, content in files.items())
-    undo = f"rm -f {' '.join(files)}"
-    text = f"trap '[ $? -eq 0 ] || {undo}' EXIT\n{text}{_network.apt(ctx)}{update(ctx.knobs)}"
-    return attend(host, Job(step.component, step.title, text, ctx.knobs.timeout_apt), sudo=sudo).ok
-
-
-def _fetch(url: str, seconds: int) -> str:
-    """Print a file in base64. apt's own downloader is on every Debian and Ubuntu, and obeys apt's proxy.
-
-    Its own time limit holds per try and per read; `timeout` ends a server that takes the request and says nothing.
-    """
-    late = f"qwen-rig: {url} did not come within {seconds} s: check source_nvidia_apt, and the way there"
-    return f"""dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-code=0
-helper=/usr/lib/apt/apt-helper
-timeout -k 5 {seconds} $helper -o Acquire::Retries=1 download-file {shlex.quote(url)} "$dir/file" >&2 || code=$?
-[ $code -ne 124 ] || echo {shlex.quote(late)} >&2
-[ $code -eq 0 ] || exit 1
-base64 "$dir/file"
-"""
-
-
-def _write(path: str, content: str) -> str:
-    """Write a file whole or not at all: a full disk leaves what was there."""
-    quoted = shlex.quote(path)
-    return (f"mkdir -p \"$(dirname {quoted})\"\nprintf %s {shlex.quote(content)} > {quoted}.new\n"
-            f"chmod 644 {quoted}.new\nmv {quoted}.new {quoted}\n")
+    trust = TRUST(**_network.apt(ctx), keyring=KEYRING, key=armored, repository=REPOSITORY, source=repository_text(url),
+                  preferences=PREFERENCES, pins=preferences_text(url, driver))
+    return attend(host, Job(step.component, step.title, trust, ctx.knobs.timeout_apt), sudo=sudo).ok
 
 
 def _driver(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    groups: list[list[str]] = [list(group) for group in step.data["packages"]]
-    headers = ['"linux-headers-$(uname -r)"'] if step.data["headers"] else []
-    # The repository may have come for the toolkit alone, when another driver was right.
-    ours = _write(PREFERENCES, preferences_text(repository_at(ctx), driver=True))
-    yield job(step, ours + _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, groups, extra=headers),
-              ctx.knobs.timeout_apt)
+    wanted = step.need(DriverPayload)
+    groups = lines(" ".join(group) for group in wanted.packages)
+    pins = preferences_text(repository_at(ctx), driver=True)
+    yield job(step, INSTALL(**_network.apt(ctx), preferences=PREFERENCES, pins=pins, groups=groups,
+                            headers="yes" if wanted.headers else ""), ctx.knobs.timeout_apt)
 
 
 def _guard(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    # The last file is the sign that all is done: without it, a run that broke off here is one to be repeated.
-    *first, last = GUARD.items()
-    text = "".join(_write(path, content) for path, content in first)
-    initramfs = "if command -v update-initramfs >/dev/null; then update-initramfs -u; fi\n"
-    yield job(step, f"rm -f {shlex.quote(last[0])}\n{text}{initramfs}{_write(*last)}", ctx.knobs.timeout_apt)
+    *first, (sign, text) = GUARD.items()
+    yield job(step, GUARDS(*chain.from_iterable(first), sign=sign, sign_text=text), ctx.knobs.timeout_apt)
 
 
 def _reboot(ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
-    # Detached, so that the session ends before the host does.
-    yield script("(sleep 1; reboot) </dev/null >/dev/null 2>&1 &", 30)
-    yield FunctionCommand(_come_back, (ctx.machine["boot_id"], ctx.knobs.timeout_reboot), {})
+    yield script(REBOOT(), 30)
+    yield FunctionCommand(_come_back, (ctx.machine.boot_id, ctx.knobs.timeout_reboot), {})
 
 
 def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> bool:
@@ -153,7 +130,7 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         if not reconnected(host):
             continue
         # Not the probe yet: a fact that fails drops the host, and this one may still be on its way down.
-        ok, now = run(host, "cat /proc/sys/kernel/random/boot_id", 20)
+        ok, now = run(host, BOOT_ID(), 20)
         if ok and now.strip() != boot_id:
             _session.forget(host)
             with suppress(_session.ProbeFailed):  # once more, then
@@ -165,9 +142,9 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
 
 def _sound(host: Host) -> bool:
     plan = _session.plan(host)
-    driver = _session.context(host).state["driver"]
-    if plan.refusals or plan.step("driver").action.changes or plan.step("reboot").action.changes or driver["error"]:
-        said = driver["excerpt"] or driver["error"] or plan.step("driver").why
+    driver = _session.context(host).state.driver
+    if plan.refusals or plan.step("driver").action.changes or plan.step("reboot").action.changes or driver.error:
+        said = driver.excerpt or driver.error or plan.step("driver").why
         _report.fail(host.name, f"after the reboot the driver still isn't right: {said}",
                      "see `dmesg | grep -i nvrm` on the host", said=[said], alone=True)
         return False

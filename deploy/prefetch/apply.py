@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 
 from pyinfra.api import FunctionCommand, deploy
@@ -15,7 +14,7 @@ from qwen_rig.plan import Context, Step
 from qwen_rig.run import network as _network
 from qwen_rig.run import session as _session
 from qwen_rig.run.converge import converge
-from qwen_rig.run.programs import program
+from qwen_rig.run.programs import env_path, program
 
 
 @deploy("Model")
@@ -28,5 +27,5 @@ def prefetch() -> None:
 def _fetch(ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     endpoint = _network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
     given = spec(ctx, endpoint)
-    words = f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/prefetch.json\""
-    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=_network.proxies(ctx))
+    words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/prefetch.json"]
+    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, proxy=_network.proxy(ctx))

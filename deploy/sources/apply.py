@@ -9,17 +9,19 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import host as current_host
 
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
 from qwen_rig.network import measure
-from qwen_rig.network.limits import load_limits
 from qwen_rig.network.route import candidates, choose, from_bundle, needs
-from qwen_rig.run import apt as _apt
+from qwen_rig.program import load
 from qwen_rig.run import network as _network
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
 from qwen_rig.run import tunnel as _forward
 from qwen_rig.run.converge import run
+
+ARCHIVES = load("deploy/sources/archives.sh")
 
 
 @deploy("Sources")
@@ -47,7 +49,7 @@ def _ask(state: State, host: Host) -> bool:
         try:
             served = from_bundle(_forward.address(host, ctx.knobs.bundle))
             if _network.apt_needed(plan):
-                ok, said = run(host, _apt.sources(), ctx.knobs.timeout_fetch)
+                ok, said = run(host, ARCHIVES(), ctx.knobs.timeout_fetch)
                 if not ok:
                     return False
                 _network.hand_on(host, ctx, plan, said)
@@ -58,8 +60,8 @@ def _ask(state: State, host: Host) -> bool:
     packages = _network.wanted(ctx, plan)
     ask = measure.script(_network.known(ctx, found), measure.probe_of(packages), _network.files(ctx),
                          {load_sources().conda_channel: load_sources().conda_measure},
-                         lambda url: _network.turbo(ctx, url))
-    ok, said = run(host, _network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
+                         lambda url: _network.turbo(ctx, url), _network.proxy(ctx))
+    ok, said = run(host, ask, 6 * load_limits().measure_seconds)
     if not ok:
         return False
     route, wrong = choose(found, measure.read(said))

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from pyinfra.api import deploy
 
+from qwen_rig.deploy.toolkit.plan import Packages
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import load
 from qwen_rig.run import network as _network
-from qwen_rig.run.apt import install, update
 from qwen_rig.run.converge import converge
 from qwen_rig.run.job import JobCommand, job
+
+INSTALL = load("shell/network.sh", "shell/apt.sh", "deploy/toolkit/install.sh")
 
 
 @deploy("Compilers")
@@ -26,5 +29,4 @@ def cuda_toolkit() -> None:
 
 
 def _packages(ctx: Context, step: Step) -> Iterator[JobCommand]:
-    yield job(step, _network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
-              ctx.knobs.timeout_apt)
+    yield job(step, INSTALL(**_network.apt(ctx), groups=" ".join(step.need(Packages).names)), ctx.knobs.timeout_apt)

@@ -28,7 +28,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 from pyinfra_cli.util import load_deploy_file, parse_cli_arg
 
-from qwen_rig import exits, knobs, project
+from qwen_rig import exits, knobs
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context, Plan, make_plan
 from qwen_rig.plan.document import of_all
@@ -37,7 +37,7 @@ from qwen_rig.run import progress as _board
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
 
-ROOT = project.find()
+ROOT = Path(__file__).resolve().parent.parent
 MAIN = ROOT / "deploy" / "5090.py"
 UNDO = ROOT / "deploy" / "undo.py"
 

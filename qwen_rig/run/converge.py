@@ -13,6 +13,7 @@ from pyinfra.context import ctx_state
 from pyinfra.context import host as current_host
 
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import Call
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
 from qwen_rig.run.command_text import shown
@@ -50,7 +51,7 @@ def _unread(state: State, host: Host, why: str) -> bool:
 
 def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
     """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
-    sudo = root and _session.context(current_host).machine["sudo"] not in ("root", "none", "locked")
+    sudo = root and _session.context(current_host).machine.sudo not in ("root", "none", "locked")
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
     if ctx_state.get().print_noop_info and _session.plan(current_host).step_changes(component):  # -v
         step = _session.step(current_host, component)
@@ -59,16 +60,25 @@ def converge(component: str, title: str, commands: Commands, root: bool = False)
     _apply(name=title, component=component, commands=commands, **arguments)
 
 
-def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
-    """A short POSIX shell script to run on the host, under a time limit there and a longer one here; what can take
-    more than a minute is a job (qwen_rig/run/job.py).
+class ScriptCommand(StringCommand):
+    """A short program on the host as a command of an operation."""
+
+    def __init__(self, call: Call, seconds: int, stdin: str = "") -> None:
+        limit = ("timeout", "-k", "30", str(seconds))
+        extra: dict[str, Any] = {"_timeout": seconds + 60}
+        if given := call.stdin(stdin):
+            extra["_stdin"] = given
+        super().__init__(*limit, "sh", "-c", QuoteString(call.text), **extra)
+        self.call, self.limit = call, " ".join(limit)
+
+
+def script(call: Call, seconds: int, stdin: str = "") -> ScriptCommand:
+    """A short program to run on the host, under a time limit there and a longer one here; what can take more than a
+    minute is a job (qwen_rig/run/job.py).
 
     pyinfra's own limit leaves the remote process running, so `timeout` ends it on the host.
     """
-    extra: dict[str, Any] = {"_timeout": seconds + 60}
-    if stdin is not None:
-        extra["_stdin"] = stdin
-    return StringCommand("timeout", "-k", "30", str(seconds), "sh", "-c", QuoteString("set -eu\n" + text), **extra)
+    return ScriptCommand(call, seconds, stdin)
 
 
 def with_sudo(host: Host, arguments: dict[str, Any], sudo: bool) -> dict[str, Any]:
@@ -76,9 +86,9 @@ def with_sudo(host: Host, arguments: dict[str, Any], sudo: bool) -> dict[str, An
     return arguments | ({"_sudo": True, "_sudo_password": host.data.get("_sudo_password")} if sudo else {})
 
 
-def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | None = None) -> tuple[bool, str]:
-    """Run a script now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
-    command = script(text, seconds, stdin)
+def run(host: Host, call: Call, seconds: int, sudo: bool = False) -> tuple[bool, str]:
+    """Run a program now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
+    command = script(call, seconds)
     arguments = with_sudo(host, dict(command.connector_arguments), sudo)
     command.connector_arguments = {}
     if not connected(host):  # paramiko would be asked for a session of none
@@ -86,8 +96,8 @@ def run(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | No
         return False, ""
     try:
         ok, output = host.run_shell_command(command, **arguments)
-    except (TimeoutError, OSError, SSHException) as error:  # pyinfra would print a traceback out of a function
-        _report.said(host.name, [f"connection lost: {error}"])
+    except (TimeoutError, OSError, EOFError, SSHException) as error:  # pyinfra would print a function's traceback
+        _report.said(host.name, [f"connection lost: {str(error) or type(error).__name__}"])
         return False, ""
     if not ok:
         _report.said(host.name, output.output_lines + ([] if connected(host) else ["connection lost"]))

@@ -14,6 +14,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from qwen_rig.plan import Step
+from qwen_rig.program import Call
 from qwen_rig.run import job_protocol as jobs
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
@@ -50,9 +51,9 @@ class JobCommand(FunctionCommand):
         return attend(host, self.job, sudo=bool(connector_arguments.get("_sudo"))).ok
 
 
-def job(step: Step, text: str, seconds: int, stdin: str = "", nice: int = 0, oom: int = 0) -> JobCommand:
-    """A long step's script as a command to yield: `script()` for whatever can take more than a minute."""
-    return JobCommand(Job(step.component, step.title, text, seconds, stdin, nice, oom))
+def job(step: Step, call: Call, seconds: int, stdin: str = "", nice: int = 0, oom: int = 0) -> JobCommand:
+    """A long step's program as a command to yield: `script()` for whatever can take more than a minute."""
+    return JobCommand(Job(step.component, step.title, call, seconds, stdin, nice, oom))
 
 
 def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
@@ -71,7 +72,7 @@ class _Attendant:
         self.host, self.job, self.sudo = host, job, sudo
         self.patience = _session.knobs(host).timeout_reconnect
         known = _session.remembered(host)
-        self.since = int(known.machine["time"] or 0) if known else 0
+        self.since = known.machine.time if known else 0
         self.lines: list[str] = []
         self.shown = Progress()
 
@@ -122,14 +123,14 @@ class _Attendant:
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
         return answer
 
-    def _ask(self, text: str, stdin: str | None = None) -> Answer | None:
+    def _ask(self, call: Call, stdin: str = "") -> Answer | None:
         """Ask the host; a connection that breaks is made again, as often as patience lasts (None: it ran out)."""
         end = None
         pause = float(BACKOFF_S[0])
         while True:
             try:
                 if end is None or reconnected(self.host):
-                    command = script(text, POLL_S + 60, stdin)
+                    command = script(call, POLL_S + 60, stdin)
                     arguments = with_sudo(self.host, dict(command.connector_arguments), self.sudo)
                     command.connector_arguments = {}
                     _, output = self.host.run_shell_command(command, **arguments)

@@ -12,6 +12,7 @@ from pyinfra.context import ctx_state, host
 
 from qwen_rig import ledger, render
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.deploy.env.plan import Build
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan
 from qwen_rig.plan.drift import outdated, snapshot
@@ -77,7 +78,7 @@ def _plan() -> None:
     _report.states[host.name] = snapshot(_session.context(host))
     if saved:
         _hold(plan)
-    if plan.step_changes("env") and plan.step("env").data.get("mode") == "build":
+    if plan.step_changes("env") and isinstance(plan.step("env").payload, Build):
         _stacks[host.name] = _session.context(host).stack
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)

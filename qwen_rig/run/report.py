@@ -25,6 +25,7 @@ from pyinfra.context import ctx_state
 from rich.text import Text
 
 from qwen_rig import doctor, exits, ledger, render
+from qwen_rig.deploy.training.plan import TrainingPayload
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan, Step
 from qwen_rig.plan.compare import differences, traits
@@ -269,11 +270,10 @@ def _next(state: State) -> list[str]:
     for host in state.inventory:
         plan = plans.get(host.name)
         if state.is_executing and plan and host.name not in cards and _has(plan, "training"):
-            env = plan.step("training").data["env"]
-            login = shell_line(host.name, host.data.dict())
-            fits = plan.step("training").data["fits"]
+            made = plan.step("training").need(TrainingPayload)
+            login, env = shell_line(host.name, host.data.dict()), made.env
             return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help",
-                    *([f"qwen-rig fits {host.name}      # {fits} (estimates)"] if fits else [])]
+                    *([f"qwen-rig fits {host.name}      # {made.fits} (estimates)"] if made.fits else [])]
     return []
 
 

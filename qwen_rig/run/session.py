@@ -6,10 +6,9 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import count
-from typing import Any
 
 from packaging.version import Version
 from paramiko import SSHException
@@ -21,6 +20,7 @@ from qwen_rig import knobs as knobs_of
 from qwen_rig import ledger
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
+from qwen_rig.facts import state as facts_state
 from qwen_rig.facts.probe import HostState
 from qwen_rig.flash import cache as wheels
 from qwen_rig.knobs import Knobs
@@ -30,7 +30,7 @@ from qwen_rig.run.connection import connected, reconnected, refused
 
 _contexts: dict[str, Context] = {}
 _plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
-_last: dict[str, Mapping[str, Any]] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
+_last: dict[str, facts_state.State] = {}  # each host's state as last probed; `forget` leaves it, for the doctor
 capabilities: dict[str, tuple[Version, ...]] = {}  # of the GPUs that each host trains on, as far as known
 alike: dict[str, tuple[str, str]] = {}  # kind and stack of each host: what the times of its steps are kept under
 rules = cache(load_rules)
@@ -59,23 +59,29 @@ def context(host: Host) -> Context:
     """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
     if host.name not in _contexts:
         wanted = knobs(host)
-        state = _probe(host, wanted)
-        if state["host"]["sudo"] == "password" and not host.connector_data.get("prompted_sudo_password"):
-            state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
-        if state["host"]["time"]:
-            state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
+        state = _known_here(host, _probe(host, wanted))
         last = ledger.applied(host.name, address(host))
-        largest = store.largest_batch([gpu["uuid"] for gpu in state["gpus"]])
+        largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
         _last[host.name] = state
         _contexts[host.name] = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, rules(), last,
                                            largest, wheels.known())
         capabilities[host.name] = tuple(gpu.compute_capability for gpu in _contexts[host.name].fit
                                         if gpu.compute_capability)
-        alike[host.name] = (state["host"]["kind"], wanted.stack)
+        alike[host.name] = (state.machine.kind, wanted.stack)
     return _contexts[host.name]
 
 
-def _probe(host: Host, wanted: Knobs) -> dict[str, Any]:
+def _known_here(host: Host, state: facts_state.State) -> facts_state.State:
+    """The state with what only this controller knows: whether sudo's password is at hand, and the clock's offset."""
+    machine = state.machine
+    if machine.sudo == "password" and not host.connector_data.get("prompted_sudo_password"):
+        machine = replace(machine, sudo="locked")  # as good as none, and the plan says what to do about it
+    if machine.time:
+        machine = replace(machine, clock_offset_s=int(machine.time - time.time()))
+    return replace(state, machine=machine)
+
+
+def _probe(host: Host, wanted: Knobs) -> facts_state.State:
     """The host's state. A connection that breaks meanwhile is made again: in a run for as long as the knobs say."""
     end = time.monotonic() + (wanted.timeout_reconnect if host.state.is_executing else 0)
     why = f"the probe brought nothing from {host.name}"
@@ -83,10 +89,10 @@ def _probe(host: Host, wanted: Knobs) -> dict[str, Any]:
         try:
             # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed its
             # default, which is no host's state: every kernel has a release.
-            state: dict[str, Any] = host.get_fact(
+            state = facts_state.State.of(host.get_fact(
                 HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
-                files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True)
-            if state and state["host"]["kernel"]:
+                files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True))
+            if state.machine.kernel:
                 return state
         except (PyinfraError, OSError, EOFError, SSHException) as error:
             why = f"the probe failed: {error}"
@@ -131,6 +137,6 @@ def address(host: Host) -> str:
     return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"
 
 
-def last_state(name: str) -> Mapping[str, Any] | None:
+def last_state(name: str) -> facts_state.State | None:
     """A host's state as last probed, whatever has changed since; None where it never was."""
     return _last.get(name)

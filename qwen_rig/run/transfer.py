@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pyinfra.api.host import Host
 
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
+from qwen_rig.program import load
 from qwen_rig.run import report as _report
 from qwen_rig.run.connection import connected, reconnected
 from qwen_rig.run.converge import run
@@ -22,6 +22,7 @@ from qwen_rig.run.converge import run
 TRIES = 3
 PAUSE_S = 2.0
 ABANDONED_MIN = 60  # minutes after which a part that nobody has written to is nobody's
+LAND = load("deploy/flash_attn/land.sh")
 HASH_SECONDS = 300  # sha256sum of a few hundred MB on the slowest disk
 
 
@@ -63,11 +64,8 @@ def send(host: Host, path: Path, landing: str, folder: str) -> str:
     """
     sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
     part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
-    old = f"-name '.qwen-rig-*.part' -mmin +{ABANDONED_MIN}"
-    check = (f"find {shlex.quote(landing)} -maxdepth 1 {old} -exec rm -f {{}} + || :\n"
-             f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
-             f"mkdir -p {shlex.quote(folder)} && mv -f {shlex.quote(part)} {shlex.quote(target)} || "
-             f"{{ rm -f {shlex.quote(part)}; exit 1; }}\n")
+    check = LAND(landing=landing, abandoned_min=str(ABANDONED_MIN), part=part, sha256=sha256, folder=folder,
+                 target=target)
 
     def put() -> str | None:
         with path.open("rb") as file:

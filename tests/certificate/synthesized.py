@@ -1,4 +1,4 @@
-"""Measurements of a healthy H100 as certify.py writes them: SYNTHESIZED (after a captured nvidia-smi), so that
+"""Measurements of a healthy H100 as qwen_rig/host/certify.py writes them: SYNTHESIZED (after a captured nvidia-smi), so that
 each test can spoil one thing. No number here was measured."""
 
 from __future__ import annotations

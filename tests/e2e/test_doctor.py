@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from tests import HANG_S
+
 from .conftest import REPO, Lab
 
 pytestmark = pytest.mark.testbed
 
 
 def _rig(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "qwen_rig", "doctor", "-i", str(lab.file), *arguments],
-                          cwd=REPO, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "qwen_rig", "doctor", "-i", str(lab.file), *arguments], cwd=REPO, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=HANG_S)
 
 
 def test_each_host_gets_its_own_cause_in_one_exec(bed: Any, tmp_path: Path) -> None:

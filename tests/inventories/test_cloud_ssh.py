@@ -102,8 +102,7 @@ def test_the_second_door_takes_a_cloud_yml_too(bed: Testbed, home: Path) -> None
     lines = {"box-1": f"ssh -p {PORT} root@{pod.address}"}
     env = cloud(home, {"box": {"source": "ssh", "key": pod.key, "hosts": lines}})
     del env["CLOUD_HOSTS"]
-    done = subprocess.run([sys.executable, "-m", "qwen_rig", "plan", "-i", f"{home}/cloud.yml", "--data",
-                           "stack=standin"],
+    done = subprocess.run([sys.executable, "-m", "qwen_rig", "plan", "-i", f"{home}/cloud.yml", "--data", "stack=standin"],
                           cwd=home, env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == exits.CHANGES and "box-1  RTX 5090" in done.stdout + done.stderr, done.stderr
 
