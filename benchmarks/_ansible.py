@@ -9,8 +9,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from qwen_rig.facts.state import State
 from qwen_rig.managed import GUARD, REPOSITORY
 from testbed.spec import HostInfo
 
@@ -31,7 +31,7 @@ def installed(cache: Path) -> tuple[Path, str]:
     return venv / "bin", version
 
 
-def write(folder: Path, hosts: Sequence[HostInfo], state: dict[str, Any], repository_text: str) -> None:
+def write(folder: Path, hosts: Sequence[HostInfo], state: State, repository_text: str) -> None:
     """ansible.cfg, inventory and variables for these hosts; `state` is the probe's word on one of them."""
     (folder / "ansible.cfg").write_text(
         f"[defaults]\nforks = {len(hosts)}\ngathering = explicit\nhost_key_checking = False\n"
@@ -43,15 +43,16 @@ def write(folder: Path, hosts: Sequence[HostInfo], state: dict[str, Any], reposi
         f"{host.name} ansible_host={host.address} ansible_port={host.port} ansible_user={host.user} "
         f"ansible_ssh_private_key_file={host.key} ansible_python_interpreter=/usr/bin/python3\n" for host in hosts))
     nouveau, upgrades = GUARD
-    env = state["env"]
-    site = sorted(f"{name.replace('-', '_')}-{version}.dist-info" for name, version in env["packages"].items())
+    env = state.env
+    assert env is not None  # the fleet is converged
+    site = sorted(f"{name.replace('-', '_')}-{version}.dist-info" for name, version in env.packages.items())
     (folder / "vars.json").write_text(json.dumps({
-        "driver_version": state["driver"]["loaded_version"],
-        "driver_packages": sorted(name for name in state["dpkg"] if name.startswith("nvidia")),
+        "driver_version": state.driver.loaded_version,
+        "driver_packages": sorted(name for name in state.dpkg if name.startswith("nvidia")),
         "repository_path": REPOSITORY, "repository_text": repository_text,
         "nouveau_path": nouveau, "nouveau_text": GUARD[nouveau],
         "upgrades_path": upgrades, "upgrades_text": GUARD[upgrades],
-        "conda_prefix": state["conda"][0]["prefix"], "env_link": env["path"], "dist_infos": site}))
+        "conda_prefix": state.conda[0].prefix, "env_link": env.path, "dist_infos": site}))
 
 
 def command(binaries: Path, folder: Path) -> tuple[list[str], dict[str, str]]:

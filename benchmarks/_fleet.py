@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-import yaml
-
-from testbed import paths
+from qwen_rig.catalog.stack import load_stack
+from testbed import demo, paths
 from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
 
@@ -20,7 +19,8 @@ class Fleet:
 
     def __init__(self, folder: Path, say: Say) -> None:
         self.bed, self.folder, self.say = Testbed(paths.instance("bench")), folder, say
-        self.lab = folder / "lab.yml"
+        self.lab = self.bed.folder / "lab.yml"
+        self.stack = load_stack("standin")
         self.hosts: list[HostInfo] = []
 
     def __enter__(self) -> Fleet:
@@ -35,6 +35,8 @@ class Fleet:
 
         Ansible's modules need a Python on the host; the deploy doesn't, so it is put there afterwards.
         """
+        self.say(f"the packages of stack {self.stack.name} are fetched, where they aren't here yet")
+        demo.fetch(self.stack)
         self.say("one bare host comes up and is converged")
         self.up(1, None)
         converge()
@@ -47,12 +49,7 @@ class Fleet:
     def up(self, count: int, image: str | None) -> None:
         """Bring up `count` hosts, from an image or bare, and write lab.yml for them."""
         self.hosts = self.bed.up([HostSpec(f"bench-{n:02d}", image=image) for n in range(1, count + 1)])
-        data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": "known_hosts",
-                             **self.bed.services().knobs()},
-                "hosts": {host.name: {"address": host.address, "port": host.port, "user": host.user, "key": host.key}
-                          for host in self.hosts}}
-        self.lab.write_text(yaml.safe_dump(data, sort_keys=False))
-        (self.folder / "known_hosts").unlink(missing_ok=True)
+        self.lab = demo.write_inventory(self.bed, self.stack)
 
     def execs(self) -> dict[str, int]:
         """SSH exec requests that each host's sshd has served so far."""

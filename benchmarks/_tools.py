@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from qwen_rig.facts.probe import HostState
+from qwen_rig.facts.state import State
 from qwen_rig.managed import REPOSITORY, watched
 
 from . import _ansible
@@ -54,7 +55,8 @@ class Rig:
 
     def run(self) -> float:
         """Wall seconds of one run."""
-        return _timed(RIG, {"LAB_HOSTS": str(self.fleet.lab)}, self.fleet.folder / "rig.log")
+        own = str(self.fleet.folder / "state")  # what emulated packages take is no foretaste of real ones
+        return _timed(RIG, {"LAB_HOSTS": str(self.fleet.lab), "XDG_STATE_HOME": own}, self.fleet.folder / "rig.log")
 
     def settle(self) -> int:
         """Run until nothing changes (the disk's copies have GPUs of their own, and are verified once);
@@ -96,11 +98,11 @@ class Floor:
                 raise Failed(f"ssh … sh -s < probe · exit {process.returncode}\n{output.decode(errors='replace')}")
         return seconds
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What the probe says of the first host."""
         done = subprocess.run(self._argv(self.fleet.hosts[0].name), input=self.probe.read_text(), capture_output=True,
                               text=True, check=True)
-        return HostState().process(done.stdout.splitlines())
+        return State.of(HostState().process(done.stdout.splitlines()))
 
     def _argv(self, name: str) -> list[str]:
         program, *rest = self.fleet.bed.ssh_argv(name)
@@ -110,7 +112,7 @@ class Floor:
 class Ansible:
     """ansible-core: linear strategy, pipelining, no fact gathering, as many forks as hosts."""
 
-    def __init__(self, fleet: Fleet, binaries: Path, state: dict[str, Any]) -> None:
+    def __init__(self, fleet: Fleet, binaries: Path, state: State) -> None:
         self.fleet, self.binaries = fleet, binaries
         source = fleet.bed.exec_(fleet.hosts[0].name, ["cat", REPOSITORY], check=True).stdout
         _ansible.write(fleet.folder, fleet.hosts, state, source)

@@ -57,7 +57,7 @@ SECTIONS = {
 }
 
 # What a cell says in place of a value: [N/A], [Not Supported], N/A, [Unknown Error], ERR!
-_NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown|err!|)$", re.IGNORECASE)
+_NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown( error)?|err!|not supported|)$", re.IGNORECASE)
 _VERSION = r"(\d+\.\d+(?:\.\d+)*)"
 # 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (KB §8).
 _DRIVER = (rf"\bKMD Version\s*:\s*{_VERSION}", rf"\bDriver Version\s*:\s*{_VERSION}")
@@ -125,13 +125,13 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """GPUs as the facts give them. Names and ids are nvidia-smi's words, verbatim; a number it withholds is None."""
+    """GPUs as the facts give them: names and ids are nvidia-smi's words; None where a cell has no value."""
     return [
         {
-            "index": number(row.get("index")) if number(row.get("index")) is not None else position,
-            "name": row.get("name", ""),
-            "uuid": row.get("uuid", ""),
-            "pci_bus_id": row.get("pci.bus_id", ""),
+            "index": number(row.get("index", str(position))),
+            "name": value(row.get("name")),
+            "uuid": value(row.get("uuid")),
+            "pci_bus_id": value(row.get("pci.bus_id")),
             "memory_mib": number(row.get("memory.total")),
             "compute_capability": value(row.get("compute_cap")),
             "mig": {"Enabled": True, "Disabled": False}.get(row.get("mig.mode.current", "")),

@@ -13,8 +13,8 @@ class Gpus(ProbeFact[list[dict[str, Any]]]):
     """The GPUs that nvidia-smi lists; `[]` where it lists none, isn't there, or fails: facts.driver.NvidiaDriver
     tells which. Drivers that refuse `compute_cap` (before 510) are asked again without it.
 
-    Names and ids are nvidia-smi's words; `memory_mib` (MiB of the whole card, also under MIG) and
-    `compute_capability` are None where it withholds them. MIG devices are no GPUs.
+    Names and ids are nvidia-smi's words, `memory_mib` is MiB of the whole card, also under MIG; each is None where
+    nvidia-smi has no value to give ([N/A], [Unknown Error], ERR!). MIG devices are no GPUs.
 
     **Example:**
 

@@ -74,8 +74,8 @@ def _cuda(text: str) -> tuple[list[dict[str, Any]], str | None]:
 
 
 class HostState(ProbeFact[dict[str, Any]]):
-    """All that a plan needs to know of a host. Every key is always there; what couldn't be read is empty (the driver's
-    `error` is then "unknown") and has a line in `problems`.
+    """All that a plan needs to know of a host, as plain data: facts.state.State gives it types. Every key is always
+    there; what couldn't be read is empty (the driver's `error` is then "unknown") and has a line in `problems`.
 
     **Example:**
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
-import yaml
 
 from qwen_rig import knobs
-from qwen_rig.catalog.lines import Entries, Lines
+from qwen_rig.catalog.lines import Entries, Given, Lines
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import NAME as KEY_NAME
 from qwen_rig.ssh import HostKey, named_host_key, private_key
@@ -80,8 +79,7 @@ class Connections(Lines):
     def host_data(self, name: str, given: Entries) -> dict[str, Any]:
         """What these entries come to in pyinfra's words: connection, knobs, free keys."""
         data: dict[str, Any] = {}
-        for key, (here, value_node) in given.items():
-            value = self.value(value_node)
+        for key, (here, value) in given.items():
             if key in knobs.NAMES:
                 data[key] = knobs.check(key, value, self.where(here))
             elif key.startswith(knobs.FREE):
@@ -89,25 +87,25 @@ class Connections(Lines):
             else:
                 data.update(self._connection(key, value, here, name, given))
         if "host_key_alias" in given:
-            data = keyed(data, self.value(given["host_key_alias"][1]), Path("~/.ssh/known_hosts"))
+            data = keyed(data, given["host_key_alias"].value, Path("~/.ssh/known_hosts"))
         return data
 
     def known(self, given: Entries, owner: str, also: Iterable[str] = ()) -> None:
         """Refuse keys that are neither the connection's, nor knobs, nor free, nor among `also`."""
         own = (*also, *CONNECTION)
-        for name, (node, _) in given.items():
+        for name, (line, _) in given.items():
             if name in own or name in knobs.NAMES or name.startswith(knobs.FREE):
                 continue
             if name in _SECRETS:
                 env = _SECRETS[name]
-                self.refuse(node, f"{name} of {owner} would be a secret in a file",
+                self.refuse(line, f"{name} of {owner} would be a secret in a file",
                             f"export it and name the variable: {env}: {env.removesuffix('_env').upper()}")
             close = get_close_matches(name, [*own, *knobs.NAMES], 1)
             meant = _MEANT.get(name, close[0] if close else "")
-            self.refuse(node, f"unknown key {name!r} in {owner}", f"did you mean {meant}?" if meant else
+            self.refuse(line, f"unknown key {name!r} in {owner}", f"did you mean {meant}?" if meant else
                         f"it takes {', '.join(own)} and the knobs of group_data/all.py")
 
-    def _connection(self, key: str, value: Any, here: yaml.Node, name: str, given: Entries) -> dict[str, Any]:
+    def _connection(self, key: str, value: Any, here: int, name: str, given: Entries) -> dict[str, Any]:
         """One connection key in pyinfra's words."""
         if key == "port":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
@@ -140,8 +138,8 @@ class Connections(Lines):
             return self.key(here, name, self._path(value), given.get("key_passphrase_env"))
         return {}  # key_passphrase_env is read with the key, if that has a passphrase
 
-    def key(self, here: yaml.Node, name: str, path: Path,
-             env: tuple[yaml.Node, yaml.Node] | None) -> dict[str, str]:
+    def key(self, here: int, name: str, path: Path,
+            env: Given | None) -> dict[str, str]:
         """The key, opened here: a missing file or a wrong passphrase is said before any host is dialled."""
         if not path.is_file():
             self.refuse(here, f"key of {name} is not there: {path}",
@@ -151,8 +149,8 @@ class Connections(Lines):
         if self._opens(here, name, path, None):
             return {"ssh_key": str(path)}
         if env:
-            here = env[0]
-            passphrase = self._secret(here, name, "key_passphrase_env", self.value(env[1]))
+            here = env.line
+            passphrase = self._secret(here, name, "key_passphrase_env", env.value)
         elif self.ask:
             passphrase = self._asked(f"passphrase of {path}")
         else:
@@ -161,7 +159,7 @@ class Connections(Lines):
         self._opens(here, name, path, passphrase)
         return {"ssh_key": str(path), "ssh_key_password": passphrase}
 
-    def _opens(self, here: yaml.Node, name: str, path: Path, passphrase: str | None) -> bool:
+    def _opens(self, here: int, name: str, path: Path, passphrase: str | None) -> bool:
         """Whether the passphrase (None: none) opens the key; False where it wants one."""
         try:
             private_key(str(path), passphrase)
@@ -180,7 +178,7 @@ class Connections(Lines):
         """A path as the file means it: `~` is home, a relative one starts at the file's own folder."""
         return Path(os.path.abspath(self.path.parent / Path(value).expanduser()))
 
-    def _secret(self, here: yaml.Node, name: str, key: str, variable: Any) -> str:
+    def _secret(self, here: int, name: str, key: str, variable: Any) -> str:
         if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):
             self.refuse(here, f"{key} of {name} must be the name of an environment variable, in capitals",
                         f"export the secret, then write {key}: {key.removesuffix('_env').upper()}")

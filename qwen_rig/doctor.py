@@ -18,13 +18,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from qwen_rig.catalog import schema
+from pydantic import AfterValidator
+
+from qwen_rig.catalog import datafile
+from qwen_rig.catalog.datafile import NULL_IS_EMPTY, Flag, MaybeTexts, PatternText, Row, Text, wrong
 from qwen_rig.catalog.rules import Rules, load_rules
+from qwen_rig.facts.state import State
 from qwen_rig.plan.context import Gpu, gpus_of
 
-DATA = Path(__file__).parent / "data" / "doctor"
+DATA = datafile.DATA / "doctor"
 FILES = ("host", "packages", "driver", "python", "network")  # in this order they are told
 
 
@@ -60,60 +64,83 @@ class Finding:
     evidence: str
 
 
-def _when(row: schema.Table) -> When:
-    facts = row.maybe("facts", dict) or {}
-    says = row.maybe("says", str)
-    row.done()
-    if not facts and says is None:
-        raise row.error(f"{row.at} has neither says nor facts", "give it one of them")
-    try:
-        pattern = re.compile(says, re.MULTILINE) if says is not None else None
-    except re.error as error:
-        raise row.error(f"{row.key('says')} is no regular expression: {error}") from None
-    return When(pattern, {k: tuple(v) if isinstance(v, list) else (v,) for k, v in facts.items()})
+@dataclass(frozen=True)
+class _Alternative(Row):
+    facts: dict[Text, Any] | None = None
+    says: PatternText | None = None
+
+    def when(self) -> When:
+        facts = {sign: tuple(value) if isinstance(value, list) else (value,)
+                 for sign, value in (self.facts or {}).items()}
+        return When(re.compile(self.says, re.MULTILINE) if self.says else None, facts)
+
+
+def _asks(row: _Alternative) -> _Alternative:
+    if not row.facts and row.says is None:
+        raise wrong("has neither says nor facts", "give it one of them")
+    return row
+
+
+@dataclass(frozen=True)
+class _Capture(Row):
+    text: Text | None = None
+    facts: dict[Text, Any] | None = None
+    made: Flag | None = None
+
+
+@dataclass(frozen=True)
+class _Entry(Row):
+    name: Text
+    cause: Text
+    next: Text
+    source: Text
+    captures: tuple[_Capture, ...]
+    when: Annotated[tuple[Annotated[_Alternative, AfterValidator(_asks)], ...], NULL_IS_EMPTY] = ()
+    over: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class SignaturesFile(Row):
+    """The form of each file of qwen_rig/data/doctor/."""
+
+    signatures: tuple[_Entry, ...]
 
 
 def load(folder: Path = DATA) -> tuple[Signature, ...]:
     """All rows, in the order in which they are told. Raises RigError naming file and key."""
-    rows = []
-    for name in FILES:
-        table = schema.read(folder / f"{name}.yml")
-        for row in table.tables("signatures"):
-            rows.append(Signature(
-                name=row.take("name", str), when=tuple(_when(each) for each in row.tables("when")),
-                over=row.texts("over"), cause=row.take("cause", str), next=row.take("next", str),
-                source=row.take("source", str), captures=tuple(row.take("captures", list))))
-            row.done()
-        table.done()
-    return tuple(rows)
+    return tuple(Signature(row.name, tuple(each.when() for each in row.when), row.over, row.cause, row.next, row.source,
+                           tuple({key: value for key, value in vars(each).items() if value is not None}
+                                 for each in row.captures))
+                 for name in FILES
+                 for row in datafile.load(folder / f"{name}.yml", SignaturesFile).signatures)
 
 
 signatures = cache(load)
 
 
-def signs(state: Mapping[str, Any], rules: Rules | None = None) -> dict[str, Any]:
-    """What the rows' `facts` may ask about, out of a host's state (facts.probe.HostState), flat."""
+def signs(state: State, rules: Rules | None = None) -> dict[str, Any]:
+    """What the rows' `facts` may ask about, out of a host's state (facts.state.State), flat."""
     rules = rules or load_rules()
-    machine, driver, upgrade = state["host"], state["driver"], state.get("driver_upgrade")
+    machine, driver, upgrade = state.machine, state.driver, state.driver_upgrade
     gpus: tuple[Gpu, ...] = gpus_of(state, rules)
-    moved = next(iter((upgrade or {}).get("packages", {}).items()), None)
+    moved = next(iter(upgrade.packages.items()), None) if upgrade else None
     return {
-        "driver_error": driver["error"],
-        "driver_flavour": driver["flavour"] or driver["installed_flavour"],
-        "loaded": driver["loaded_version"], "installed": driver["installed_version"],
-        "nouveau": driver["nouveau_loaded"],
-        "kind": machine["kind"], "secure_boot": machine["secure_boot"], "headers": machine["headers"],
-        "kernel": machine["kernel"], "dkms": machine["tools"].get("dkms"),
-        "prebuilt": any(name.startswith("linux-modules-nvidia-") for name in state["dpkg"]),
+        "driver_error": driver.error,
+        "driver_flavour": driver.flavour or driver.installed_flavour,
+        "loaded": driver.loaded_version, "installed": driver.installed_version,
+        "nouveau": driver.nouveau_loaded,
+        "kind": machine.kind, "secure_boot": machine.secure_boot, "headers": machine.headers,
+        "kernel": machine.kernel, "dkms": machine.tools.dkms,
+        "prebuilt": any(name.startswith("linux-modules-nvidia-") for name in state.dpkg),
         "needs_open": any(rules.flavour(gpu.compute_capability) == "open" for gpu in gpus),
         "upgraded_unattended": upgrade is not None,
-        "upgraded": f"{moved[0]} {moved[1][0]} → {moved[1][1]}, {upgrade['when']}" if upgrade and moved else None,
+        "upgraded": f"{moved[0]} {moved[1][0]} → {moved[1][1]}, {upgrade.when}" if upgrade and moved else None,
     }
 
 
-def words(state: Mapping[str, Any]) -> list[str]:
+def words(state: State) -> list[str]:
     """What the host's own state says in words: nvidia-smi's failure and the kernel log's lines."""
-    return [*filter(None, [state["driver"]["excerpt"]]), *(state.get("kernel_log") or {}).get("lines", [])]
+    return [*filter(None, [state.driver.excerpt]), *state.kernel_log.lines]
 
 
 def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: Iterable[str] = (),
@@ -132,12 +159,12 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
     return tuple(chosen[row.name] for row in signatures() if row.name in chosen and row.name not in hidden)
 
 
-def of_host(state: Mapping[str, Any]) -> tuple[Finding, ...]:
+def of_host(state: State) -> tuple[Finding, ...]:
     """The causes that a host's state tells by itself."""
     return findings((), signs(state), words(state))
 
 
-def diagnose(said: Iterable[str], state: Mapping[str, Any] | None = None, alone: bool = False) -> Finding | None:
+def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False) -> Finding | None:
     """The first cause of a failure on a host whose state, where there is one, was last known as `state`.
 
     `alone`: the state is of now, and may tell the cause where the words don't. None: not known.

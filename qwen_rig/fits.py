@@ -8,32 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
-from qwen_rig.catalog import schema
+from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Number, Row, Text, Whole, load
 
-DATA = Path(__file__).parent / "data" / "models.yml"
 BATCHES = (16, 8, 4, 2, 1)  # what divides the guide's effective 16
 RANK = 16  # of the adapter that train_qwen.py trains on all linear layers
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Model:
+class _Shape(Row):
+    family: Text
+    billions: Number
+    hidden: Whole
+    inner: Whole
+    layers: Whole
+    heads: Whole
+    groups: Whole
+    head: Whole
+    words: Whole
+    tied: Flag
+
+
+@dataclass(frozen=True)
+class Model(_Shape):
     """A Qwen by shape; `billions` is what its model card says."""
 
     name: str
-    family: str
-    billions: float
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    groups: int
-    head: int
-    words: int
-    tied: bool
 
     @property
     def linears(self) -> tuple[tuple[int, int], ...]:
@@ -89,24 +90,47 @@ class Fit:
     need: Need
 
 
+@dataclass(frozen=True)
+class _Cost(Row):
+    bytes: Number
+    sure: Flag
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Memory(Row):
+    weight: _Cost
+    weight_4bit: _Cost
+    adapter: _Cost
+    logit: _Cost
+    activation_hidden: _Cost
+    activation_inner: _Cost
+    checkpoint: _Cost
+    context_mib: _Cost
+    usable: _Cost
+
+
+@dataclass(frozen=True)
+class _Prefetch(Row):
+    source: Text
+    files: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class ModelsFile(Row):
+    """The form of models.yml."""
+
+    source: Text
+    models: dict[Text, _Shape]
+    prefetch: _Prefetch
+    memory: _Memory
+
+
 @cache
 def _data() -> tuple[dict[str, Model], dict[str, float], tuple[str, ...]]:
-    table = schema.read(DATA)
-    table.take("source", str)
-    models = {}
-    for name, row in table.named_tables("models").items():
-        shape: dict[str, Any] = {key: row.take(key, int) for key in
-                                 ("hidden", "inner", "layers", "heads", "groups", "head", "words")}
-        models[name] = Model(name=name, family=row.take("family", str), billions=row.take("billions", float),
-                             tied=row.take("tied", bool), **shape)
-        row.done()
-    each = {key: float(row.raw["bytes"]) for key, row in table.named_tables("memory").items()}
-    fetched = table.table("prefetch")
-    patterns = fetched.texts("files")
-    fetched.take("source", str)
-    fetched.done()
-    table.done()
-    return models, each, patterns
+    file = load(DATA / "models.yml", ModelsFile)
+    return ({name: Model(name=name, **vars(shape)) for name, shape in file.models.items()},
+            {key: cost.bytes for key, cost in vars(file.memory).items()}, file.prefetch.files)
 
 
 def models() -> Mapping[str, Model]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from qwen_rig.catalog import torch_index
+from qwen_rig.bundle import load as load_bundle
 from qwen_rig.catalog.sources import load_mirrors
 from qwen_rig.catalog.stack import load_stack
+from qwen_rig.catalog.torch_index import PYTORCH
 from qwen_rig.errors import RigError
-from qwen_rig.network.bundle import load as load_bundle
 
 stack_of = cache(load_stack)  # a lock takes a while to read
 
@@ -32,6 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.items() if "off" in words)})
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface", "proxy")
+READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at once, so that its mistakes are told
+    "mirrors": load_mirrors, "bundle": load_bundle, "stack": lambda name: stack_of(name).check()}
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
     if name in OFF and value is False:  # so YAML reads off
         value = "off"
     if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
-        value = json.dumps(value)
+        value = json.dumps({str(key): block for key, block in value.items()}, default=str)
     if name == "python":
         value = str(value)  # YAML and --data read 3.11 as a number, and 3.10 as 3.1
         value = "3.10" if value == "3.1" else value
@@ -142,23 +144,19 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
     if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
-    if name in URLS and not (name == "source_torch_index" and value == torch_index.PYTORCH):
+    if name in URLS and not (name == "source_torch_index" and value == PYTORCH):
         _url(name, value, where)
     if name == "prefetch_model" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
     if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
         raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
-    if name == "mirrors":
-        load_mirrors(value)
-    if name == "bundle":
-        load_bundle(value)
-    if name == "stack":
+    if name in READ:
         try:
-            stack_of(value).check()
+            READ[name](value)
         except RigError as error:
             # A file's own place says more than who named it; a name has none.
-            raise RigError(error.what, f"{error.where}, {where}" if "/" in error.where else where,
-                           error.remedy) from None
+            own = (name != "stack" and error.where not in ("the knob", "--data")) or "/" in error.where
+            raise RigError(error.what, f"{error.where}, {where}" if own else where, error.remedy) from None
     return value
 
 
@@ -177,5 +175,5 @@ def read(data: Mapping[str, Any], where: str) -> Knobs:
     found = Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
     stack = stack_of(found.stack)
     stack.check(found.python)
-    torch_index.check(stack, found.source_torch_index, found.accept_unlocked_torch, where)
+    stack.check_index(found.source_torch_index, found.accept_unlocked_torch, where)
     return found

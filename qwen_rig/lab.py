@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qwen_rig.catalog.lines import Entries
 from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections
 
@@ -32,32 +30,32 @@ class _Lab(Connections):
     """One file being read."""
 
     def hosts(self) -> list[tuple[str, dict[str, Any]]]:
-        top = self.entries(self.top, "the file")
-        for name, (key, _) in top.items():
+        top = self.entries((), "the file")
+        for name, (line, _) in top.items():
             if name not in ("defaults", "hosts"):
-                self.refuse(key, f"unknown key {name!r}", "the file has two keys: defaults and hosts")
+                self.refuse(line, f"unknown key {name!r}", "the file has two keys: defaults and hosts")
         if "hosts" not in top:
-            self.refuse(self.top, "the file has no hosts", self.example)
-        defaults = self.entries(top["defaults"][1], "defaults") if "defaults" in top else {}
+            self.refuse(next((line for line, _ in top.values()), 1), "the file has no hosts", self.example)
+        defaults = self.entries(("defaults",), "defaults") if "defaults" in top else {}
         self.known(defaults, "defaults")
-        listed = self.entries(top["hosts"][1], "hosts")
+        listed = self.entries(("hosts",), "hosts")
         if not listed:
-            self.refuse(top["hosts"][0], "hosts is empty", self.example)
+            self.refuse(top["hosts"].line, "hosts is empty", self.example)
         hosts, places = [], dict[tuple[str, int], str]()
-        for name, (key, node) in listed.items():
-            data = self._host(name, key, defaults, node)
+        for name, (line, _) in listed.items():
+            data = self._host(name, line, defaults)
             place = str(data.get("ssh_hostname", name)).lower(), data.get("ssh_port", DEFAULT_PORT)
             if place in places:  # apt would run twice on it at the same time
-                self.refuse(key, f"{name} has the address of {places[place]}: {place[0]} port {place[1]}",
+                self.refuse(line, f"{name} has the address of {places[place]}: {place[0]} port {place[1]}",
                             "list each machine once")
             places[place] = name
             hosts.append((name, data))
         return hosts
 
-    def _host(self, name: str, at: yaml.Node, defaults: Entries, node: yaml.Node) -> dict[str, Any]:
+    def _host(self, name: str, at: int, defaults: Entries) -> dict[str, Any]:
         if not HOST_NAME.fullmatch(name) or name in ("all", "lab"):
             self.refuse(at, f"a host can't be called {name!r}",
                         "letters, digits, . _ and -; all and lab are names of groups")
-        own = self.entries(node, f"host {name}")
+        own = self.entries(("hosts", name), f"host {name}")
         self.known(own, f"host {name}")
         return self.host_data(name, {**defaults, **own})

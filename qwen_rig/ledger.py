@@ -69,7 +69,7 @@ def _write(path: Path, text: str) -> None:
 def key(step: Step, kind: str, stack: str) -> str:
     """What makes two runs of a step alike: what is done (an env built or mended), on what kind of host, for which
     stack."""
-    mode = "kept" if step.data.get("kept") else str(step.data.get("mode", "-"))
+    mode = step.payload.mode if step.payload else "-"
     return " ".join((step.component, mode, kind, stack))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
+
+from qwen_rig.facts.machine import Os
 
 HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
 
@@ -33,18 +34,18 @@ def guard_digests() -> dict[str, str]:
     return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in GUARD.items()}
 
 
-def repository_folder(os: Mapping[str, Any]) -> str:
+def repository_folder(os: Os) -> str:
     """`debian12`, `ubuntu2404`: NVIDIA's name for a distribution, ID + VERSION_ID without the dot (KB §1.4)."""
-    return f"{os['id']}{os['version_id']}".replace(".", "")
+    return f"{os.id}{os.version_id}".replace(".", "")
 
 
-def repository_files(os: Mapping[str, Any]) -> tuple[str, ...]:
+def repository_files(os: Os) -> tuple[str, ...]:
     """Where NVIDIA's repository may be configured: by its own keyring package, or by us."""
     folder = repository_folder(os)
     return (REPOSITORY, f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list")
 
 
-def repository_url(os: Mapping[str, Any], base: str) -> str:
+def repository_url(os: Os, base: str) -> str:
     """Where NVIDIA keeps that distribution's packages below a base URL."""
     return f"{base.rstrip('/')}/{repository_folder(os)}/x86_64/"
 

@@ -10,7 +10,6 @@ that is reached by single commands, none of which may last as long as the job. N
 from __future__ import annotations
 
 import argparse
-import shlex
 import subprocess
 import sys
 import time
@@ -18,14 +17,15 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
+from qwen_rig import program  # noqa: E402
 from qwen_rig.run import job_protocol as job  # noqa: E402
 
 POLL_S = 10
 
 
-def ask(text: str, stdin: str = "") -> job.Answer:
+def ask(call: program.Call, stdin: str = "") -> job.Answer:
     """What the runner answers."""
-    done = subprocess.run(["sh", "-c", text], input=stdin, capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", call.text], input=call.stdin(stdin), capture_output=True, text=True)
     return job.read(done.stdout) or job.Answer("error", why=f"{done.stdout} {done.stderr}".strip())
 
 
@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("program", nargs="+")
     o = parser.parse_args()
-    script = f"cd {shlex.quote(str(REPO))}\n{shlex.quote(o.python)} qwen_rig/host/{shlex.join(o.program)}\n"
-    made = job.Job(o.name, o.name, script, o.seconds, nice=10)
+    script = program.Program('cd "$1"\npython=$2 name=$3\nshift 3\n"$python" "qwen_rig/host/$name" "$@"\n')
+    made = job.Job(o.name, o.name, script(str(REPO), o.python, *o.program), o.seconds, nice=10)
     shown, deadline = job.Progress(), time.monotonic() + o.wait
     answer = ask(*job.start(made, o.name, POLL_S))
     while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -40,12 +41,14 @@ def build(folder: Path, more: Mapping[str, str | bytes] | None = None) -> Path:
     files = {**wanted, f"{DIST_INFO}/RECORD": f"{record}{DIST_INFO}/RECORD,,\n"}
     target = folder / f"v{VERSION}" / FILE_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w") as wheel:
+    partial = target.with_name(f"{FILE_NAME}.{os.getpid()}")  # another testbed may be serving the file just now
+    with zipfile.ZipFile(partial, "w") as wheel:
         for name, text in files.items():
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time a zip can hold
             entry.create_system = 3  # Unix, also where it is built elsewhere
             entry.external_attr = 0o644 << 16
             wheel.writestr(entry, text)
+    os.replace(partial, target)
     return target
 
 

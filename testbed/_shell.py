@@ -9,6 +9,7 @@ from pathlib import Path
 
 FILES = Path(__file__).parent / "files"
 EMULATED = "EMULATED by the qwen-rig testbed"
+HANG_S = 1800  # seconds after which a wait counts as a hang; no slow or busy machine reaches it
 
 
 class TestbedError(Exception):
@@ -18,7 +19,7 @@ class TestbedError(Exception):
 
 
 def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None,
-        cwd: Path | None = None, timeout: float | None = 600) -> str:
+        cwd: Path | None = None, timeout: float | None = HANG_S) -> str:
     """Run a command and return its stdout; TestbedError with its last words when it fails.
 
     `env` is added to this process's own, with LC_ALL=C.

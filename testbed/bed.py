@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from . import base, cgroup, host, leftovers, net, prereq, services
-from ._shell import FILES, TestbedError, run
+from ._shell import FILES, HANG_S, TestbedError, run
 from .paths import cache, locked, run_folder
 from .services import Request
 from .spec import PASSWORD, HostInfo, HostSpec, Services
@@ -87,7 +87,7 @@ class Testbed:
         return self._find(name)[1]
 
     def exec_(self, name: str, argv: Sequence[str], *, user: str = "root", stdin: str | None = None,
-              check: bool = False, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+              check: bool = False, timeout: float = HANG_S) -> subprocess.CompletedProcess[str]:
         """Run a command on a host from outside, not by SSH. With check, a failure is a TestbedError."""
         self._find(name)
         command = host.enter(self._host_folder(name), argv, user)
@@ -97,7 +97,7 @@ class Testbed:
             raise TestbedError(f"{name}: {' '.join(argv)} · exit {done.returncode} · {said}")
         return done
 
-    def ssh(self, name: str, command: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def ssh(self, name: str, command: str, *, timeout: float = HANG_S) -> subprocess.CompletedProcess[str]:
         """Run a command on a host by the real ssh client."""
         return subprocess.run([*self.ssh_argv(name), command], text=True, capture_output=True, timeout=timeout,
                               stdin=subprocess.DEVNULL, check=False)
@@ -106,7 +106,7 @@ class Testbed:
         """The ssh command line for a host, to which a command may be added."""
         info = self.host(name)
         options = ("BatchMode=yes", "LogLevel=ERROR", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
-                   "ConnectTimeout=5")
+                   "ConnectTimeout=20")
         return ["ssh", "-F", "none", "-i", info.key, "-p", str(info.port),
                 *(word for option in options for word in ("-o", option)), f"{info.user}@{info.address}"]
 
@@ -158,9 +158,15 @@ class Testbed:
 
     def reboot(self, name: str) -> None:
         """Reboot from outside and wait for the next boot's sshd."""
+        with self.rebooting(name):
+            self.exec_(name, ["reboot"])
+
+    @contextmanager
+    def rebooting(self, name: str) -> Iterator[None]:
+        """Somebody reboots the host meanwhile; ends when the next boot's sshd greets."""
         folder, (_, info) = self._host_folder(name), self._find(name)
         before = host.init_pid(folder)
-        self.exec_(name, ["reboot"])
+        yield
         self._until(lambda: host.init_pid(folder) not in (None, before), f"{name} · did not reboot")
         host.wait(folder, info)
 
@@ -257,7 +263,7 @@ class Testbed:
         return self.folder / "hosts" / name
 
     @staticmethod
-    def _until(true: Callable[[], bool], message: str, timeout: float = 20) -> None:
+    def _until(true: Callable[[], bool], message: str, timeout: float = HANG_S) -> None:
         deadline = time.monotonic() + timeout
         while not true():
             if time.monotonic() > deadline:

@@ -46,9 +46,9 @@ def main(argv: list[str]) -> int:
 
 
 def fetch(stack: Stack) -> None:
-    """Bring the stack's locked files and uv's into the testbed's wheelhouse, by this machine's own pip."""
+    """Bring the stack's locked files and uv's into the testbed's wheelhouse, for the Python that the hosts have."""
     chosen = interpreter.choose()
-    python = f"{chosen.prefix}/bin/python3" if chosen.prefix else sys.executable
+    python = f"{chosen.prefix}/bin/python{chosen.minor}" if chosen.prefix else interpreter.USERLAND
     for lock in (DATA / "locks" / "uv.lock.txt", stack.lock):
         assert lock is not None
         wheels.ensure_wheels(lock, python)

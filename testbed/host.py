@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cgroup, gpu
-from ._shell import FILES, TestbedError, run
+from ._shell import FILES, HANG_S, TestbedError, run
 from .base import HOSTNAME
-from .paths import cache
+from .paths import cache, locked
 from .spec import HostInfo
 
 HOMES = {"root": "root", "dev": "home/dev", "pw": "home/pw", "nosudo": "home/nosudo"}
@@ -70,7 +70,7 @@ def start(folder: Path) -> int:
              "/bin/sh", str(FILES / "supervisor.sh"), str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     own = os.readlink("/proc/self/ns/net")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if os.readlink(f"/proc/{process.pid}/ns/net") != own:
@@ -81,13 +81,13 @@ def start(folder: Path) -> int:
     raise TestbedError(f"{folder.name} · its namespaces did not come up · {console(folder)}")
 
 
-def wait(folder: Path, info: HostInfo, timeout: float = 60) -> None:
+def wait(folder: Path, info: HostInfo, timeout: float = HANG_S) -> None:
     """Return when sshd greets; TestbedError with the console's last lines when it doesn't."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection((info.address, info.port), timeout=1) as connection:
-                connection.settimeout(5)
+            with socket.create_connection((info.address, info.port), timeout=5) as connection:
+                connection.settimeout(60)
                 if connection.recv(4) == b"SSH-":
                     return
         except OSError:
@@ -143,9 +143,11 @@ def sessions(folder: Path) -> dict[str, int]:
 
 
 def _key(path: Path) -> Path:
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "qwen-rig-testbed", "-f", path])
+    with locked("keys"):  # several testbeds may come up at once in a new cache
+        if not Path(f"{path}.pub").exists():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.unlink(missing_ok=True)  # half a pair, of a run that was broken off
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "qwen-rig-testbed", "-f", path])
     return path
 
 

@@ -30,7 +30,7 @@ PAYLOAD = re.compile(r"\.(deb|whl|sh|zst|gz|conda|bz2|safetensors)$")  # what -f
 # broken: 404. hang: no answer. lacking-NAME: 404 for what begins with that name. lying: payloads with one byte changed
 # (lying-NAME: of that name only). slow: payloads that trickle. broken-files and hang-files: those payloads only.
 FAULTS = ("broken", "hang", "lacking", "lying", "slow")
-TRICKLE = 4096  # bytes every tenth of a second
+TRICKLE, TRICKLE_S = 4096, 0.2  # bytes, and how often: slower than anything that the bridge serves otherwise
 LIE = 10  # that byte: in a wheel its first member's time of day, so that it stays a sound wheel with another hash
 INSTALLER = re.compile(r"(?:[^/]+/)?(Miniforge3-[^/]+-Linux-x86_64\.sh)(\.sha256)?")
 
@@ -182,7 +182,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 at = min(LIE, os.fstat(file.fileno()).st_size - 1) - begin
                 piece = piece[:at] + bytes([255 - piece[at]]) + piece[at + 1:] if 0 <= at < len(piece) else piece
             else:
-                time.sleep(0.1)
+                time.sleep(TRICKLE_S)
             try:
                 self.wfile.write(piece)
             except OSError:  # the client had enough

@@ -10,7 +10,7 @@ import json
 import random
 from pathlib import Path
 
-from .paths import cache
+from .paths import cache, locked
 
 MODEL = "qwen-rig-testbed/standin-model"
 TOO_BIG = "qwen-rig-testbed/too-big"  # listed with a size that no disk has
@@ -29,13 +29,14 @@ LARGE = ("model.safetensors", "pytorch_model.bin")  # the hub keeps these in LFS
 def folder() -> Path:
     """Where it lies, made once: api/models/MODEL/revision/main is the listing, MODEL/resolve/COMMIT/… the files."""
     made = cache() / "hub-1"
-    if not (made / "done").exists():
-        for name, text in FILES.items():
-            _write(made / MODEL / "resolve" / COMMIT / name, text)
-        _write(made / "api" / "models" / MODEL / "revision" / "main", json.dumps(listing()).encode())
-        big = {**listing(), "siblings": [{"rfilename": "model.safetensors", "size": 1 << 50, "blobId": "0" * 40}]}
-        _write(made / "api" / "models" / TOO_BIG / "revision" / "main", json.dumps(big).encode())
-        (made / "done").touch()
+    with locked("hub"):
+        if not (made / "done").exists():
+            for name, text in FILES.items():
+                _write(made / MODEL / "resolve" / COMMIT / name, text)
+            _write(made / "api" / "models" / MODEL / "revision" / "main", json.dumps(listing()).encode())
+            big = {**listing(), "siblings": [{"rfilename": "model.safetensors", "size": 1 << 50, "blobId": "0" * 40}]}
+            _write(made / "api" / "models" / TOO_BIG / "revision" / "main", json.dumps(big).encode())
+            (made / "done").touch()
     return made
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ._shell import TestbedError, run
 
 WANTED = "3.10"
+USERLAND = "/usr/bin/python3"  # Debian's own
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def choose() -> Interpreter:
             return Interpreter(version, prefix, _packages(prefix))
         except TestbedError:
             continue
-    version = run(["/usr/bin/python3", "-c", "import platform; print(platform.python_version())"]).strip()
+    version = run([USERLAND, "-c", "import platform; print(platform.python_version())"]).strip()
     return Interpreter(version, None, ("python3", "python3-venv"))
 
 

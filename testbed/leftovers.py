@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import cgroup, net
-from ._shell import TestbedError
+from ._shell import HANG_S, TestbedError
 
 OURS = ("testbed/files/supervisor.sh ", "testbed/files/stage.sh ", " testbed.httpd ")
 
@@ -34,7 +34,7 @@ def processes(folder: Path) -> list[int]:
     return found
 
 
-def end(folder: Path, timeout: float = 10) -> None:
+def end(folder: Path, timeout: float = HANG_S) -> None:
     """Kill the processes, delete the links and the folder. Fine when nothing is there."""
     deadline, killed = time.monotonic() + timeout, set[int]()
     while pids := processes(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from . import base, conda, hub, interpreter, mirror, nvidia, wheels
-from ._shell import TestbedError, run
+from ._shell import HANG_S, TestbedError, run
 from .httpd import Site, site_json
 from .paths import cache
 from .spec import Services
@@ -63,7 +63,7 @@ def start(folder: Path, address: str) -> Services:
             [sys.executable, "-m", "testbed.httpd", f"{folder}/", address, str(base.PORT)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + HANG_S
     while not (folder / "http.ready").exists():
         if process.poll() is not None or time.monotonic() > deadline:
             said = (folder / "http.log").read_text(errors="replace").strip().splitlines()[-1:]
@@ -80,7 +80,7 @@ def start(folder: Path, address: str) -> Services:
 
 def requests(services: Services) -> list[Request]:
     """The counter: client address, path, how often."""
-    with urllib.request.urlopen(services.requests, timeout=10) as answer:
+    with urllib.request.urlopen(services.requests, timeout=HANG_S) as answer:
         rows: list[Request] = json.load(answer)
         return rows
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
@@ -23,7 +25,7 @@ def folder() -> Path:
 
 
 def ensure_wheels(lock_path: str | Path, python: str | Path) -> int:
-    """Fetch every file of a lock with hashes, by `python -m pip download`. Returns the bytes now on disk for all locks.
+    """Fetch every file that a lock with hashes names for this Python; returns the bytes now on disk for all locks.
 
     Fetched once: a lock of the same content with the same Python is not looked at again. pip refuses a wrong hash.
     """
@@ -42,10 +44,21 @@ def ensure_wheels(lock_path: str | Path, python: str | Path) -> int:
 def _download(python: str | Path, what: list[str], title: str) -> None:
     print(f"testbed: fetching {title} with pip", file=sys.stderr)
     try:
-        run([python, "-m", "pip", "download", "-q", "--no-deps", "--progress-bar", "off", "-d", folder(), *what],
+        run([python, _pip(), "download", "-q", "--no-deps", "--progress-bar", "off", "-d", folder(), *what],
             timeout=7200)
     except TestbedError as error:
         raise TestbedError(f"{title} · pip could not fetch it · {error}") from None
+
+
+def _pip() -> Path:
+    """This process's own pip as a folder that another Python can run: Debian's Python comes without one.
+
+    It must be run by the Python that the files are for: a lock's markers and tags go by the one that runs pip.
+    """
+    found = find_spec("pip")
+    if found is None or found.origin is None:
+        raise TestbedError(f"pip · not in {sys.prefix} · make clean setup")
+    return Path(found.origin).parent
 
 
 class Wheelhouse:
@@ -79,7 +92,9 @@ class Wheelhouse:
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
             note.parent.mkdir(exist_ok=True)
-            note.write_text(digest.hexdigest(), encoding="utf-8")
+            partial = note.with_name(f"{note.name}.{os.getpid()}")  # every testbed's index reads and writes these
+            partial.write_text(digest.hexdigest(), encoding="utf-8")
+            os.replace(partial, note)
         return note.read_text(encoding="utf-8")
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from qwen_rig.program import Call
 from qwen_rig.run.files import written
 
 SIZE = 300_000  # bytes: several writes each, so that two writers would mix
 
 
-def write(text: str, piped: str) -> subprocess.Popen[str]:
-    shell = subprocess.Popen(["sh", "-euc", text], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def write(call: Call, piped: str) -> subprocess.Popen[str]:
+    shell = subprocess.Popen(["sh", "-c", call.text], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert shell.stdin is not None
-    shell.stdin.write(piped)
+    shell.stdin.write(call.stdin(piped))
     shell.stdin.close()
     return shell
 

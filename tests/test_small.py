@@ -6,14 +6,20 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
 from qwen_rig import knobs, managed
 from qwen_rig.deploy.driver import openpgp
 from qwen_rig.errors import RigError
+from qwen_rig.facts.machine import Os
+from qwen_rig.run import converge as _converge
+from qwen_rig.run import report as _report
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")
@@ -72,7 +78,7 @@ def test_others_data_are_let_through_and_no_knob_or_key_of_pyinfras_is_taken_for
 
 def test_managed_files_are_watched() -> None:
     assert set(managed.guard_digests()) <= set(managed.watched())
-    for os in ({"id": "debian", "version_id": "12"}, {"id": "ubuntu", "version_id": "24.04"}):
+    for os in (Os("debian", "12"), Os("ubuntu", "24.04")):
         assert set(managed.repository_files(os)) <= set(managed.watched())
 
 
@@ -85,3 +91,18 @@ def test_unattended_upgrades_leave_every_part_of_a_driver_alone(package: str) ->
     assert any(re.match(pattern, package) for pattern in patterns)  # as unattended-upgrades matches
     for other in ("linux-image-6.8.0-1010-nvidia", "linux-headers-generic", "libc6", "curl"):
         assert not any(re.match(pattern, other) for pattern in patterns), other
+
+
+@pytest.mark.parametrize("error", [EOFError(), OSError("Socket is closed"), TimeoutError(), SSHException("dropped")])
+def test_a_connection_that_breaks_while_a_command_is_sent_is_an_answer(
+        monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """paramiko has an error of its own for each moment; pyinfra would print the traceback of any of them."""
+    said: list[str] = []
+    monkeypatch.setattr(_report, "said", lambda host, lines: said.extend(lines))
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise error
+
+    host: Any = SimpleNamespace(name="lab-1", connector=SimpleNamespace(), data={}, run_shell_command=breaks)
+    assert _converge.run(host, "true", 1) == (False, "")
+    assert len(said) == 1 and said[0].startswith("connection lost: ") and len(said[0]) > len("connection lost: ")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Generator
 from typing import Any
 
 from qwen_rig import exits
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
-from qwen_rig.deploy.env.plan import record as on_record
+from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context
+from qwen_rig.program import load
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
 from qwen_rig.run.converge import run_script
@@ -21,7 +21,7 @@ from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import CERTIFY, env_path, program
 from qwen_rig.run.run import Run
 
-MEASURED = "$env/.rig/measured.json"
+READ = load("deploy/certification/measured.sh")
 CHECKS_SHARE = 0.8  # of timeout_verify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
@@ -37,7 +37,7 @@ def certification() -> None:
 def _with_env(host: Host) -> Context:
     """What is known of a host that has the env. Raises RigError where it has none."""
     ctx = Run.of(host).memory.context(host)
-    if ctx.state["env"] is None:
+    if ctx.state.env is None:
         raise RigError(f"there is no env {ctx.knobs.env_name} on this host", "", "run deploy/5090.py on it first")
     return ctx
 
@@ -47,10 +47,14 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     """Measure on the host, then read the measurements back and judge them."""
     host = adapter.current_host()
     ctx = Run.of(host).memory.context(host)
-    expected = shlex.quote(json.dumps(expect(ctx)))
     yield FunctionCommand(_begin, (), {})
-    yield program(ctx, CERTIFY, f"--expect {expected} --out \"{MEASURED}\" 2>/dev/null", ctx.knobs.timeout_verify)
+    words = ["--expect", json.dumps(expect(ctx)), "--out", _measured(ctx)]
+    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_verify, quiet="err")
     yield FunctionCommand(_judge, (), {})
+
+
+def _measured(ctx: Context) -> str:
+    return f"{env_path(ctx)}/.rig/measured.json"
 
 
 def _begin(state: State, host: Host) -> bool:
@@ -62,14 +66,14 @@ def _begin(state: State, host: Host) -> bool:
 
 def expect(ctx: Context) -> dict[str, Any]:
     """What qwen_rig/host/certify.py is told: the host's own training settings, and the limits that it needs there."""
-    gate = load_gates().checks["other_users"]
+    gate, made = load_gates().checks["other_users"], records(ctx).training
     wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
         "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_verify,
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
-        "training": dict(on_record(ctx, "training")) or settings(ctx),
+        "training": dict(made.raw) if made else settings(ctx),
     }
 
 
@@ -77,9 +81,9 @@ def _judge(state: State, host: Host) -> bool:
     """Certificates out of the host's measurements; a failed gate fails the host, what wasn't run is a caveat."""
     run = Run.of(host)
     ctx = run.memory.context(host)
-    built = on_record(ctx, "env")
+    built = records(ctx).env
     try:
-        good, text = run_script(host, f"env={shlex.quote(env_path(ctx))}\ncat \"{MEASURED}\"", 60)
+        good, text = run_script(host, READ(_measured(ctx)), 60)
         measured = json.loads(text) if good else None
         taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, f"{host.name}: measured.json", built)
     except (*LOST, ValueError, PyinfraError) as error:
@@ -91,10 +95,9 @@ def _judge(state: State, host: Host) -> bool:
     for each in taken:
         each.tell(run.report.console)
     failed = [text for each in taken for text in each.failed]
-    if built.get("lock_sha256") not in (None, ctx.stack.lock_sha256):
-        run.report.caveats[host.name].append(
-            f"certified is the env on this host, of stack {built.get('stack')}: its lock isn't that of "
-            f"{ctx.stack.name}, which is wanted (run deploy/5090.py)")
+    if built and built.lock_sha256 not in (None, ctx.stack.lock_sha256):
+        run.report.caveats[host.name].append(f"certified is the env on this host, of stack {built.stack}: its lock "
+                                          f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
     if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards
         run.report.caveats[host.name] += silent

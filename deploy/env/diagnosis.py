@@ -11,6 +11,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig.facts.records import VerifyRecord
 from qwen_rig.plan.context import Context, version
 
 SHOWN = 10  # wrong packages named one by one; of the rest their number
@@ -20,21 +21,21 @@ PROOFS = ("import", "kernel", "bf16_matmul")  # checks of qwen_rig/host/verify.p
 
 def torch_build(ctx: Context) -> str | None:
     """Why the torch that is there is the wrong build, or None. torch/version.py tells, not the label."""
-    wanted, env = ctx.stack.torch, ctx.state["env"]
-    if wanted is None or not env or "torch" not in env["packages"]:
+    wanted, env = ctx.stack.torch, ctx.state.env
+    if wanted is None or not env or "torch" not in env.packages:
         return None
-    there = env["torch"]
+    there = env.torch
     if not there:
         return "torch's build can't be told: torch/version.py can't be read"
-    said = f"torch {there['version']}"
-    if not there.get("cuda"):
+    said = f"torch {there.version}"
+    if not there.cuda:
         return f"{said} is a CPU build: it can use no GPU"
-    if there["cuda"] == wanted.cuda:
+    if there.cuda == wanted.cuda:
         return None
-    plain = f", as a plain `pip install torch=={env['packages']['torch']}` brings it" \
-        if "+" not in env["packages"]["torch"] else ""
-    what = f"{said} is built for CUDA {there['cuda']}, not {wanted.cuda}{plain}"
-    return f"{what}; {lacking}" if (lacking := _lacking(ctx, there["cuda"])) else what
+    plain = f", as a plain `pip install torch=={env.packages['torch']}` brings it" \
+        if "+" not in env.packages["torch"] else ""
+    what = f"{said} is built for CUDA {there.cuda}, not {wanted.cuda}{plain}"
+    return f"{what}; {lacking}" if (lacking := _lacking(ctx, there.cuda)) else what
 
 
 def _lacking(ctx: Context, cuda: str) -> str:
@@ -51,9 +52,9 @@ def _lacking(ctx: Context, cuda: str) -> str:
 def packages(ctx: Context) -> dict[str, tuple[str | None, str]]:
     """What the env lacks or has in another version than the lock: name → (now, wanted); wanted is "" where no lock
     holds the package."""
-    env = ctx.state["env"]
-    have = env["packages"] if env else {}
-    twice = set(env["duplicates"]) if env else set()
+    env = ctx.state.env
+    have = env.packages if env else {}
+    twice = set(env.duplicates) if env else set()
     own = ctx.stack.torch_index
     absent = {name: (None, "") for name in own.packages if name not in have} if own and own.only else {}
     return absent | {
@@ -67,23 +68,23 @@ def _public(text: str) -> str:
     return Version(text).public
 
 
-def proofs(ctx: Context, verified: Mapping[str, Any]) -> list[str]:
+def proofs(ctx: Context, verified: VerifyRecord) -> list[str]:
     """What the last verification, where it still stands, says can't be done in this env."""
     found = []
-    for check in verified.get("checks", []):
-        if check.get("name") not in PROOFS or check.get("status") != "fail":
+    for check in verified.failed:
+        if check.name not in PROOFS:
             continue
-        why = str(check.get("why") or check.get("measured") or "no reason on record")
-        if check["name"] == "import":
+        why = str(check.why or check.measured or "no reason on record")
+        if check.name == "import":
             found.append(f"`{ctx.stack.import_gate}` failed when last verified: {why}")
         elif NO_KERNEL in why:
-            found.append(f"«{NO_KERNEL}» when last verified ({check['name']}): this torch has no code for this GPU")
+            found.append(f"«{NO_KERNEL}» when last verified ({check.name}): this torch has no code for this GPU")
     return found
 
 
 def named(ctx: Context, wrong: Mapping[str, tuple[str | None, str]]) -> tuple[str, ...]:
     """Each wrong package in a line, those that the stack pins first."""
-    twice = set(ctx.state["env"]["duplicates"]) if ctx.state["env"] else set()
+    twice = set(ctx.state.env.duplicates) if ctx.state.env else set()
     order = sorted(wrong, key=lambda name: (name not in ctx.stack.pins, name))
     lines = [_line(name, *wrong[name], name in twice) for name in order[:SHOWN]]
     return (*lines, *([f"and {len(order) - SHOWN} more packages differ from the lock"] if len(order) > SHOWN else []))

@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from qwen_rig.deploy.env import diagnosis
+from qwen_rig.facts.records import EnvRecord, Records
+from qwen_rig.facts.state import Conda, Generation
 from qwen_rig.plan.context import Context, gib
-from qwen_rig.plan.model import Action, Refusal, Step
+from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import data_folder, disk_at, usable
 
 NAMED = 3  # wrong packages that the step itself names; more stand below it, a line each
 
 
-def conda(ctx: Context) -> Mapping[str, Any] | None:
+@dataclass(frozen=True)
+class CondaPayload(Payload):
+    """Where Miniforge goes, or the adopted conda is."""
+
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Build(Payload):
+    """An env built beside: the name of its folder; whether it is `kept`, left aside whole and only linked again; and
+    whether it is filled `afresh`, past the installer's cache (uv links files out of it into envs: who edits one in
+    place spoils both)."""
+
+    generation: str
+    kept: bool
+    afresh: bool
+
+    @property
+    def mode(self) -> str:
+        return "kept" if self.kept else "build"
+
+
+@dataclass(frozen=True)
+class Mend(Payload):
+    """Single packages put right in the env at `path`."""
+
+    names: tuple[str, ...]
+    path: str
+
+    @property
+    def mode(self) -> str:
+        return "mend"
+
+
+def conda(ctx: Context) -> Conda | None:
     """The conda to use: the one the knob names, else the first sound one; None where one must be installed."""
-    for found in ctx.state["conda"]:
-        if ctx.knobs.conda_prefix in (None, found["prefix"]) and found["sound"]:
-            return found  # type: ignore[no-any-return]
+    for found in ctx.state.conda:
+        if ctx.knobs.conda_prefix in (None, found.prefix) and found.sound:
+            return found
     return None
 
 
 def prefix(ctx: Context) -> str:
     """Where that conda is, or will be."""
     found = conda(ctx)
-    home = data_folder(ctx) or ctx.machine["user"]["home"]
-    return str(found["prefix"]) if found else ctx.knobs.conda_prefix or f"{home}/miniforge3"
+    home = data_folder(ctx) or ctx.machine.user.home
+    return found.prefix if found else ctx.knobs.conda_prefix or f"{home}/miniforge3"
 
 
 def envs_dir(ctx: Context) -> str:
@@ -35,33 +70,37 @@ def envs_dir(ctx: Context) -> str:
     if folder := data_folder(ctx):
         return f"{folder}/envs"
     found = conda(ctx)
-    if found and not found["writable"]:
-        return f"{ctx.machine['user']['home']}/.conda/envs"
+    if found and not found.writable:
+        return f"{ctx.machine.user.home}/.conda/envs"
     return f"{prefix(ctx)}/envs"
 
 
-def current(ctx: Context) -> Mapping[str, Any] | None:
+def current(ctx: Context) -> Generation | None:
     """The generation that the env's link points at, or None."""
-    env = ctx.state["env"]
-    if not env or not env["target"]:
+    env = ctx.state.env
+    if not env or not env.target:
         return None
-    name = str(env["target"]).rstrip("/").rpartition("/")[2]
-    return next((g for g in ctx.state["generations"] if g["name"] == name), None)
+    name = env.target.rstrip("/").rpartition("/")[2]
+    return next((g for g in ctx.state.generations if g.name == name), None)
 
 
-def holder(ctx: Context) -> Mapping[str, Any] | None:
+def holder(ctx: Context) -> Generation | None:
     """Where the env's records lie: its generation, or an env that somebody else made and that was adopted as it is."""
-    env = ctx.state["env"]
-    if not env or env["target"]:
+    env = ctx.state.env
+    if not env or env.target:
         return current(ctx)
-    return next((g for g in ctx.state["generations"] if g["path"] == env["path"]), None)
+    return next((g for g in ctx.state.generations if g.path == env.path), None)
 
 
-def record(ctx: Context, kind: str) -> Mapping[str, Any]:
-    """A record (env, flash_attn, verify, training, prefetch) of the env; {} where there is none."""
+def records(ctx: Context) -> Records:
+    """The records of the env; each is None where there is none."""
     generation = holder(ctx)
-    found = generation["records"].get(kind) if generation else None
-    return found if isinstance(found, dict) else {}
+    return generation.records if generation else Records()
+
+
+def env_record(ctx: Context) -> EnvRecord:
+    """The record of the env's build, with nothing told where there is none."""
+    return records(ctx).env or EnvRecord()
 
 
 def _number(ctx: Context, name: str) -> int | None:
@@ -76,26 +115,31 @@ def kept(ctx: Context) -> str | None:
     Never one that is older than what runs: that was left because it was wrong.
     """
     now = current(ctx)
-    running = _number(ctx, now["name"]) if now else None
-    found = {number: g["name"] for g in ctx.state["generations"]
-             if g["complete"] and (number := _number(ctx, g["name"])) is not None and number > (running or 0)}
-    return str(found[max(found)]) if found else None
+    running = _number(ctx, now.name) if now else None
+    found = {number: g.name for g in ctx.state.generations
+             if g.complete and (number := _number(ctx, g.name)) is not None and number > (running or 0)}
+    return found[max(found)] if found else None
 
 
 def next_generation(ctx: Context) -> str:
     """The directory to build in: a finished one that was left aside, an unfinished one, else the next number."""
     if aside := kept(ctx):
         return aside
-    same = {number: g for g in ctx.state["generations"] if (number := _number(ctx, g["name"])) is not None}
-    unfinished = [g["name"] for _, g in sorted(same.items()) if not g["complete"]]
+    same = {number: g for g in ctx.state.generations if (number := _number(ctx, g.name)) is not None}
+    unfinished = [g.name for _, g in sorted(same.items()) if not g.complete]
     if unfinished:
-        return str(unfinished[-1])
+        return unfinished[-1]
     return f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-{1 + max(same, default=0)}"
 
 
 def is_filled(env: Step) -> bool:
     """Whether this step builds an env of what is fetched; one that was left aside whole is only linked again."""
-    return env.data.get("mode") == "build" and not env.data["kept"]
+    return isinstance(env.payload, Build) and not env.payload.kept
+
+
+def is_relinked(env: Step) -> bool:
+    """Whether this step only links an env again that was left aside whole: nothing is fetched."""
+    return isinstance(env.payload, Build) and env.payload.kept
 
 
 def steps(ctx: Context) -> list[Step]:
@@ -106,15 +150,16 @@ def steps(ctx: Context) -> list[Step]:
 def _conda(ctx: Context) -> Step:
     found = conda(ctx)
     if found:
-        what = f"{found['kind']} {found['version'] or ''}".strip()
-        return Step("conda", "Conda", what, what, Action.NONE, f"adopted: {found['prefix']}",
-                    data={"prefix": prefix(ctx)})
-    broken = [row["prefix"] for row in ctx.state["conda"]]
+        what = f"{found.kind} {found.version or ''}".strip()
+        return Step("conda", "Conda", what, what, Action.NONE, f"adopted: {found.prefix}",
+                    payload=CondaPayload(prefix(ctx)))
+    broken = [row.prefix for row in ctx.state.conda]
     why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
     release = ctx.rules.miniforge
     version = ctx.knobs.source_miniforge_version or release.version
     return Step("conda", "Conda", "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
-                bytes=release.bytes if version == release.version else None, data={"prefix": _free_prefix(ctx, broken)})
+                bytes=release.bytes if version == release.version else None,
+                payload=CondaPayload(_free_prefix(ctx, broken)))
 
 
 def _free_prefix(ctx: Context, broken: list[str]) -> str:
@@ -124,20 +169,21 @@ def _free_prefix(ctx: Context, broken: list[str]) -> str:
 
 
 def _env(ctx: Context) -> Step:
-    env, title = ctx.state["env"], f"Env {ctx.knobs.env_name}"
+    env, title = ctx.state.env, f"Env {ctx.knobs.env_name}"
     wanted_count = len(ctx.stack.requirements(ctx.knobs.python))
     wanted = f"{ctx.stack.name}: {wanted_count} packages"
     if env is None:
         return _build(ctx, title, "none", wanted, Action.ADD, f"lock {ctx.stack.lock_id}, Python {ctx.knobs.python}")
     wrong, torch_wrong = diagnosis.packages(ctx), diagnosis.torch_build(ctx)
     generation = current(ctx)
-    now = f"{len(env['packages'])} packages"
-    if env["python"] and not env["python"].startswith(f"{ctx.knobs.python}."):
-        return _build(ctx, title, f"Python {env['python']}", f"Python {ctx.knobs.python}", Action.CHANGE,
+    now = f"{len(env.packages)} packages"
+    if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
+        return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
                       "another Python needs another env; the old one is kept")
-    if generation and _number(ctx, generation["name"]) is None:
-        return _build(ctx, title, f"lock {generation['name'].split('-')[-2]}", f"lock {ctx.stack.lock_id}",
-                      Action.CHANGE, f"the lock of stack {ctx.stack.name} is another; the old env is kept")
+    if generation and _number(ctx, generation.name) is None:
+        lock = generation.name.rpartition("-")[0].rpartition("-")[2]
+        return _build(ctx, title, f"lock {lock}", f"lock {ctx.stack.lock_id}", Action.CHANGE,
+                      f"the lock of stack {ctx.stack.name} is another; the old env is kept")
     failed = _failed(ctx)
     if torch_wrong or failed:
         problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
@@ -147,7 +193,7 @@ def _env(ctx: Context) -> Step:
         adopted = "" if generation else " (adopted as it is)"
         return Step("env", title, f"{wanted_count} packages", wanted, Action.NONE,
                     f"all as in lock {ctx.stack.lock_id}{adopted}")
-    few = len(wrong) <= NAMED and not env["duplicates"]
+    few = len(wrong) <= NAMED and not env.duplicates
     why = ", ".join(f"{name} {old or 'absent'} → {new}" for name, (old, new) in sorted(wrong.items())) if few \
         else f"{len(wrong)} packages aren't the lock's"
     problems = () if few else diagnosis.named(ctx, wrong)
@@ -155,25 +201,25 @@ def _env(ctx: Context) -> Step:
         return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, the old env is kept", problems)
     return Step("env", title, now, wanted, Action.CHANGE, why, problems=problems,
                 bytes=ctx.stack.bytes_for(wrong, ctx.knobs.python),
-                data={"mode": "mend", "names": sorted(wrong), "path": env["path"]})
+                payload=Mend(tuple(sorted(wrong)), env.path))
 
 
 def _failed(ctx: Context) -> list[str]:
     """What the last verification said can't be done in the env, while that verification still stands."""
     from qwen_rig.deploy.training.plan import fingerprint  # it fingerprints what this module reads
 
-    verified = record(ctx, "verify")
-    return diagnosis.proofs(ctx, verified) if verified.get("fingerprint") == fingerprint(ctx) else []
+    verified = records(ctx).verify
+    return diagnosis.proofs(ctx, verified) if verified and verified.fingerprint == fingerprint(ctx) else []
 
 
 def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
            problems: tuple[str, ...] = (), afresh: bool = False) -> Step:
-    """`afresh`: past the installer's cache. uv links files out of it into envs: who edits one in place spoils both."""
+    """The step that builds an env beside, or links one again that was left aside whole."""
     aside = kept(ctx)
     fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
     return Step("env", title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
                 else why, bytes=fetched, problems=problems,
-                data={"mode": "build", "generation": next_generation(ctx), "kept": bool(aside), "afresh": afresh})
+                payload=Build(next_generation(ctx), bool(aside), afresh))
 
 
 def refusals(ctx: Context, env: Step) -> list[Refusal]:
@@ -182,10 +228,10 @@ def refusals(ctx: Context, env: Step) -> list[Refusal]:
         return []
     place = envs_dir(ctx)
     disk, need = disk_at(ctx, place), ctx.stack.disk_mib
-    if disk is None or disk["free_mib"] >= need:
+    if disk is None or disk.free_mib >= need:
         return []
-    free = disk["free_mib"]
-    roomy = [d["mount"] for d in ctx.machine["disks"] if d["free_mib"] >= need and usable(d)]
+    free = disk.free_mib
+    roomy = [d.mount for d in ctx.machine.disks if d.free_mib >= need and usable(d)]
     remedy = f"set data_dir to a folder on {roomy[0]}" if roomy else f"free {gib(need - free)} there"
-    return [Refusal(f"{disk['mount']} has {gib(free)} free, and stack {ctx.stack.name} takes {gib(need)} at {place}",
+    return [Refusal(f"{disk.mount} has {gib(free)} free, and stack {ctx.stack.name} takes {gib(need)} at {place}",
                     remedy)]

@@ -4,29 +4,32 @@ ends on is a good end, and on record."""
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
 from qwen_rig.deploy.flash_attn import fleet as _fleet
+from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
 from qwen_rig.errors import RigError
-from qwen_rig.flash import cache
+from qwen_rig.flash import Candidate, cache
 from qwen_rig.flash.build import load
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import load as shell
 from qwen_rig.run import network, transfer
 from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy
 from qwen_rig.run.converge import converge, run_script
 from qwen_rig.run.job import JobCommand, Outcome, attend
-from qwen_rig.run.job_protocol import cause
+from qwen_rig.run.job_protocol import Job, cause
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
 
 PROVING = ("attention.py", "flash_attn_check.py", "flash_ready.py", "fatbin.py")
 BUILDING = ("flash_build.py", "flash_ready.py", "fatbin.py")
+CLEAR = shell("deploy/flash_attn/clear.sh")
 STARTING_S = 120  # for Python and pip themselves, beside what they are given
 FETCHING_S = 1800  # for sources and tools, before the build's own limit counts
 
@@ -46,27 +49,27 @@ class Climb(FunctionCommand):
 
     def __init__(self, run: Run, ctx: Context, step: Step) -> None:
         super().__init__(Climb, (), {})
-        self.run, self.ctx, self.spec = run, ctx, step.data
-        self.wheels = run.network.flash_wheels(ctx, step.data["wheels"])
+        self.run, self.ctx, self.spec = run, ctx, step.need(AttentionPayload)
+        self.wheels = run.network.flash_wheels(ctx, self.spec.wheels)
         self.tried: list[dict[str, Any]] = []
         self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
         self.minutes = 0.0
         self.lost = False  # the connection, for good: the card is written
         self.wheels_left = False  # in .rig/build, to be removed
-        self.job = self._proof(self.wheels, not any(build["able"] for build in self._builds)).job
+        self.job = self._proof(self.wheels, not any(build.here for build in self._builds)).job
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
         self.host = host
-        able = [build for build in self._builds if build["able"]]
+        able = [build for build in self._builds if build.here]
         with _fleet.taking_part(host, [self._key(build) for build in able]):
             self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
         if self.wheels_left:
-            run_script(host, f"rm -f {shlex.quote(env_path(self.ctx))}/.rig/build/*.whl", 60)
+            run_script(host, CLEAR(env_path(self.ctx)), 60)
         if self.made is not None:
             self._report(self.made)
         return self.made is not None
 
-    def _climb(self, able: Sequence[Mapping[str, Any]], foreign: Sequence[Mapping[str, Any]]) -> None:
+    def _climb(self, able: Sequence[BuildSpec], foreign: Sequence[BuildSpec]) -> None:
         """Down the rungs until one holds. `able`: what this host can build; `foreign`: what only others may."""
         first = [*(wheel for build in self._builds if (wheel := self._fleets(build))), *self.wheels]
         more = bool(able or foreign)
@@ -92,29 +95,28 @@ class Climb(FunctionCommand):
             self.run.report.caveats[self.host.name] += lines
 
     @property
-    def _builds(self) -> list[Mapping[str, Any]]:
-        return list(self.spec["builds"]) if self.spec["gpu"] else []  # unproven is as good as none
+    def _builds(self) -> tuple[BuildSpec, ...]:
+        return self.spec.builds if self.spec.gpu else ()  # unproven is as good as none
 
     # -- wheels ------------------------------------------------------------------------------------------
 
-    def _proof(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+    def _proof(self, wheels: Sequence[Candidate], last: bool, build: Mapping[str, Any] | None = None,
                ) -> JobCommand:
         """The job that installs and proves wheels in turn; the check stands beside it, for a process of its own."""
         source, bounds = load()
-        own = self.spec["package"] == source.package
-        spec = {"package": self.spec["package"], "check": self.spec["check"], "gpu": self.spec["gpu"],
-                "wheels": wheels, "tried": self.tried, "rejected": self.spec["rejected"], "last": last, "build": build,
-                "fingerprint": self.spec["fingerprint"], "minutes": round(self.minutes, 2),
+        own = self.spec.package == source.package
+        spec = {"package": self.spec.package, "check": self.spec.check, "gpu": self.spec.gpu,
+                "wheels": [wheel.to_json() for wheel in wheels], "tried": self.tried, "rejected": self.spec.rejected,
+                "last": last, "build": build, "fingerprint": self.spec.fingerprint, "minutes": round(self.minutes, 2),
                 "index": self.run.network.source_index(self.ctx) if own else None,
                 "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
                                if own],
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
         each = bounds.install_s + bounds.import_s + bounds.check_s
-        return program(self.ctx, PROVING, f"--spec {shlex.quote(json.dumps(spec))}",
-                       STARTING_S + max(1, len(wheels)) * each,
-                       head=self._way(wheel["url"] for wheel in wheels))
+        return program(self.ctx, PROVING, ["--spec", json.dumps(spec)], STARTING_S + max(1, len(wheels)) * each,
+                       proxy=network.proxy(self.ctx), script=self._turbo(wheel.url for wheel in wheels))
 
-    def _prove(self, wheels: Sequence[Mapping[str, Any]], last: bool, build: Mapping[str, Any] | None = None,
+    def _prove(self, wheels: Sequence[Candidate], last: bool, build: Mapping[str, Any] | None = None,
                ) -> dict[str, Any]:
         """Try these; what the host says of it. The record is final where a rung holds, or where none is left."""
         outcome = attend(self.host, self._proof(wheels, last, build).job)
@@ -132,12 +134,12 @@ class Climb(FunctionCommand):
         """The sha256 of the wheels that were tried here, and found wanting."""
         return {row["sha256"] for row in self.tried if row.get("sha256") and row["why_not"]}
 
-    def _fleets(self, build: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _fleets(self, build: BuildSpec) -> Candidate | None:
         """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
-        found = cache.find(Key.from_json(build["key"]), lambda line: self.run.report.progress(self.host.name, line))
+        found = cache.find(build.key, lambda line: self.run.report.progress(self.host.name, line))
         return self._sent(found.path, found.record) if found else None
 
-    def _sent(self, path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _sent(self, path: Path, record: Mapping[str, Any]) -> Candidate | None:
         """That wheel as a rung, once it is on the host; its not coming there is on record."""
         sha256 = cache.sha256_of(path)
         if sha256 in self._wanting:
@@ -149,17 +151,17 @@ class Climb(FunctionCommand):
             self.tried.append({"rung": "fleet", "wheel": path.name, "sha256": sha256, "why_not": str(error),
                                "last": []})
             return None
-        return {"rung": "fleet", "name": path.name, "url": Path(there).as_uri(), "sha256": sha256,
-                "built": {key: record[key] for key in ("host", "minutes", "jobs") if key in record}}
+        return Candidate(path.name, Path(there).as_uri(), sha256, rung="fleet",
+                         built={key: record[key] for key in ("host", "minutes", "jobs") if key in record})
 
     # -- building ----------------------------------------------------------------------------------------
 
-    def _from_source(self, build: Mapping[str, Any]) -> None:
+    def _from_source(self, build: BuildSpec) -> None:
         """Have it built, here or by another host of the fleet, and proven here; what came of it is on record."""
-        own, brought = Key.from_json(build["key"]), list[Path]()
-        if build["able"]:
+        own, here, brought = build.key, build.here, list[Path]()
+        if here:
             key = self._key(build)
-            built = _fleet.build_once(self.host, key, lambda: self._build(build, key, brought),
+            built = _fleet.build_once(self.host, key, lambda: self._build(build, here, key, brought),
                                       self.ctx.knobs.flash_attn_leader_failed, own.archs, self._wanting)
         else:
             built = _fleet.of_others(self.host, own, self._wanting)
@@ -169,15 +171,15 @@ class Climb(FunctionCommand):
             return
         if built.wheel is not None and (wheel := self._sent(built.wheel, built.record)):
             self._prove([wheel], last=False, build=built.record)
-        elif built.wheel is None and build["able"]:
-            self.tried.append({"rung": build["rung"], "source": build["source"], "why_not": built.why,
+        elif built.wheel is None and here:
+            self.tried.append({"rung": build.rung, "source": build.source, "why_not": built.why,
                                "last": list(built.record.get("last", [])), "minutes": built.record.get("minutes", 0.0)})
 
-    def _build(self, build: Mapping[str, Any], key: Key, brought: list[Path]) -> _fleet.Built:
+    def _build(self, build: BuildSpec, here: Here, key: Key, brought: list[Path]) -> _fleet.Built:
         """Build on this host, prove it here, and only then bring it here for the others."""
-        self.run.report.progress(self.host.name, f"builds {build['source']}, {build['arithmetic']}")
+        self.run.report.progress(self.host.name, f"builds {build.source}, {here.arithmetic}")
         self.wheels_left = True
-        outcome = attend(self.host, self._job(build, key))
+        outcome = attend(self.host, self._job(build, here, key))
         said = _said(outcome)
         if said is None:
             self.lost = outcome.code is None
@@ -188,8 +190,8 @@ class Climb(FunctionCommand):
             return _fleet.Built(None, said, said["why"], refused=not said["begun"])
         said.pop("asked", None)  # what it was told, which the plan tells
         name = Path(said["wheel"]).name
-        proven = self._prove([{"rung": build["rung"], "name": name, "url": Path(said["wheel"]).as_uri(),
-                               "sha256": said["sha256"]}], last=False, build=said)
+        wheel = Candidate(name, Path(said["wheel"]).as_uri(), said["sha256"], rung=build.rung)
+        proven = self._prove([wheel], last=False, build=said)
         if self.made is None:
             # _from_source puts it on record, as this rung's.
             row = self.tried.pop() if proven.get("tried") else {"why_not": proven["why"], "last": []}
@@ -200,30 +202,30 @@ class Climb(FunctionCommand):
             return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
         return _fleet.Built(brought[0], said)
 
-    def _key(self, build: Mapping[str, Any]) -> Key:
+    def _key(self, build: BuildSpec) -> Key:
         """What is built: for the cards of all hosts of this run, as far as the sources know them."""
-        archs = [arch for arch in _fleet.archs(self.run) if arch in build["known"]] if build["cuda"] else []
-        return Key.from_json({**build["key"], "archs": archs})
+        archs = tuple(arch for arch in _fleet.archs(self.run) if arch in build.known) if build.cuda else ()
+        return replace(build.key, archs=archs)
 
-    def _job(self, build: Mapping[str, Any], key: Key) -> Any:
+    def _job(self, build: BuildSpec, here: Here, key: Key) -> Job:
         bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build
-        words = ["--source", build["source"], "--jobs", str(build["jobs"]), "--limit-s", str(limit), "--free-mib",
-                 str(build["free_mib"]), "--oom", str(bounds.oom_score), "--requires", ",".join(build["requires"])]
-        words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build["cuda"] else ["--no-cuda"]
-        words += ["--sha256", build["sha256"]] if build["sha256"] else []
+        words = ["--source", build.source, "--jobs", str(here.jobs), "--limit-s", str(limit), "--free-mib",
+                 str(here.free_mib), "--oom", str(bounds.oom_score), "--requires", ",".join(here.requires)]
+        words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build.cuda else ["--no-cuda"]
+        words += ["--sha256", build.sha256] if build.sha256 else []
         words += ["--index", index] if (index := self.run.network.source_index(self.ctx)) else []
-        return program(self.ctx, BUILDING, f'{shlex.join(words)} --out "$env/.rig/build"', limit + FETCHING_S,
-                       head=self._way([build["source"].removeprefix("git+")]), nice=bounds.nice).job
+        words += ["--out", f"{env_path(self.ctx)}/.rig/build"]
+        return program(self.ctx, BUILDING, words, limit + FETCHING_S, proxy=network.proxy(self.ctx),
+                       script=self._turbo([build.source.removeprefix("git+")]), nice=bounds.nice).job
 
     def _nvcc(self, key: Key) -> str:
         """The least that compiles for all of them, cards of other hosts included."""
         cards = [Version(f"{arch[:-1]}.{arch[-1]}") for arch in key.archs]
         return max((self.ctx.rules.least_nvcc(card) for card in cards), key=Version)
 
-    def _way(self, urls: Iterable[str]) -> str:
-        """Lines for the head of a job that fetches these: the proxy, and for GitHub's the host's own proxy script."""
-        turbo = (network.turbo(self.ctx, url) for url in urls)
-        return network.proxies(self.ctx) + next(filter(None, turbo), "")
+    def _turbo(self, urls: Iterable[str]) -> str:
+        """The host's own proxy script for a job that fetches these, where one of them is GitHub's."""
+        return next(filter(None, (network.turbo(self.ctx, url) for url in urls)), "")
 
 
 def _figures(made: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qwen_rig.deploy.flash_attn.plan import AttentionPayload
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key, words
@@ -104,8 +105,7 @@ def builders(host: Host) -> set[str]:
     planned = set()
     for name, plan in Run.of(host).report.plans.items():
         for step in plan.steps:
-            if step.component == "flash_attn" and step.action.changes and any(
-                    build["able"] for build in step.data["builds"]):
+            if step.action.changes and isinstance(step.payload, AttentionPayload) and step.payload.able:
                 planned.add(name)
     return planned - {host.name}
 

@@ -8,21 +8,68 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.catalog.sources import load_sources
-from qwen_rig.deploy.env.plan import current, record
+from qwen_rig.deploy.env.plan import current, records
 from qwen_rig.deploy.toolkit.plan import compilers_come, least_nvcc, nvcc_releases
-from qwen_rig.flash import others
+from qwen_rig.facts.records import AttentionRecord
+from qwen_rig.flash import Candidate, others
 from qwen_rig.flash.build import Source
 from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import arithmetic, jobs
 from qwen_rig.flash.source import Room, misfits, unserved
 from qwen_rig.plan.context import Context
-from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.model import Action, Payload, Step
 
 GIT = "git"  # a version, and the rung that has it
+
+
+@dataclass(frozen=True)
+class Here:
+    """A build on this very host: what it must be installed first, room in MiB, jobs side by side, and the sum behind
+    their number."""
+
+    requires: tuple[str, ...]
+    free_mib: int
+    jobs: int
+    arithmetic: str
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """A wheel that may be built for this host. `source`: what pip is given, `sha256` None: not known; `known`:
+    FLASH_ATTN_CUDA_ARCHS's words that the sources know; `cuda`: they take an nvcc; `here` None: only another host can
+    build it."""
+
+    rung: str
+    source: str
+    sha256: str | None
+    key: Key
+    known: tuple[str, ...]
+    cuda: bool
+    here: Here | None
+
+
+@dataclass(frozen=True)
+class AttentionPayload(Payload):
+    """What the attempt is given: the wheels to try, best first; what may be built, the release first; why others are
+    out of the question; what proves one; and what all of it was decided on."""
+
+    package: str | None
+    check: str | None
+    gpu: bool
+    wheels: tuple[Candidate, ...]
+    builds: tuple[BuildSpec, ...]
+    rejected: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def able(self) -> tuple[tuple[BuildSpec, Here], ...]:
+        """What this very host can build, and how."""
+        return tuple((build, build.here) for build in self.builds if build.here)
 
 
 def digest(thing: Any) -> str:
@@ -30,41 +77,46 @@ def digest(thing: Any) -> str:
     return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def flash_spec(ctx: Context) -> dict[str, Any]:
-    """What the step is given: the wheels to try, best first; what may be built; why others are out of the question."""
+def flash_spec(ctx: Context) -> AttentionPayload:
+    """What the step is given."""
     mode, gpu = ctx.knobs.flash_attn, ctx.knobs.verify_gpu
-    wheels: list[dict[str, Any]] = []
+    wheels: list[Candidate] = []
     rejected = {"off": ["flash_attn=off"], "build": ["flash_attn=build: no prebuilt wheel is tried"]}.get(mode, [])
-    builds: list[dict[str, Any]] = []
+    builds: list[BuildSpec] = []
     if mode in ("auto", "wheel"):
         wheels, rejected = ctx.stack.flash_candidates(
-            python=ctx.knobs.python, glibc=ctx.machine["glibc"],
+            python=ctx.knobs.python, glibc=ctx.machine.glibc,
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
         if ctx.knobs.flash_attn_unverified:
-            wheels = [*wheels, *others(ctx.stack.torch, ctx.knobs.python, ctx.machine["glibc"],
+            wheels = [*wheels, *others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc,
                                        [gpu.compute_capability for gpu in ctx.fit])]
     if mode in ("auto", "build"):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
-    env, uuids = current(ctx), sorted(row["uuid"] for row in ctx.state["gpus"])
-    about = [env["name"] if env else None, wheels, rejected,
-             [[b["rung"], b["able"], b["source"], b["key"]] for b in builds],
-             ctx.stack.flash_check, gpu, ctx.state["driver"]["loaded_version"], uuids]
-    return {"package": ctx.stack.flash_package, "check": ctx.stack.flash_check, "gpu": gpu,
-            "wheels": [{**wheel, "rung": "wheel"} for wheel in wheels], "builds": builds, "rejected": rejected,
-            "fingerprint": digest(about)}
+    return AttentionPayload(ctx.stack.flash_package, ctx.stack.flash_check, gpu, tuple(wheels), tuple(builds),
+                            tuple(rejected), _fingerprint(ctx, wheels, builds, rejected))
 
 
-def _builds(ctx: Context) -> tuple[list[dict[str, Any]], list[str]]:
-    """(what may be built for this host, the release first, `able` telling whether by it; why not by it)."""
+def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
+                 rejected: Sequence[str]) -> str:
+    """What the decision hangs on. Records on hosts hold it: its form must not change, or all of them try again."""
+    env, uuids = current(ctx), sorted(gpu.uuid or "" for gpu in ctx.state.gpus)
+    about = [env.name if env else None, [wheel.pinned() for wheel in wheels], list(rejected),
+             [[build.rung, build.here is not None, build.source, build.key.to_json()] for build in builds],
+             ctx.stack.flash_check, ctx.knobs.verify_gpu, ctx.state.driver.loaded_version, uuids]
+    return digest(about)
+
+
+def _builds(ctx: Context) -> tuple[list[BuildSpec], list[str]]:
+    """(what may be built for this host, the release first; why not by it)."""
     source = ctx.stack.flash_source
     if source is None:
         return [], []  # a stack that has no sources has nothing to explain
     torch = ctx.stack.torch
-    room = Room([gpu.compute_capability for gpu in ctx.fit], ctx.machine["cores"], ctx.machine["memory_mib"],
-                nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine["compilers"].get("g++")) or compilers_come(ctx),
-                ctx.machine["glibc"], ctx.knobs.flash_attn_jobs)
+    room = Room([gpu.compute_capability for gpu in ctx.fit], ctx.machine.cores, ctx.machine.memory_mib,
+                nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine.compilers.gxx) or compilers_come(ctx),
+                ctx.machine.glibc, ctx.knobs.flash_attn_jobs)
     cuda = torch.cuda if torch else None
     why = misfits(source, cuda, room)
     if unserved(source, cuda, room):
@@ -73,24 +125,21 @@ def _builds(ctx: Context) -> tuple[list[dict[str, Any]], list[str]]:
         why = ["the bundle that serves this host has no sources of it"]
     made = [_build(ctx, source, "build", source.version, source.sdist, source.sha256, not why)]
     if ctx.knobs.flash_attn_git_head and source.cuda:
-        made.append(_build(ctx, source, GIT, GIT, f"git+{load_sources().flash_attn_git.url}", None, not why))
+        made.append(_build(ctx, source, GIT, GIT, f"git+{load_sources().flash_attn.git}", None, not why))
     return made, why
 
 
 def _build(ctx: Context, source: Source, rung: str, version: str, sources: str, sha256: str | None,
-           able: bool) -> dict[str, Any]:
-    torch, cores, memory = ctx.stack.torch, ctx.machine["cores"], ctx.machine["memory_mib"]
+           able: bool) -> BuildSpec:
+    torch, cores, memory = ctx.stack.torch, ctx.machine.cores, ctx.machine.memory_mib
     asked = ctx.knobs.flash_attn_jobs
     archs = words(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability) if source.cuda else ()
     release = ".".join(torch.name.split(".")[:2]) if torch else "none"
     key = Key(source.package, version, release, torch.cuda if torch else "none", bool(torch and torch.cxx11abi),
-              ctx.knobs.python, ctx.machine["glibc"], archs)
-    made = {"rung": rung, "able": able, "source": sources, "sha256": sha256, "key": key.to_json(),
-            "archs": list(archs), "known": list(source.archs), "cuda": source.cuda}
-    return made if not able else made | {
-        "requires": list(source.requires), "free_mib": source.free_mib,
-        "jobs": asked or jobs(cores, memory),
-        "arithmetic": f"flash_attn_jobs = {asked}" if asked else arithmetic(cores, memory)}
+              ctx.knobs.python, ctx.machine.glibc or "none", archs)  # none: ruled out before
+    here = Here(source.requires, source.free_mib, asked or jobs(cores, memory),
+                f"flash_attn_jobs = {asked}" if asked else arithmetic(cores, memory)) if able else None
+    return BuildSpec(rung, sources, sha256, key, source.archs, source.cuda, here)
 
 
 def _short(wheel: str) -> str:
@@ -98,66 +147,59 @@ def _short(wheel: str) -> str:
     return "-".join(wheel.split("-")[:2]).partition("+")[0]
 
 
-def _able(build: dict[str, Any]) -> bool:
-    """Whether this very host can build it."""
-    return bool(build["able"])
-
-
-def _came_since(ctx: Context, spec: dict[str, Any], made: Mapping[str, Any]) -> bool:
+def _came_since(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> bool:
     """Whether there is a wheel of the fleet's for a host that fell back to SDPA before it was built."""
-    known = {row.get("sha256") for row in made.get("tried", ())}
-    wanted = [Key.from_json(build["key"]) for build in spec["builds"]] if spec["gpu"] else []
-    return made.get("rung") == "sdpa" and any(
+    known = {row.sha256 for row in made.tried}
+    wanted = [build.key for build in spec.builds] if spec.gpu else []
+    return made.rung == "sdpa" and any(
         sha256 not in known and key.serves(want) for key, sha256 in ctx.fleet_wheels for want in wanted)
 
 
-def _wanted(spec: dict[str, Any]) -> str:
+def _wanted(spec: AttentionPayload) -> str:
     """`wheel X, else build for sm_90 with 8 jobs, else SDPA`."""
-    rungs = [f"wheel {_short(wheel['name'])}" for wheel in spec["wheels"][:1]]
-    for build in filter(_able, spec["builds"]):
-        archs = ", ".join(f"sm_{arch}" for arch in build["archs"])
-        what = "build" if build["rung"] != GIT else "build of the git head"
-        rungs.append(f"{what}{f' for {archs}' if archs else ''} with {build['jobs']} job{'s' * (build['jobs'] != 1)}")
+    rungs = [f"wheel {_short(wheel.name)}" for wheel in spec.wheels[:1]]
+    for build, here in spec.able:
+        archs = ", ".join(f"sm_{arch}" for arch in build.key.archs)
+        what = "build" if build.rung != GIT else "build of the git head"
+        rungs.append(f"{what}{f' for {archs}' if archs else ''} with {here.jobs} job{'s' * (here.jobs != 1)}")
     return ", else ".join([*rungs, "SDPA"])
 
 
-def decision(made: Mapping[str, Any]) -> dict[str, Any]:
+def decision(record: AttentionRecord | None) -> dict[str, Any]:
     """What training.json says of the attention, of the step's record: the rung, why each one above it failed or was out
     of the question, what its code is and was proven by. One without a record is as SDPA, with nothing tried."""
-    proof = made.get("proof") or {}
-    return {"rung": made.get("rung", "sdpa"), "version": made.get("version"), "sha256": made.get("sha256"),
-            "archs": made.get("archs", []),
-            "tried": [{"rung": row.get("rung"), "why_not": row["why_not"], "last": row.get("last", [])}
-                      for row in made.get("tried", ()) if row.get("why_not")],
-            "rejected": made.get("rejected", []),
+    made = record or AttentionRecord()
+    proof = made.proof or {}
+    return {"rung": made.rung or "sdpa", "version": made.version, "sha256": made.sha256, "archs": list(made.archs),
+            "tried": [{"rung": row.rung, "why_not": row.why_not, "last": list(row.last)}
+                      for row in made.tried if row.why_not],
+            "rejected": list(made.rejected),
             "proof": {key: proof[key] for key in ("worst", "tolerance", "said") if key in proof} or None,
-            "minutes": made.get("minutes", 0.0)}
+            "minutes": made.minutes}
 
 
-def _bytes(spec: dict[str, Any]) -> int | None:
+def _bytes(spec: AttentionPayload) -> int | None:
     """What the first attempt fetches; None where that isn't known, as of a wheel without a size or of sources."""
-    if spec["wheels"]:
-        size: int | None = spec["wheels"][0].get("bytes")
-        return size
-    return None if any(map(_able, spec["builds"])) else 0
+    if spec.wheels:
+        return spec.wheels[0].bytes
+    return None if spec.able else 0
 
 
 def step(ctx: Context, env_changes: bool) -> Step:
     """The attempt; done again where what it was decided on has changed."""
-    spec, made = flash_spec(ctx), record(ctx, "flash_attn")
+    spec, made = flash_spec(ctx), records(ctx).flash_attn
     wanted = _wanted(spec)
-    attempts = spec["wheels"] or any(map(_able, spec["builds"]))
-    why = "; ".join([*(["an attempt: kept only if it imports and works"] if attempts else []), *spec["rejected"]])
+    why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec.wheels or spec.able else []),
+                     *spec.rejected])
     if env_changes or not made:
         return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
-                    known_after="env" if env_changes else "", data=spec,
-                    bytes=_bytes(spec))
-    now = f"{made.get('attention')}"
+                    known_after="env" if env_changes else "", payload=spec, bytes=_bytes(spec))
+    now = f"{made.attention}"
     if _came_since(ctx, spec, made):
         return Step("flash_attn", "flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
-                    "a host of this controller has built one since", data=spec)
-    if made.get("fingerprint") == spec["fingerprint"]:
+                    "a host of this controller has built one since", payload=spec)
+    if made.fingerprint == spec.fingerprint:
         return Step("flash_attn", "flash-attn", now, now, Action.NONE,
-                    made.get("why") or "decided on this very env, driver and GPU")
+                    made.why or "decided on this very env, driver and GPU")
     return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
-                "decided on another env, driver or GPU: tried again", data=spec, bytes=_bytes(spec))
+                "decided on another env, driver or GPU: tried again", payload=spec, bytes=_bytes(spec))

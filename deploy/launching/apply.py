@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import threading  # greenlets, where pyinfra has patched the standard library
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Any
 
 from qwen_rig import exits
 from qwen_rig import launch as plan
-from qwen_rig.deploy.env.plan import record
+from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.facts.launch import LaunchState
@@ -83,25 +82,26 @@ def _look(state: State) -> Launch | None:
 def _member(host: Host) -> Member:
     """The host as the plan needs it: probed, and its launch files read."""
     ctx = Run.of(host).memory.context(host)
-    env, found = ctx.state["env"], {}
+    env, found = ctx.state.env, {}
     if env is not None:
         found = host.get_fact(LaunchState, env=env_path(ctx), names=",".join(plan.NAMES), _sudo=False,
                               _timeout=ctx.knobs.timeout_probe)
     address = str(host.data.get("ssh_hostname") or host.name)
     return Member(
         host.name, address, env_path(ctx) if env else None, tuple(_uuids(ctx)),
-        torch=env["packages"].get("torch") if env else None, wanted=ctx.knobs.launch_address,
+        torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
         port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
-        files=found.get("files", {}), about=f"{ctx.state['driver']['loaded_version']} {ctx.knobs.verify_gpu}")
+        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verify_gpu}")
 
 
 def _uuids(ctx: Context) -> list[str]:
     """The cards by UUID; by PCI slot where no driver names them."""
-    return [gpu["uuid"] for gpu in ctx.state["gpus"]] or [pci["slot"] for pci in ctx.state["pci_gpus"]]
+    return [gpu.uuid for gpu in ctx.state.gpus if gpu.uuid] or [pci.slot for pci in ctx.state.pci_gpus]
 
 
 def _settings(ctx: Context) -> Mapping[str, Any]:
-    return dict(record(ctx, "training")) or settings(ctx)
+    made = records(ctx).training
+    return made.raw if made else settings(ctx)
 
 
 def _launch_of(host: Host) -> Launch:
@@ -135,8 +135,8 @@ def _check() -> Generator[StringCommand | FunctionCommand, None, None]:
         return
     given = plan.spec(made, host.name, ctx.knobs.verify_gpu, ctx.knobs.timeout_launch)
     yield FunctionCommand(_begin, (why,), {})
-    yield program(ctx, CHECK, f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/{plan.RECORD}\" "
-                              ">/dev/null", ctx.knobs.timeout_launch + 60)
+    words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/{plan.RECORD}"]
+    yield program(ctx, CHECK, words, ctx.knobs.timeout_launch + 60, quiet="out")
     yield FunctionCommand(_judge, (), {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 
 from qwen_rig.catalog.sources import load_sources
@@ -12,7 +11,7 @@ from qwen_rig.plan import Context, Step
 from qwen_rig.run import adapter, memory, network
 from qwen_rig.run.adapter import FunctionCommand, deploy
 from qwen_rig.run.converge import converge
-from qwen_rig.run.programs import program
+from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
 
 
@@ -26,5 +25,5 @@ def prefetch() -> None:
 def _fetch(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     endpoint = run.network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
     given = spec(ctx, endpoint)
-    words = f"--spec {shlex.quote(json.dumps(given))} --record \"$env/.rig/prefetch.json\""
-    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, head=network.proxies(ctx))
+    words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/prefetch.json"]
+    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, proxy=network.proxy(ctx))

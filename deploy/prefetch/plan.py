@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_rig import fits
-from qwen_rig.deploy.env.plan import envs_dir, holder, record
+from qwen_rig.deploy.env.plan import Build, envs_dir, holder, records
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.model import Action, Refusal, Step
 from qwen_rig.plan.place import disk_at, hf_home
@@ -15,7 +15,7 @@ MARGIN_MIB = 1024  # what is left free on that disk: checkpoints and caches need
 
 def home(ctx: Context) -> str:
     """HF_HOME as the plan knows it; a user's own HF_HOME, set on the host, is only met there."""
-    return hf_home(ctx) or f"{ctx.machine['user']['home']}/.cache/huggingface"
+    return hf_home(ctx) or f"{ctx.machine.user.home}/.cache/huggingface"
 
 
 def size_mib(name: str) -> int | None:
@@ -42,12 +42,12 @@ def step(ctx: Context, env_changes: bool) -> Step:
         return Step("prefetch", title, "-", "-", Action.NA, "prefetch_model=None: none is wanted")
     if ctx.knobs.bundle:
         return Step("prefetch", title, "-", name, Action.NA, "a bundle holds no models: copy it to HF_HOME there")
-    made, size = record(ctx, "prefetch"), size_mib(name)
+    made, size = records(ctx).prefetch, size_mib(name)
     generation = holder(ctx)
-    gone = generation is not None and (generation.get("beside") or {}).get("snapshot") != "whole"
-    if made.get("model") == name and not gone and not env_changes:
-        return Step("prefetch", title, name, name, Action.NONE, f"in {made['home']}, commit {made['commit'][:12]}")
-    has = str(made.get("model") or "none")
+    gone = generation is not None and (generation.beside is None or generation.beside.snapshot != "whole")
+    if made and made.model == name and not gone and not env_changes:
+        return Step("prefetch", title, name, name, Action.NONE, f"in {made.home}, commit {made.commit[:12]}")
+    has = (made.model if made else "") or "none"
     why = (f"{has} is no longer whole there" if has == name and gone else "prefetch_model") + f"; to {home(ctx)}"
     return Step("prefetch", title, has, name, Action.ADD, why, bytes=size << 20 if size else None,
                 known_after="env" if env_changes else "")
@@ -59,11 +59,11 @@ def refusals(ctx: Context, steps: list[Step]) -> list[Refusal]:
     if step is None or not step.action.changes or not (size := size_mib(step.wanted)):
         return []
     disk, need = disk_at(ctx, home(ctx)), size + MARGIN_MIB
-    builds = any(s.component == "env" and s.data.get("mode") == "build" for s in steps)
+    builds = any(isinstance(s.payload, Build) for s in steps)
     if builds and disk == disk_at(ctx, envs_dir(ctx)):
         need += ctx.stack.disk_mib
-    if disk is None or disk["free_mib"] >= need:
+    if disk is None or disk.free_mib >= need:
         return []
-    return [Refusal(f"{disk['mount']} has {gib(disk['free_mib'])} free, and {step.wanted} with what else comes there "
+    return [Refusal(f"{disk.mount} has {gib(disk.free_mib)} free, and {step.wanted} with what else comes there "
                     f"takes {gib(need)}",
                     "set data_dir to a folder on a bigger disk, or take a smaller prefetch_model")]

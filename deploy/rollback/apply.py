@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator
 
-from qwen_rig.deploy.env.plan import current, envs_dir, record
+from qwen_rig.deploy.env.plan import current, env_record, envs_dir
 from qwen_rig.plan import Action, Context, Plan, Step
+from qwen_rig.program import load
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import Host, StringCommand, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.preview import probed
 from qwen_rig.run.run import Run
+
+FLIP = load("deploy/rollback/flip.sh")
 
 
 def undo() -> None:
@@ -28,12 +30,12 @@ def undo() -> None:
 def _way_back(host: Host) -> Plan | None:
     run = Run.of(host)
     ctx = run.memory.context(host)
-    now, before = current(ctx), record(ctx, "env").get("previous")
+    now, before = current(ctx), env_record(ctx).previous
     if now is None or not before:
         run.report.fail(host.name, "there is no env before this one to go back to",
                      "`rig plan` says what is wrong with it, `rig apply` mends it")
         return None
-    step = Step("undo", f"Env {ctx.knobs.env_name}", str(now["name"]), str(before), Action.CHANGE,
+    step = Step("undo", f"Env {ctx.knobs.env_name}", now.name, before, Action.CHANGE,
                 "the link goes back; the env that it leaves is kept")
     return Plan(host.name, "", (step,))
 
@@ -50,17 +52,5 @@ def _go_back() -> Generator[StringCommand, None, None]:
 
 
 def _flip(ctx: Context, step: Step) -> StringCommand:
-    root, name, before = envs_dir(ctx), ctx.knobs.env_name, step.wanted
-    return script(f"""root={shlex.quote(root)} before={shlex.quote(before)}
-link=$root/{name}
-exec 9>"$root/.{name}.lock"
-flock -w 5 9 || {{ echo "qwen-rig: another run is building this env: wait for it"; exit 75; }}
-[ "$(readlink "$link")" = {shlex.quote(step.now)} ] || {{
-  echo "qwen-rig: the env has changed meanwhile: look again"; exit 1; }}
-[ -x "$root/$before/bin/python" ] || {{
-  echo "qwen-rig: $root/$before is gone: there is nothing to go back to"; exit 1; }}
-case $before in
-  .{name}-*) ln -sfn "$before" "$link.new"; mv -T "$link.new" "$link" ;;
-  *) mv -T "$link" "$link.undone"; mv -T "$root/$before" "$link"; rm -f "$link.undone" ;;
-esac
-""", 60)
+    call = FLIP(root=envs_dir(ctx), name=ctx.knobs.env_name, now=step.now, before=step.wanted)
+    return script(call, 60)

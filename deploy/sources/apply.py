@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
 from qwen_rig.network import measure
-from qwen_rig.network.limits import load_limits
 from qwen_rig.network.route import candidates, choose, from_bundle, needs
-from qwen_rig.run import adapter, apt, network
+from qwen_rig.program import load
+from qwen_rig.run import adapter, network
 from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy, operation
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.run import Run
+
+ARCHIVES = load("deploy/sources/archives.sh")
 
 
 @deploy("Sources")
@@ -43,7 +46,7 @@ def _ask(state: State, host: Host) -> bool:
         try:
             served = from_bundle(run.tunnels.address(host, ctx.knobs.bundle))
             if network.apt_needed(plan):
-                ok, said = run_script(host, apt.sources(), ctx.knobs.timeout_fetch)
+                ok, said = run_script(host, ARCHIVES(), ctx.knobs.timeout_fetch)
                 if not ok:
                     return False
                 run.network.hand_on(host, ctx, plan, said)
@@ -54,8 +57,8 @@ def _ask(state: State, host: Host) -> bool:
     packages = network.wanted(ctx, plan)
     ask = measure.script(network.known(ctx, found), measure.probe_of(packages), network.files(ctx),
                          {load_sources().conda_channel: load_sources().conda_measure},
-                         lambda url: network.turbo(ctx, url))
-    ok, said = run_script(host, network.proxies(ctx) + ask, 6 * load_limits().measure_seconds)
+                         lambda url: network.turbo(ctx, url), network.proxy(ctx))
+    ok, said = run_script(host, ask, 6 * load_limits().measure_seconds)
     if not ok:
         return False
     route, wrong = choose(found, measure.read(said))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qwen_rig.deploy.toolkit.plan import Packages
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import load
 from qwen_rig.run.adapter import deploy
-from qwen_rig.run.apt import install, update
 from qwen_rig.run.converge import converge
 from qwen_rig.run.job import JobCommand, job
 from qwen_rig.run.run import Run
+
+INSTALL = load("shell/network.sh", "shell/apt.sh", "deploy/toolkit/install.sh")
 
 
 @deploy("Compilers")
@@ -25,5 +28,4 @@ def cuda_toolkit() -> None:
 
 
 def _packages(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
-    yield job(step, run.network.apt(ctx) + update(ctx.knobs) + install(ctx.knobs, [step.data["packages"]]),
-              ctx.knobs.timeout_apt)
+    yield job(step, INSTALL(**run.network.apt(ctx), groups=" ".join(step.need(Packages).names)), ctx.knobs.timeout_apt)

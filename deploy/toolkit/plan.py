@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from packaging.version import Version
 
 from qwen_rig.plan.context import Context, version
-from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.model import Action, Payload, Step
+
+
+@dataclass(frozen=True)
+class Packages(Payload):
+    """What apt installs."""
+
+    names: tuple[str, ...]
 
 
 def steps(ctx: Context) -> list[Step]:
@@ -14,17 +23,17 @@ def steps(ctx: Context) -> list[Step]:
 
 
 def _compilers(ctx: Context) -> Step:
-    have = ctx.machine["compilers"]
-    missing = [name for name in ("gcc", "g++") if not have.get(name)]
-    now = f"gcc {have['gcc']}" if have.get("gcc") else "none"
+    have = ctx.machine.compilers
+    missing = [name for name, found in (("gcc", have.gcc), ("g++", have.gxx)) if not found]
+    now = f"gcc {have.gcc}" if have.gcc else "none"
     title, why = "C and C++ compiler", "Triton and torch.compile call gcc while training"
     if not missing:
         return Step("compilers", title, now, now, Action.NONE, why)
     if ctx.knobs.compilers == "never":
         return Step("compilers", title, now, "-", Action.NA, f"{why}; compilers=never: left as it is")
-    if not ctx.root or not ctx.machine["tools"].get("apt-get"):
+    if not ctx.root or not ctx.machine.tools.apt_get:
         return Step("compilers", title, now, "-", Action.NA, f"{why}, but installing needs root and apt")
-    return Step("compilers", title, now, " ".join(missing), Action.ADD, why, data={"packages": missing},
+    return Step("compilers", title, now, " ".join(missing), Action.ADD, why, payload=Packages(tuple(missing)),
                 bytes=ctx.rules.compilers_bytes)
 
 
@@ -42,7 +51,7 @@ def nvcc_releases(ctx: Context) -> list[str]:
     """The nvcc releases that are here once the toolkit's step is done."""
     toolkit = _package(ctx)
     coming = [toolkit[0]] if toolkit and toolkit_action(ctx).changes else []
-    return [*(row["release"] for row in ctx.state["cuda"] if row["release"]), *coming]
+    return [*(row.release for row in ctx.state.cuda if row.release), *coming]
 
 
 def _package(ctx: Context) -> tuple[str, str] | None:
@@ -58,22 +67,22 @@ def _building(ctx: Context) -> bool:
 def toolkit_action(ctx: Context) -> Action:
     """ADD where nothing is there, CHANGE where what is there is too old for these GPUs, else NONE or NA."""
     floor = Version(least_nvcc(ctx))
-    releases = [found for row in ctx.state["cuda"] if (found := version(row["release"]))]
+    releases = [found for row in ctx.state.cuda if (found := version(row.release))]
     major = Version(ctx.stack.cuda).major
     if any(release >= floor and (release.major == major or not _building(ctx)) for release in releases):
         return Action.NONE
     if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
                                              and (not (releases or _building(ctx)) or ctx.foreign_kernel)):
         return Action.NA
-    system = ctx.machine["os"]
-    if not ctx.root or ctx.rules.driver_set(system["id"], system["version_id"]) is None or _package(ctx) is None:
+    system = ctx.machine.os
+    if not ctx.root or ctx.rules.driver_set(system.id, system.version_id) is None or _package(ctx) is None:
         return Action.NA
     return Action.CHANGE if releases else Action.ADD
 
 
 def _toolkit(ctx: Context) -> Step:
     action = toolkit_action(ctx)
-    releases = sorted({row["release"] for row in ctx.state["cuda"] if row["release"]}, key=Version)
+    releases = sorted({row.release for row in ctx.state.cuda if row.release}, key=Version)
     now, floor, package = ", ".join(releases) or "none", least_nvcc(ctx), _package(ctx)
     if action is Action.NONE:
         why = f"nvcc {releases[-1]} can compile for these GPUs"
@@ -95,4 +104,4 @@ def _toolkit(ctx: Context) -> Step:
     why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if old
            else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
     return Step("toolkit", "CUDA toolkit", now, f"≥ {least}", action, why, bytes=ctx.rules.toolkit_bytes,
-                data={"packages": [package[1]]})
+                payload=Packages((package[1],)))

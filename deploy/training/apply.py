@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from qwen_rig.deploy.env.plan import envs_dir
+from qwen_rig.deploy.training.plan import TrainingPayload
 from qwen_rig.plan import Context, Step
 from qwen_rig.run.adapter import StringCommand, deploy
 from qwen_rig.run.converge import converge, script
@@ -22,7 +23,7 @@ def training() -> None:
 
 
 def _settings(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand]:
-    settings = step.data["settings"]
+    settings = step.need(TrainingPayload).settings
     texts = {"accelerate.yaml": accelerate_text(settings), "training.json": json.dumps(settings, indent=1) + "\n"}
     folder = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig"
     yield script(written(folder, texts, piped="train_qwen.py"), 60,

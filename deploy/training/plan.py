@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from qwen_rig.deploy.env.plan import envs_dir, holder, record
+from qwen_rig.deploy.env.plan import env_record, envs_dir, holder, records
 from qwen_rig.deploy.flash_attn import plan as flash
+from qwen_rig.facts.records import VerifyRecord
 from qwen_rig.fits import largest
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.files import as_json
-from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.model import Action, Payload, Step
 from qwen_rig.plan.place import hf_home
 from qwen_rig.training import accelerate_config, accelerate_text, training_settings
 
 
+@dataclass(frozen=True)
+class TrainingPayload(Payload):
+    """training.json as it should be; the env's folder; the largest models that fit, in words, "" if none is known."""
+
+    settings: Mapping[str, Any]
+    env: str
+    fits: str
+
+
 def fingerprint(ctx: Context) -> str:
-    """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone."""
-    env = ctx.state["env"]
+    """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone.
+    Records on hosts hold it: its form must not change."""
+    env, made = ctx.state.env, records(ctx).flash_attn
     return flash.digest([
-        ctx.stack.lock_id, sorted(env["packages"].items()) if env else None, ctx.state["driver"]["loaded_version"],
-        sorted(gpu["uuid"] for gpu in ctx.state["gpus"]), ctx.machine["kernel"],
-        record(ctx, "flash_attn").get("attention"), ctx.knobs.verify_gpu,
+        ctx.stack.lock_id, sorted(env.packages.items()) if env else None, ctx.state.driver.loaded_version,
+        sorted(gpu.uuid or "" for gpu in ctx.state.gpus), ctx.machine.kernel, made.attention if made else None,
+        ctx.knobs.verify_gpu,
     ])
 
 
@@ -32,13 +44,14 @@ def settings(ctx: Context) -> dict[str, Any]:
     cards = [gpu for gpu in ctx.fit if gpu.mig] or [gpu for gpu in ctx.fit if gpu.memory_mib]
     smallest = min(cards, key=lambda gpu: gpu.memory_mib or 0, default=None)
     weakest = min((gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability), default=None)
+    made = records(ctx).flash_attn
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
-        attention=record(ctx, "flash_attn").get("attention", "sdpa"), gpu_name=smallest.name if smallest else None,
+        attention=(made.attention if made else None) or "sdpa", gpu_name=smallest.name if smallest else None,
         largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
     # The endpoint that was measured best when the env was built; the user's own stands above it.
-    endpoint = ctx.knobs.source_huggingface or record(ctx, "env").get("hf_endpoint")
-    return {**settings, "attention_from": flash.decision(record(ctx, "flash_attn")), "hf_home": hf_home(ctx),
+    endpoint = ctx.knobs.source_huggingface or env_record(ctx).hf_endpoint
+    return {**settings, "attention_from": flash.decision(made), "hf_home": hf_home(ctx),
             "hf_endpoint": endpoint, "accelerate": accelerate_config(settings, len(ctx.fit))}
 
 
@@ -60,12 +73,12 @@ def fitting(ctx: Context) -> str:
 def _beside(ctx: Context, want: dict[str, Any]) -> list[str]:
     """What is missing beside training.json, or (accelerate.yaml, which is made from it) isn't as it should be."""
     generation = holder(ctx)
-    there = generation.get("beside") if generation else None
+    there = generation.beside if generation else None
     if there is None:
         return []
     text = hashlib.sha256(accelerate_text(want).encode()).hexdigest()
-    said = [] if there.get("accelerate.yaml") == text else ["accelerate.yaml"]
-    return said + ([] if "train_qwen.py" in there else ["train_qwen.py"])
+    said = [] if there.accelerate == text else ["accelerate.yaml"]
+    return said + ([] if there.train_qwen else ["train_qwen.py"])
 
 
 def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
@@ -81,22 +94,23 @@ def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
 
 
 def _training(ctx: Context, env_changes: bool) -> Step:
-    want, have = settings(ctx), record(ctx, "training")
+    want, made = settings(ctx), records(ctx).training
+    have = made.raw if made else {}
     path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
-    data = {"settings": want, "env": f"{envs_dir(ctx)}/{ctx.knobs.env_name}", "fits": fitting(ctx)}
+    payload = TrainingPayload(want, f"{envs_dir(ctx)}/{ctx.knobs.env_name}", fitting(ctx))
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training", "training.json", "none", said, Action.ADD,
-                    f"{_whose(want)}{f'; fits {fits} (estimates: rig fits)' if (fits := data['fits']) else ''}",
-                    known_after="env" if env_changes else "", data=data, files=as_json(path, None, want))
+                    f"{_whose(want)}{f'; fits {payload.fits} (estimates: rig fits)' if payload.fits else ''}",
+                    known_after="env" if env_changes else "", payload=payload, files=as_json(path, None, want))
     changed, beside = _same(want, have), _beside(ctx, want)
     if not changed and not beside:
-        return Step("training", "training.json", said, said, Action.NONE, _whose(want), data=data)
+        return Step("training", "training.json", said, said, Action.NONE, _whose(want), payload=payload)
     if not changed:
         return Step("training", "training.json", said, said, Action.CHANGE,
-                    f"{', '.join(beside)} beside it isn't as it should be", data=data)
+                    f"{', '.join(beside)} beside it isn't as it should be", payload=payload)
     why = f"differs in: {', '.join(changed)}" + (f"; {_whose(want)}" if "batch_source" in changed else "")
-    return Step("training", "training.json", "other", said, Action.CHANGE, why, data=data,
+    return Step("training", "training.json", "other", said, Action.CHANGE, why, payload=payload,
                 files=as_json(path, have, want))
 
 
@@ -108,7 +122,7 @@ def _whose(want: Mapping[str, Any]) -> str:
 
 
 def _verify(ctx: Context, env_changes: bool) -> Step:
-    made, wanted, title = record(ctx, "verify"), fingerprint(ctx), "Verification"
+    made, wanted, title = records(ctx).verify, fingerprint(ctx), "Verification"
     if ctx.knobs.verify == "never":
         return Step("verify", title, "-", "-", Action.NA, "verify=never")
     if env_changes or not made:
@@ -117,17 +131,17 @@ def _verify(ctx: Context, env_changes: bool) -> Step:
     said = summary(made)
     if ctx.knobs.verify == "always":
         return Step("verify", title, said, "on record", Action.CHANGE, "verify=always")
-    if made.get("fingerprint") != wanted:
+    if made.fingerprint != wanted:
         return Step("verify", title, said, "on record", Action.CHANGE, "env, driver, GPU or kernel has changed since")
-    if made.get("overall") == "fail":
+    if made.overall == "fail":
         return Step("verify", title, said, "pass", Action.CHANGE, "it failed")
     return Step("verify", title, said, said, Action.NONE, "nothing has changed since")
 
 
-def summary(made: Any) -> str:
+def summary(made: VerifyRecord) -> str:
     """`9 pass, 5 not run` of a verification record."""
     counts: dict[str, int] = {}
-    for check in made.get("checks", []):
-        counts[check.get("status", "?")] = counts.get(check.get("status", "?"), 0) + 1
+    for check in made.checks:
+        counts[check.status] = counts.get(check.status, 0) + 1
     order = ("fail", "pass", "not_run")
     return ", ".join(f"{counts[s]} {s.replace('_', ' ')}" for s in order if s in counts) or "empty"

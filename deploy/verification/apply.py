@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 
 from qwen_rig import exits
-from qwen_rig.deploy.env.plan import record
+from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import fingerprint, summary
 from qwen_rig.plan import Context, Step
 from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, deploy
 from qwen_rig.run.converge import converge
 from qwen_rig.run.memory import ProbeFailed
-from qwen_rig.run.programs import VERIFY, program
+from qwen_rig.run.programs import VERIFY, env_path, program
 from qwen_rig.run.run import Run
 
 
@@ -25,9 +24,9 @@ def verification() -> None:
 
 def _verify(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
-    path = "$env/.rig/verify.json"
-    yield program(ctx, VERIFY, f"--expect {shlex.quote(json.dumps(expected))} --record \"{path}\" "
-                               f"--fingerprint {fingerprint(ctx)} >/dev/null", ctx.knobs.timeout_verify)
+    words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verify.json", "--fingerprint",
+             fingerprint(ctx)]
+    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verify, quiet="out")
     yield FunctionCommand(_judge, (), {})
 
 
@@ -36,18 +35,18 @@ def _judge(state: State, host: Host) -> bool:
     run = Run.of(host)
     run.memory.forget(host)
     try:
-        made = record(run.memory.context(host), "verify")
+        made = records(run.memory.context(host)).verify
     except (ProbeFailed, PyinfraError, *LOST) as error:
         what = f"connection lost while the verification was read: {error}"
         run.report.fail(host.name, what, "run the same command again")
         return False
-    failed = [check for check in made.get("checks", []) if check["status"] == "fail"]
-    if failed or not made:
-        why = "; ".join(f"{c['name']}: {c.get('why') or c.get('measured')}" for c in failed) or "no record was written"
+    if made is None or made.failed:
+        why = "; ".join(f"{check.name}: {check.why or check.measured}" for check in made.failed) if made else \
+            "no record was written"
         run.report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
                      said=[why], alone=True, status=exits.VERIFICATION)
         return False
-    skipped = [c["name"] for c in made["checks"] if c["status"] == "not_run"]
+    skipped = [check.name for check in made.checks if check.status == "not_run"]
     if skipped:
         run.report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
     return True

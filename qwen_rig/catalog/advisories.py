@@ -6,13 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 
-from qwen_rig.catalog import schema
-
-DATA = Path(__file__).parents[1] / "data"
+from qwen_rig.catalog.datafile import DATA, Row, SpecifierText, Text, load
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,25 @@ class Advisory:
                    for name, wanted in self.when)
 
 
+@dataclass(frozen=True)
+class _Entry(Row):
+    when: dict[Text, SpecifierText]
+    text: Text
+    source: Text
+
+
+@dataclass(frozen=True)
+class AdvisoriesFile(Row):
+    """The form of advisories.yml."""
+
+    advisories: tuple[_Entry, ...]
+
+
 @cache
 def load_advisories() -> tuple[Advisory, ...]:
     """All of them. Raises RigError naming file and key."""
-    table = schema.read(DATA / "advisories.yml")
-    found = []
-    for row in table.tables("advisories"):
-        when = []
-        for name, wanted in row.take("when", dict).items():
-            try:
-                when.append((str(name), SpecifierSet(wanted)))
-            except (InvalidSpecifier, TypeError, AttributeError):
-                raise row.error(f"{row.key('when')}.{name} must be like \">=4.46,<4.47\", not {wanted!r}") from None
-        found.append(Advisory(row.take("text", str), row.take("source", str), tuple(when)))
-        row.done()
-    table.done()
-    return tuple(found)
+    return tuple(Advisory(row.text, row.source, tuple((name, SpecifierSet(text)) for name, text in row.when.items()))
+                 for row in load(DATA / "advisories.yml", AdvisoriesFile).advisories)
 
 
 def about(versions: Mapping[str, str]) -> tuple[Advisory, ...]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Line
 from packaging.utils import canonicalize_name
 
+from qwen_rig.catalog.yamlfile import read, shown
 from qwen_rig.errors import RigError
 
 MACHINE = "x86_64"  # the one that the locks are made for (scripts/lock.py)
@@ -100,15 +100,15 @@ def _entry(text: str, where: str, sizes: Mapping[str, int]) -> Entry:
 def read_sizes(path: Path) -> dict[str, int]:
     """`name==version` → bytes. Raises RigError."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RigError(f"the sizes can't be read: {type(error).__name__}", str(path), _again(path)) from None
-    if not isinstance(raw, dict):
-        raise RigError("the sizes must be a mapping", str(path), _again(path))
-    for key, value in raw.items():
-        if not isinstance(key, str) or not isinstance(value, int) or "==" not in key:
-            raise RigError(f"{key!r}: {value!r} isn't `name==version: bytes`", str(path), _again(path))
-    return raw
+        file = read(path)
+    except RigError as error:
+        raise RigError(f"the sizes can't be read: {error.what}", error.where, _again(path)) from None
+    if not isinstance(file.data, dict):
+        raise file.error("the sizes must be a mapping", (), _again(path))
+    for key, value in file.data.items():
+        if not isinstance(key, str) or type(value) is not int or "==" not in key:
+            raise file.error(f"{shown(key)}: {shown(value)} isn't `name==version: bytes`", (key,), _again(path))
+    return dict(file.data)
 
 
 def select(entries: tuple[Entry, ...], python: str) -> dict[str, Requirement]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from packaging.version import Version
 
-from qwen_rig.catalog import schema
-from qwen_rig.catalog.schema import Table
+from qwen_rig.catalog.datafile import DATA, checked, load
+from qwen_rig.catalog.rules_file import FlashRelease, GpusFile, RulesFile
 from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
-
-DATA = Path(__file__).parents[1] / "data"
+from qwen_rig.catalog.yamlfile import read
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,6 @@ class DriverSet:
         if branch >= self.pinning_from:
             return [[self.pinning.format(branch=branch)], [self.pinned[flavour]]]
         return [[self.versioned[flavour].format(branch=branch)]]
-
-
-@dataclass(frozen=True)
-class FlashRelease:
-    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
-    glibc on (None: not known)."""
-
-    torch: tuple[str, ...]
-    nvcc: str
-    archs: tuple[str, ...]
-    glibc: str | None
-    pythons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -154,6 +140,17 @@ class Rules:
         """The first torch with that CUDA build: "cu128" → "2.7"."""
         return next((release for release, tags in self.builds.items() if cuda_tag in tags), None)
 
+    def what_exists(self, release: str, cuda_tag: str) -> str:
+        """`: it exists for cu118 only, and cu128 begins with torch 2.7`, as far as the tables know; "" where they
+        don't."""
+        told = ""
+        if builds := self.torch_builds(release):
+            told += f": it exists for {', '.join(builds)} only"
+        first = self.first_torch(cuda_tag)
+        if first and Version(first) > Version(release):
+            told += f", and {cuda_tag} begins with torch {first}"
+        return told
+
     def serving(self, compute_capability: Version) -> list[str]:
         """The torch builds with code for a card, the newest first: "2.9 cu126"; [] where none in the table has."""
         found = [build for build, archs in self.archs.items() if covered(archs, compute_capability)]
@@ -202,78 +199,39 @@ def arch_of(compute_capability: Version) -> str:
 @cache
 def load_rules() -> Rules:
     """The project's rules. Raises RigError naming file and key where the data is wrong."""
-    table = schema.read(DATA / "rules.yml")
+    file = load(DATA / "rules.yml", RulesFile)
     cards, cards_source = load_gpus()
-    archs, flash = table.table("torch_archs"), table.table("flash_attn")
-    modules, legacy, cuda = table.table("modules"), table.table("legacy"), table.table("cuda")
-    nvswitch = table.table("nvswitch")
-    room = table.table("room")
-    nvcc, builds, batch = table.table("nvcc"), table.table("torch_builds"), table.table("batch")
-    toolkit, compilers, drivers = table.table("toolkit"), table.table("compilers"), table.table("drivers")
-    rules = Rules(
-        gpus=cards, unfit_remedy=table.take("unfit_remedy", str),
-        archs={name: tuple(row) for name, row in archs.take("builds", dict).items()},
-        flash={name: _flash(row) for name, row in flash.named_tables("releases").items()},
-        open_from=Version(modules.take("open_from", str)),
-        proprietary_below=Version(modules.take("proprietary_below", str)),
-        legacy_below=Version(legacy.take("below", str)), legacy_branch=legacy.take("last_branch", int),
-        switched_chips=nvswitch.texts("chips"),
-        compatible_below=Version(cuda.take("compatible_below", str)),
-        cuda={name: (row.take("driver", str), row.take("compatible", str))
-              for name, row in cuda.named_tables("releases").items()},
-        nvcc=tuple((Version(cc), least) for cc, least in nvcc.take("least", dict).items()),
-        builds={name: tuple(tags) for name, tags in builds.take("releases", dict).items()},
-        drivers=_drivers(drivers),
-        toolkits=toolkit.take("packages", dict), toolkit_bytes=toolkit.maybe("bytes", int),
-        compilers_bytes=compilers.maybe("bytes", int),
-        room={name: (row.take("installed", int), row.take("fetched", int))
-              for name, row in room.named_tables("parts").items()}, effective_batch=batch.take("effective", int),
-        batch=tuple((row.take("from_mib", int), row.take("per_device", int)) for row in batch.tables("rows")),
-        bf16_from=Version(table.take("bf16_from", str)), sources=load_sources(), words={})
-    blocks = {"modules": modules, "legacy": legacy, "cuda": cuda, "nvswitch": nvswitch, "nvcc": nvcc,
-              "torch_builds": builds, "torch_archs": archs, "flash_attn": flash, "batch": batch, "toolkit": toolkit,
-              "compilers": compilers, "room": room}
-    for name, block in blocks.items():
-        rules.words[name] = block.take("source", str)
-        block.done()
-    rules.words.update(gpus=cards_source, drivers=drivers.take("source", str))
-    table.done()
-    return rules
+    drivers = file.drivers
+    words = {name: block.source for name, block in vars(file).items() if hasattr(block, "source")}
+    return Rules(
+        gpus=cards, unfit_remedy=file.unfit_remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
+        open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
+        legacy_below=Version(file.legacy.below), legacy_branch=file.legacy.last_branch,
+        switched_chips=file.nvswitch.chips, compatible_below=Version(file.cuda.compatible_below),
+        cuda={name: (row.driver, row.compatible) for name, row in file.cuda.releases.items()},
+        nvcc=tuple((Version(cc), least) for cc, least in file.nvcc.least.items()),
+        builds=file.torch_builds.releases,
+        drivers={folder: DriverSet(folder, row.tested, row.bytes, drivers.pinning_from, drivers.pinning,
+                                   vars(drivers.pinned), vars(drivers.versioned))
+                 for folder, row in drivers.distributions.items()},
+        toolkits=file.toolkit.packages, toolkit_bytes=file.toolkit.bytes, compilers_bytes=file.compilers.bytes,
+        room={name: (row.installed, row.fetched) for name, row in file.room.parts.items()},
+        effective_batch=file.batch.effective,
+        batch=tuple((row.from_mib, row.per_device) for row in file.batch.rows),
+        bf16_from=Version(file.bf16_from), sources=load_sources(), words={**words, "gpus": cards_source})
 
 
 @cache
 def load_gpus() -> tuple[dict[str, GpuModel], str]:
     """(every card of qwen_rig/data/gpus.yml by PCI id "10de:2b85", their source). Raises RigError."""
-    table = schema.read(DATA / "gpus.yml")
-    memory = table.take("memory_mib", dict)
-    cards = {}
-    for chip, row in table.named_tables("chips").items():
-        capability = row.take("compute_capability", str)
-        for device, name in row.take("cards", dict).items():
-            if not isinstance(device, str) or not isinstance(name, str):
-                raise row.error(f"{row.key('cards')} has {device!r}: {name!r}", "quote both")
-            cards[f"10de:{device}"] = GpuModel(name, chip, capability, memory.pop(device, None))
-        row.done()
+    read_file = read(DATA / "gpus.yml")
+    file = checked(read_file, GpusFile)
+    memory, cards = dict(file.memory_mib), {}
+    for chip, row in file.chips.items():
+        for device, name in row.cards.items():
+            cards[f"10de:{device}"] = GpuModel(name, chip, row.compute_capability, memory.pop(device, None))
     if memory:
-        raise table.error(f"memory_mib names {next(iter(memory))!r}, which is no card here", "correct its id")
-    source = f"{table.take('source', str)}; memory: {table.take('memory_source', str)}"
-    table.done()
-    return cards, source
-
-
-def _flash(row: Table) -> FlashRelease:
-    release = FlashRelease(row.texts("torch"), row.take("nvcc", str), row.texts("archs"), row.maybe("glibc", str),
-                           row.texts("pythons"))
-    row.done()
-    return release
-
-
-def _drivers(table: Table) -> dict[str, DriverSet]:
-    pinning_from, pinning = table.take("pinning_from", int), table.take("pinning", str)
-    pinned, versioned = table.take("pinned", dict), table.take("versioned", dict)
-    sets = {}
-    for folder, row in table.named_tables("distributions").items():
-        sets[folder] = DriverSet(folder, row.take("tested", bool), row.maybe("bytes", int), pinning_from, pinning,
-                                 pinned, versioned)
-        row.done()
-    return sets
+        device = next(iter(memory))
+        raise read_file.error(f"memory_mib names {device!r}, which is no card here", ("memory_mib", device),
+                              "correct its id")
+    return cards, f"{file.source}; memory: {file.memory_source}"

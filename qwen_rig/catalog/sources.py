@@ -4,42 +4,63 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from qwen_rig.catalog import schema
+from pydantic import AfterValidator, Field
+
+from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Text, Whole, checked, load, wrong
+from qwen_rig.catalog.yamlfile import given, shown
 from qwen_rig.errors import RigError
 
-DATA = Path(__file__).parents[1] / "data"
+PLACEHOLDERS = {"miniforge": ("version",), "torch_find_links": ("cuda",), "torch_index": ("cuda",)}  # role → what fits
+ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
 
 
 @dataclass(frozen=True)
-class Miniforge:
+class _PipIndex(Row):
+    source: Text
+    url: Text | None = None
+
+
+@dataclass(frozen=True)
+class _CondaChannel(Row):
+    url: Text
+    measure: Text
+    source: Text
+
+
+@dataclass(frozen=True)
+class Miniforge(Row):
     """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` None: not known."""
 
-    url: str
-    version: str
-    sha256: str
-    bytes: int | None
+    url: Text
+    version: Text
+    sha256: Text
+    source: Text
+    bytes: Whole | None = None
 
 
 @dataclass(frozen=True)
-class AptKey:
+class AptKey(Row):
     """A signing key: its file in the repository's folder, and its full fingerprint."""
 
-    key: str
-    fingerprint: str
+    key: Text
+    fingerprint: Text
 
 
 @dataclass(frozen=True)
-class NvidiaApt:
+class NvidiaApt(Row):
     """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, and the key that signs each."""
 
-    url: str
-    key: str
-    fingerprint: str
-    keys: dict[str, AptKey]
+    url: Text
+    key: Text
+    fingerprint: Text
+    keys: dict[Text, AptKey]
+    source: Text
 
     def key_for(self, folder: str) -> AptKey:
         """The key of a distribution's folder ("debian13")."""
@@ -47,83 +68,157 @@ class NvidiaApt:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A source that is only an address."""
-
-    url: str
-
-
-@dataclass(frozen=True)
-class OtherWheels:
+class OtherWheels(Row):
     """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), torch (2.8), tag (cp310)."""
 
-    url: str
-    file: str
-    version: str
-    torch: tuple[str, ...]
-    cuda: str
-    glibc: str
-    archs: tuple[str, ...]
+    url: Text
+    file: Text
+    version: Text
+    cuda: Text
+    glibc: Text
+    source: Text
+    torch: MaybeTexts = ()
+    archs: MaybeTexts = ()
 
 
 @dataclass(frozen=True)
-class TorchIndex:
+class FlashAttnPlaces(Row):
+    """Where flash-attn's own wheels are, its repository, and who else builds wheels of it."""
+
+    url: Text
+    git: Text
+    others: dict[Text, OtherWheels]
+    source: Text
+
+
+@dataclass(frozen=True)
+class TorchIndex(Row):
     """PyTorch's own index and that of its nightly builds, each with one folder per CUDA (cu128)."""
 
-    url: str
-    nightly: str
+    pytorch: Text
+    nightly: Text
+    source: Text
+    url: Text | None = None
 
 
 @dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Row):
     """The default endpoint, and a small public file below it."""
 
-    url: str
-    measure: str
+    url: Text
+    measure: Text
+    source: Text
 
 
-PLACEHOLDERS = {"miniforge": ("version",), "torch_find_links": ("cuda",), "torch_index": ("cuda",)}  # role → what fits
-ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
+def _address(*words: str) -> AfterValidator:
+    """A check: the text is a URL, with no other placeholders than these."""
+    def check(address: str) -> str:
+        try:
+            address.format(**dict.fromkeys(words, ""))
+        except (LookupError, ValueError, AttributeError):
+            raise wrong(f"has a placeholder that nothing is known for: {address}",
+                        "it takes " + (" and ".join(f"{{{word}}}" for word in words) or "none")) from None
+        if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
+            raise wrong(f"must be a URL, not {shown(address)}", "begin it with https:// or http://")
+        return address
+    return AfterValidator(check)
+
+
+_Plain = Annotated[Text, _address()]
+_ForCuda = Annotated[Text, _address("cuda")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnMirror(Row):
+    """Role → address, of a mirror of the user's own, which needs no source."""
+
+    pip_index: _Plain | None = None
+    conda_channel: _Plain | None = None
+    miniforge: Annotated[Text, _address("version")] | None = None
+    torch_find_links: _ForCuda | None = None
+    torch_index: _ForCuda | None = None
+    huggingface: _Plain | None = None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Those that it has."""
+        return {role: address for role in ROLES if (address := getattr(self, role))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror(OwnMirror):
+    """A mirror as a file names it."""
+
+    source: Text
+
+
+def _mirror_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name == "default":
+        raise wrong(f"has the name {shown(name)}", "lower-case letters, digits and dashes only")
+    return name
+
+
+MirrorName = Annotated[Text, AfterValidator(_mirror_name)]
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The defaults of the source_* knobs. pip_index None: the client's own. conda_measure is the channel's address,
-    where conda_channel is a name. mirrors: name → role (of ROLES) → address."""
+class MirrorsFile(Row):
+    """The form of a file that the knob `mirrors` names."""
 
-    pip_index: str | None
-    conda_channel: str
-    conda_measure: str
-    miniforge: Miniforge
-    nvidia_apt: NvidiaApt
-    flash_attn: Place
-    flash_attn_others: tuple[OtherWheels, ...]
-    flash_attn_git: Place
-    torch_index: TorchIndex
-    huggingface: HuggingFace
-    mirrors: dict[str, dict[str, str]]
+    mirrors: dict[MirrorName, Mirror]
 
 
-def read_mirrors(table: schema.Table, own: bool = False) -> dict[str, dict[str, str]]:
-    """A `mirrors` block: name → role → address. own: of the user's, which needs no source. Raises RigError."""
-    found = {}
-    for name, row in table.named_tables("mirrors").items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) or name == "default":
-            raise row.error(f"mirrors has the name {name!r}", "lower-case letters, digits and dashes only")
-        found[name] = {role: address for role in ROLES if (address := row.maybe(role, str))}
-        for role, address in found[name].items():
-            words = PLACEHOLDERS.get(role, ())
-            try:
-                address.format(**dict.fromkeys(words, ""))
-            except (LookupError, ValueError, AttributeError):
-                raise row.error(f"{row.key(role)} has a placeholder that nothing is known for: {address}",
-                                "it takes " + (" and ".join(f"{{{word}}}" for word in words) or "none")) from None
-            if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
-                raise row.error(f"{row.key(role)} must be a URL, not {address!r}", "begin it with https:// or http://")
-        if not own:
-            row.take("source", str)
-        row.done()
-    return found
+@dataclass(frozen=True)
+class OwnMirrors(Row):
+    """The form of the knob `mirrors` where they are written out in it."""
+
+    mirrors: dict[MirrorName, OwnMirror]
+
+
+@dataclass(frozen=True)
+class Sources(Row):
+    """The defaults of the source_* knobs, in the form of sources.yml."""
+
+    source_pip_index: _PipIndex
+    source_conda_channel: _CondaChannel
+    miniforge: Annotated[Miniforge, Field(alias="source_miniforge")]
+    nvidia_apt: Annotated[NvidiaApt, Field(alias="source_nvidia_apt")]
+    flash_attn: Annotated[FlashAttnPlaces, Field(alias="source_flash_attn")]
+    torch_index: Annotated[TorchIndex, Field(alias="source_torch_index")]
+    huggingface: Annotated[HuggingFace, Field(alias="source_huggingface")]
+    named_mirrors: Annotated[dict[MirrorName, Mirror], Field(alias="mirrors")]
+
+    @property
+    def pip_index(self) -> str | None:
+        """None: the client's own."""
+        return self.source_pip_index.url
+
+    @property
+    def conda_channel(self) -> str:
+        """A name or an address."""
+        return self.source_conda_channel.url
+
+    @property
+    def conda_measure(self) -> str:
+        """The channel's address, where conda_channel is a name."""
+        return self.source_conda_channel.measure
+
+    @property
+    def flash_attn_others(self) -> tuple[OtherWheels, ...]:
+        """Third parties' flash-attn wheels."""
+        return tuple(self.flash_attn.others.values())
+
+    @property
+    def mirrors(self) -> dict[str, dict[str, str]]:
+        """Name → role (of ROLES) → address."""
+        return _addresses(self.named_mirrors)
+
+
+_M = TypeVar("_M", bound=OwnMirror)
+
+
+def _addresses(mirrors: Mapping[str, _M]) -> dict[str, dict[str, str]]:
+    return {name: mirror.addresses for name, mirror in mirrors.items()}
 
 
 @cache
@@ -137,49 +232,14 @@ def load_mirrors(wanted: str) -> dict[str, dict[str, str]]:
     if wanted.startswith("{"):
         try:
             block = json.loads(wanted)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             remedy = 'mirrors={"lan": {"pip_index": "https://…"}}'
             raise RigError(f"mirrors is no JSON ({error})", "--data", remedy) from None
-        return read_mirrors(schema.Table(Path("the knob"), {"mirrors": block}), own=True)
-    table = schema.read(Path(wanted).expanduser())
-    found = read_mirrors(table)
-    table.done()
-    return found
-
-
-def _others(row: schema.Table) -> OtherWheels:
-    made = OtherWheels(row.take("url", str), row.take("file", str), row.take("version", str), row.texts("torch"),
-                       row.take("cuda", str), row.take("glibc", str), row.texts("archs"))
-    row.take("source", str)
-    row.done()
-    return made
+        return _addresses(checked(given({"mirrors": block}, "the knob"), OwnMirrors).mirrors)
+    return _addresses(load(Path(wanted), MirrorsFile).mirrors)
 
 
 @cache
 def load_sources() -> Sources:
     """Where things come from by default. Raises RigError naming file and key where the data is wrong."""
-    table = schema.read(DATA / "sources.yml")
-    pip, channel = table.table("source_pip_index"), table.table("source_conda_channel")
-    forge = table.table("source_miniforge")
-    torch = table.table("source_torch_index")
-    apt, flash = table.table("source_nvidia_apt"), table.table("source_flash_attn")
-    keys = {folder: AptKey(row.take("key", str), row.take("fingerprint", str))
-            for folder, row in apt.named_tables("keys").items()}
-    face = table.table("source_huggingface")
-    sources = Sources(
-        pip_index=pip.maybe("url", str), conda_channel=channel.take("url", str),
-        conda_measure=channel.take("measure", str),
-        miniforge=Miniforge(forge.take("url", str), forge.take("version", str), forge.take("sha256", str),
-                            forge.maybe("bytes", int)),
-        nvidia_apt=NvidiaApt(apt.take("url", str), apt.take("key", str), apt.take("fingerprint", str), keys),
-        flash_attn=Place(flash.take("url", str)),
-        flash_attn_others=tuple(map(_others, flash.named_tables("others").values())),
-        flash_attn_git=Place(flash.take("git", str)),
-        torch_index=TorchIndex(torch.take("pytorch", str), torch.take("nightly", str)),
-        huggingface=HuggingFace(face.take("url", str), face.take("measure", str)), mirrors=read_mirrors(table))
-    torch.maybe("url", str)
-    for block in (pip, channel, forge, apt, flash, torch, face):
-        block.take("source", str)
-        block.done()
-    table.done()
-    return sources
+    return load(DATA / "sources.yml", Sources)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,60 +16,20 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from qwen_rig import flash
-from qwen_rig.catalog import advisories, schema, torch_build, torch_index
+from qwen_rig.catalog import advisories, torch_build, torch_index
 from qwen_rig.catalog.advisories import Advisory
+from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.lock import Entry, Requirement, read_lock, read_sizes, select
-from qwen_rig.catalog.schema import Table
+from qwen_rig.catalog.rules import load_rules
+from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
+from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
 from qwen_rig.catalog.torch_index import Apart, TorchIndex
+from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
 from qwen_rig.flash import FlashAttn
 from qwen_rig.flash.build import Source, load
 
-DATA = Path(__file__).parents[1] / "data"
-MODELS = ("Qwen2", "Qwen3")  # transformers' names of the families
-
-
-@dataclass(frozen=True)
-class Pin:
-    """A version that the stack insists on, and where it comes from."""
-
-    version: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Torch:
-    """The torch build: its release (None: whichever its index has), its CUDA, the GPU architectures it has code for,
-    and the least glibc that its wheels run on (None: not known)."""
-
-    release: str | None
-    cuda: str
-    archs: tuple[str, ...]
-    cxx11abi: bool
-    source: str
-    glibc: str | None = None
-
-    @property
-    def name(self) -> str:
-        """As people call it."""
-        return self.release or "nightly"
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """Where the stack leaves the guide, and why."""
-
-    guide: str
-    ours: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Why the stack can't be had at all, and the stack to take instead."""
-
-    reason: str
-    nearest: str
+__all__ = ["DATA", "Deviation", "Pin", "Refused", "Stack", "Torch", "known_stacks", "load_stack", "refusal"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +63,7 @@ class Stack:
     @property
     def cuda_tag(self) -> str:
         """`cu128`: the CUDA release as wheels and indexes spell it."""
-        return "cu" + self.cuda.replace(".", "")
+        return cuda_tag(self.cuda)
 
     @property
     def disk_mib(self) -> int:
@@ -161,7 +121,30 @@ class Stack:
 
     def apart(self, source: str | None, python: str) -> Apart | None:
         """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""
-        return torch_index.apart(self, source, python)
+        index = torch_index.index_url(self.torch_index, self.cuda_tag, source)
+        if index is None or self.torch_index is None:
+            return None
+        return torch_index.apart(self.torch_index, index, python, lambda name: self._local(name, python))
+
+    def _local(self, name: str, python: str) -> str:
+        """A locked version as an index of torch's own calls it: `2.8.0+cu128`; without torch there are no such
+        builds."""
+        version = self.requirements(python)[name].version
+        return f"{version}+{self.cuda_tag}" if self.torch else version
+
+    def check_index(self, source: str | None, accepted: bool, where: str) -> None:
+        """Raises RigError where torch would come from an index for whose bytes nobody vouches, without consent.
+        `source`: the knob source_torch_index; `accepted`: accept_unlocked_torch."""
+        wanted = self.torch_index
+        if source is not None and wanted is None and self.torch is not None:
+            raise RigError(f"stack {self.name} takes no torch from an index of its own", where,
+                           "leave source_torch_index out, or give the stack file a torch_index")
+        url = torch_index.index_url(wanted, self.cuda_tag, source)
+        if url is None or accepted or wanted is None or wanted.entries:
+            return
+        raise RigError(f"stack {self.name} would take {', '.join(wanted.packages)} unchecked: {wanted.why}", where,
+                       "set accept_unlocked_torch=true to take them so"
+                       + ("" if wanted.only else ", or leave source_torch_index out"))
 
     def lock_beside(self, apart: Apart | None, python: str) -> str:
         """The lock to install first where something comes apart from it: all but that. The whole lock where nothing
@@ -202,16 +185,15 @@ class Stack:
         return load()[0] if self.torch and not self.standin else None
 
     def flash_candidates(self, python: str, glibc: str | None, compute_capabilities: Sequence[Version | None],
-                         source: str | None = None, unverified: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
-        """(wheels to attempt as {name, url, sha256, bytes}, best first; why the others are out): flash.candidates."""
+                         source: str | None = None, unverified: bool = False,
+                         ) -> tuple[list[flash.Candidate], list[str]]:
+        """(wheels to attempt, best first; why the others are out): flash.candidates."""
         if self.flash_attn is None:
             return [], [self._no_flash()]
         return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source, unverified)
 
     def _no_flash(self) -> str:
         """Why a stack has no flash-attn to attempt: none was released for its torch, or it just names none."""
-        from qwen_rig.catalog.rules import load_rules
-
         wheels = load_rules().flash_torch()
         if self.torch and self.torch.release and ".".join(self.torch.release.split(".")[:2]) not in wheels:
             return (f"flash-attn's own wheels are for torch {wheels[0]} to {wheels[-1]}, and the stack has "
@@ -224,7 +206,7 @@ def refusal(stack: Stack) -> RigError:
     assert stack.refused is not None
     what = stack.refused.reason
     if stack.torch and stack.torch.release:
-        what += torch_build.what_exists(stack.torch.release, stack.cuda_tag)
+        what += load_rules().what_exists(stack.torch.release, stack.cuda_tag)
     return RigError(what, f"stack {stack.name}", f"take stack={stack.refused.nearest}")
 
 
@@ -244,91 +226,45 @@ def load_stack(name_or_path: str) -> Stack:
         path = DATA / "stacks" / f"{name_or_path}.yml"
         if not path.exists():
             raise RigError(f"there is no stack {name_or_path!r}", "stack", f"take one of {', '.join(known_stacks())}")
-    table = schema.read(path)
-    stack = _stack(table, path)
-    table.done()
+    file, said = read_stack(path)
+    stack = _stack(said, path)
     if not stack.refused:
-        torch_build.check(stack)
-        _agree(stack)
+        torch_build.check(file, stack.cuda, stack.torch, _installed(stack))
+        _agree(stack, file)
     return stack
 
 
-def _stack(table: Table, path: Path) -> Stack:
-    refused = _refused(table)
-    torch, own_index = _torch(table), _torch_index(table, path)
-    rebuild = dict.fromkeys((*table.texts("rebuild"), *(own_index.packages if own_index else ())))
-    pins: dict[str, Pin] = {}
-    for name, row in table.named_tables("pins").items():
-        pins[canonicalize_name(name)] = Pin(row.version("version"), row.take("source", str))
-        row.done()
-    python, pythons = table.take("python", str), table.texts("pythons")
-    if python not in pythons:
-        raise table.error(f"python {python} isn't among pythons {', '.join(pythons)}", "add it, or take one of these")
-    lock: Path | None = None
-    entries: tuple[Entry, ...] = ()
-    env_mib = cache_mib = 0
-    gate = ""
-    if not refused:
-        lock = _beside(path, table.take("lock", str))
-        entries = read_lock(lock, read_sizes(_beside(path, table.take("sizes", str))))
-        gate = table.take("import_gate", str)
-        disk = table.table("disk")
-        env_mib, cache_mib = disk.take("env_mib", int), disk.take("cache_mib", int)
-        disk.done()
-        table.take("exclude_newer", str)  # scripts/lock.py's business
+def _stack(said: RefusedFile | WholeFile, path: Path) -> Stack:
+    index = _torch_index(said.torch_index, path)
+    whole = said if isinstance(said, WholeFile) else None
+    lock = _beside(path, whole.lock) if whole else None
     return Stack(
-        name=table.take("name", str), path=path, summary=table.take("summary", str),
-        standin=table.take("standin", bool), python=python, pythons=pythons,
-        cuda=torch.cuda if torch else table.version("cuda"), torch=torch, pins=pins,
-        unpinned=tuple(canonicalize_name(n) for n in table.texts("unpinned")), rebuild=tuple(rebuild),
-        sdists=table.texts("sdists"), import_gate=gate, model=_model(table), env_mib=env_mib, cache_mib=cache_mib,
-        deviations=tuple(_row(row, Deviation, "guide", "ours", "why") for row in table.tables("deviations")),
-        advisories=tuple(_row(row, Advisory, "text", "source") for row in table.tables("advisories")),
-        flash_attn=flash.read(table), torch_index=own_index, refused=refused, lock=lock,
-        entries=entries)
+        name=said.name, path=path, summary=said.summary, standin=said.standin, python=said.python,
+        pythons=said.pythons, cuda=said.torch.cuda if said.torch else said.cuda or "", torch=said.torch,
+        pins={canonicalize_name(name): pin for name, pin in said.pins.items()},
+        unpinned=tuple(canonicalize_name(name) for name in said.unpinned),
+        rebuild=tuple(dict.fromkeys((*said.rebuild, *(index.packages if index else ())))),
+        sdists=said.sdists, import_gate=whole.import_gate if whole else "", model=said.model,
+        env_mib=whole.disk.env_mib if whole else 0, cache_mib=whole.disk.cache_mib if whole else 0,
+        deviations=said.deviations, advisories=tuple(Advisory(row.text, row.source) for row in said.advisories),
+        flash_attn=said.flash_attn, torch_index=index, refused=said.refused, lock=lock,
+        entries=read_lock(lock, read_sizes(_beside(path, whole.sizes))) if lock and whole else ())
 
 
-def _torch(table: Table) -> Torch | None:
-    if table.raw.get("torch", 0) is None:
-        table.raw.pop("torch")
-        return None
-    row = table.table("torch")
-    torch = Torch(row.maybe_version("release"), row.version("cuda"), row.texts("archs"), row.take("cxx11abi", bool),
-                  row.take("source", str), row.maybe_version("glibc"))
-    row.done()
-    return torch
-
-
-def _model(table: Table) -> str:
-    """The family that the verification trains a tiny random model of."""
-    name = table.maybe("model", str) or MODELS[0]
-    if name not in MODELS:
-        raise table.error(f"model can't be {name!r}", f"it takes {', '.join(MODELS)}")
-    return name
-
-
-def _torch_index(table: Table, path: Path) -> TorchIndex | None:
+def _torch_index(row: IndexRow | None, path: Path) -> TorchIndex | None:
     """The torch_index block, with the hash lines of that index where there are some."""
-    found = torch_index.read(table)
-    if found is None or found.lock is None:
-        return found
-    return replace(found, entries=read_lock(_beside(path, found.lock), {}))
-
-
-def _refused(table: Table) -> Refused | None:
-    if table.raw.get("refused") is None:
-        table.raw.pop("refused", None)
+    if row is None:
         return None
-    row = table.table("refused")
-    refused = Refused(row.take("reason", str), row.take("nearest", str))
-    row.done()
-    return refused
+    return TorchIndex(row.packages, row.only, row.pre, row.lock, row.why,
+                      read_lock(_beside(path, row.lock), {}) if row.lock else ())
 
 
-def _row(row: Table, kind: Any, *names: str) -> Any:
-    made = kind(*(row.take(name, str) for name in names))
-    row.done()
-    return made
+def _installed(stack: Stack) -> list[tuple[str, str]]:
+    """(where it stands, version) of each torch that the stack would install, as far as it says."""
+    if pin := stack.pins.get("torch"):
+        return [("pins.torch", pin.version)]
+    entries = (*stack.entries, *(stack.torch_index.entries if stack.torch_index else ()))
+    return [("the lock's torch", entry.requirement.version) for entry in entries if entry.name == "torch"]
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -337,7 +273,7 @@ def _beside(path: Path, name: str) -> Path:
     return own if own.exists() else DATA / "locks" / name
 
 
-def _agree(stack: Stack) -> None:
+def _agree(stack: Stack, file: YamlFile) -> None:
     """The lock holds every pin in its very version on every Python, and every other wanted package; else RigError."""
     remedy = f"make lock STACK={stack.name if stack.path.parent == DATA / 'stacks' else stack.path}"
     for python in stack.pythons:
@@ -347,8 +283,8 @@ def _agree(stack: Stack) -> None:
             if have is None or Version(have.version) != Version(pin.version):
                 found = f"has {have.version}" if have else "doesn't hold it"
                 raise RigError(f"pins.{name} wants {pin.version}, but the lock {found} for Python {python}",
-                               f"{stack.path}, {stack.lock}", remedy)
+                               f"{file.where(('pins', name))}, {stack.lock}", remedy)
         absent = [name for name in (*stack.unpinned, *stack.sdists) if name not in locked]
         if absent:
             raise RigError(f"unpinned or sdists name {absent[0]}, which the lock lacks for Python {python}",
-                           f"{stack.path}, {stack.lock}", remedy)
+                           f"{file.where()}, {stack.lock}", remedy)

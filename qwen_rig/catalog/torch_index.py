@@ -8,17 +8,11 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from qwen_rig.catalog.lock import Entry, Requirement, select
-from qwen_rig.catalog.schema import Table
 from qwen_rig.catalog.sources import load_sources
-from qwen_rig.errors import RigError
-
-if TYPE_CHECKING:
-    from qwen_rig.catalog.stack import Stack
 
 PYTORCH = "pytorch"  # what source_torch_index says for PyTorch's own index, as sources.yml has it
 
@@ -58,62 +52,23 @@ class Apart:
                        + "\n" for name, r in self.packages.items())
 
 
-def read(stack: Table) -> TorchIndex | None:
-    """The torch_index block of a stack file, None where it has none. Raises RigError."""
-    if stack.raw.get("torch_index") is None:
-        stack.raw.pop("torch_index", None)
-        return None
-    row = stack.table("torch_index")
-    packages = row.texts("packages")
-    if not packages:
-        raise row.error(f"{row.key('packages')} is empty", "name torch and what must fit it")
-    found = TorchIndex(packages, row.take("only", bool), row.take("pre", bool), row.maybe("lock", str),
-                       row.take("why", str))
-    row.done()
-    return found
-
-
-def index_url(stack: Stack, source: str | None) -> str | None:
-    """The index that the torch packages come from; None where it's the package index, like the rest."""
-    wanted = stack.torch_index
+def index_url(wanted: TorchIndex | None, cuda_tag: str, source: str | None) -> str | None:
+    """The index that a stack's torch packages come from; None where it's the package index, like the rest."""
     if wanted is None or (source is None and not wanted.only):
         return None
     if source not in (None, PYTORCH):
         return source
     known = load_sources().torch_index
-    return f"{known.nightly if wanted.pre else known.url}/{stack.cuda_tag}"
+    return f"{known.nightly if wanted.pre else known.pytorch}/{cuda_tag}"
 
 
-def apart(stack: Stack, source: str | None, python: str) -> Apart | None:
-    """What an env of that stack fetches apart from its lock; None where the lock is all."""
-    index, wanted = index_url(stack, source), stack.torch_index
-    if index is None or wanted is None:
-        return None
+def apart(wanted: TorchIndex, index: str, python: str, local: Callable[[str], str]) -> Apart:
+    """What an env of a stack fetches apart from its lock. `local`: a package's version as that index calls it."""
     if wanted.entries:
         packages = dict(sorted(select(wanted.entries, python).items()))
     elif wanted.only:
         packages = {name: Requirement("", (), None) for name in wanted.packages}
     else:
-        locked = stack.requirements(python)
-        packages = {name: Requirement(local(stack, locked[name].version), (), None) for name in wanted.packages}
+        packages = {name: Requirement(local(name), (), None) for name in wanted.packages}
     return Apart(index, wanted.packages, packages, bool(wanted.entries), wanted.pre,
                  wanted.only and not wanted.entries)
-
-
-def local(stack: Stack, version: str) -> str:
-    """A release as that index calls it: `2.8.0+cu128`; a stack without torch has no such builds."""
-    return f"{version}+{stack.cuda_tag}" if stack.torch else version
-
-
-def check(stack: Stack, source: str | None, accepted: bool, where: str) -> None:
-    """Raises RigError where torch would come from an index for whose bytes nobody vouches, without consent."""
-    wanted = stack.torch_index
-    if source is not None and wanted is None and stack.torch is not None:
-        raise RigError(f"stack {stack.name} takes no torch from an index of its own", where,
-                       "leave source_torch_index out, or give the stack file a torch_index")
-    if index_url(stack, source) is None or accepted or wanted is None or wanted.entries:
-        return
-    names = ", ".join(wanted.packages)
-    raise RigError(f"stack {stack.name} would take {names} unchecked: {wanted.why}", where,
-                   "set accept_unlocked_torch=true to take them so"
-                   + ("" if wanted.only else ", or leave source_torch_index out"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -13,6 +13,7 @@ from qwen_rig.catalog.rules import GpuModel, Rules
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.certificate.gates import Gate, Gates, Seen
 from qwen_rig.certificate.model import Check, Number, finite
+from qwen_rig.facts.records import EnvRecord
 
 NONE_ON_RECORD = "no expectation on record"
 UNJUDGED = "measured, and not judged: nothing is known to hold it against"
@@ -29,7 +30,7 @@ class Case:
     rules: Rules
     stack: Stack | None
     gpu: bool  # whether a GPU is expected to answer
-    built: Mapping[str, Any] = field(default_factory=dict)  # the record of the env that measured (.rig/env.json)
+    built: EnvRecord | None = None  # the record of the env that measured (.rig/env.json)
 
     def found(self, name: str) -> Mapping[str, Any]:
         """A check's raw result; not run where the program didn't write one."""
@@ -62,8 +63,8 @@ class Case:
     @property
     def lock(self) -> tuple[str | None, str | None]:
         """(lock, stack) of the env on the host by its own record; without one, those that are wanted."""
-        if sha := self.built.get("lock_sha256"):
-            return str(sha)[:12], str(self.built["stack"]) if self.built.get("stack") else None
+        if self.built and self.built.lock_sha256:
+            return self.built.lock_sha256[:12], self.built.stack or None
         return (self.stack.lock_id, self.stack.name) if self.stack else (None, None)
 
     @property

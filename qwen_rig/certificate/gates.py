@@ -7,12 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
-from qwen_rig.catalog import schema
-from qwen_rig.catalog.schema import Table
+from pydantic import AfterValidator, BeforeValidator
+
+from qwen_rig.catalog.datafile import (
+    DATA,
+    NULL_IS_EMPTY,
+    Flag,
+    MaybeTexts,
+    Number,
+    PatternText,
+    Row,
+    Text,
+    Whole,
+    load,
+    one_of,
+    wrong,
+)
+from qwen_rig.catalog.yamlfile import shown
 from qwen_rig.errors import RigError
 
-DATA = Path(__file__).parents[1] / "data"
 LEVELS = ("warn", "fail")
 
 
@@ -62,68 +77,94 @@ class Gates:
     seen: Mapping[str, Seen]
 
 
+def _limits(row: Any) -> Any:
+    """A check's row with its numbers, which have names of their own, below one key."""
+    if not isinstance(row, dict):
+        return row
+    own = {key: value for key, value in row.items() if key in ("title", "required", "source")}
+    return {**own, "limits": {key: value for key, value in row.items() if key not in own}}
+
+
+def _range(values: Any) -> Any:
+    if not isinstance(values, list) or len(values) != 2:
+        raise wrong(f"must be [least, most], not {shown(values)}")
+    return values
+
+
+def _ordered(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] <= values[1]:
+        raise wrong(f"must be [least, most], not {shown(list(values))}")
+    return values
+
+
+_Level = Annotated[Text, one_of(*LEVELS)]
+_Range = Annotated[tuple[Number, Number], BeforeValidator(_range), AfterValidator(_ordered)]
+
+
+@dataclass(frozen=True)
+class _Check(Row):
+    title: Text
+    required: Flag
+    source: Text
+    limits: dict[Text, Number]
+
+
+@dataclass(frozen=True)
+class _Throttle(Row):
+    warn: MaybeTexts = ()
+    fail: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class _LogLine(Row):
+    says: PatternText
+    level: _Level
+    means: Text
+    during: _Level | None = None
+
+
+@dataclass(frozen=True)
+class _Diff(Row):
+    changed_pct: Number
+
+
+@dataclass(frozen=True)
+class GatesFile(Row):
+    """The form of gates.yml."""
+
+    checks: dict[Text, Annotated[_Check, BeforeValidator(_limits)]]
+    throttle_reasons: _Throttle
+    diff: _Diff
+    kernel_log: Annotated[tuple[_LogLine, ...], NULL_IS_EMPTY] = ()
+
+
+@dataclass(frozen=True)
+class _Card(Row):
+    name: Text
+    source: Text
+    matmul: _Range | None = None
+    copy: _Range | None = None
+    all_reduce: dict[Whole, Number] | None = None
+
+
+@dataclass(frozen=True)
+class SeenFile(Row):
+    """The form of seen.yml."""
+
+    cards: dict[Text, _Card]
+
+
 @cache
 def load_gates(gates: Path = DATA / "gates.yml", seen: Path = DATA / "seen.yml") -> Gates:
     """The project's gates. Raises RigError naming file and key where the data is wrong."""
-    table = schema.read(gates)
-    checks = {name: _gate(name, row) for name, row in table.named_tables("checks").items()}
-    reasons = table.table("throttle_reasons")
-    throttle = {reason: level for level in LEVELS for reason in reasons.texts(level)}
-    reasons.done()
-    log = tuple(_signature(row) for row in table.tables("kernel_log"))
-    diff = table.table("diff")
-    changed = _number(diff, "changed_pct")
-    diff.done()
-    table.done()
-    rows = schema.read(seen)
-    cards = {key: _seen(row) for key, row in rows.named_tables("cards").items()}
-    rows.done()
-    return Gates(checks, throttle, log, changed, cards)
-
-
-def _number(row: Table, name: str) -> float:
-    value = row.raw.pop(name, None)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise row.error(f"{row.key(name)} must be a number, not {schema.shown(value)}")
-    return float(value)
-
-
-def _gate(name: str, row: Table) -> Gate:
-    title, required, source = row.take("title", str), row.take("required", bool), row.take("source", str)
-    return Gate(name, title, required, {key: _number(row, str(key)) for key in list(row.raw)}, source)
-
-
-def _signature(row: Table) -> Signature:
-    says, level, means = row.take("says", str), row.take("level", str), row.take("means", str)
-    during = row.maybe("during", str) or level
-    row.done()
-    for key, given in (("level", level), ("during", during)):
-        if given not in LEVELS:
-            raise row.error(f"{row.key(key)} can't be {given!r}", f"it takes {', '.join(LEVELS)}")
-    try:
-        return Signature(re.compile(says), level, means, during)
-    except re.error as error:
-        raise row.error(f"{row.key('says')} is no regular expression: {error}") from None
-
-
-def _seen(row: Table) -> Seen:
-    name, source = row.take("name", str), row.take("source", str)
-    ranges = {key: _range(row, key) for key in ("matmul", "copy")}
-    reduce = row.maybe("all_reduce", dict) or {}
-    for count, value in reduce.items():
-        if not isinstance(count, int) or not isinstance(value, (int, float)):
-            raise row.error(f"{row.key('all_reduce')} must be cards: GB/s, not {schema.shown(reduce)}")
-    row.done()
-    return Seen(name, ranges["matmul"], ranges["copy"], {k: float(v) for k, v in reduce.items()}, source)
-
-
-def _range(row: Table, name: str) -> tuple[float, float] | None:
-    values = row.maybe(name, list)
-    if values is None:
-        return None
-    if len(values) != 2 or not all(isinstance(v, (int, float)) for v in values) or values[0] > values[1]:
-        raise row.error(f"{row.key(name)} must be [least, most], not {schema.shown(values)}")
-    return float(values[0]), float(values[1])
+    file, cards = load(gates, GatesFile), load(seen, SeenFile).cards
+    return Gates(
+        {name: Gate(name, row.title, row.required, row.limits, row.source) for name, row in file.checks.items()},
+        {reason: level for level in LEVELS for reason in getattr(file.throttle_reasons, level)},
+        tuple(Signature(re.compile(row.says), row.level, row.means, row.during or row.level)
+              for row in file.kernel_log),
+        file.diff.changed_pct,
+        {key: Seen(row.name, row.matmul, row.copy, row.all_reduce or {}, row.source) for key, row in cards.items()})
 
 
 def gate(gates: Gates, name: str) -> Gate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from qwen_rig.catalog.rules import Rules
@@ -13,6 +12,7 @@ from qwen_rig.certificate._verdict import Case, check
 from qwen_rig.certificate.gates import Gate, Gates
 from qwen_rig.certificate.model import Certificate, Check, duration, moment
 from qwen_rig.errors import RigError
+from qwen_rig.facts.records import EnvRecord
 
 MEASURED_FORMAT = 1  # qwen_rig/host/certify.py, FORMAT
 
@@ -33,7 +33,7 @@ JUDGES: dict[str, tuple[str, Callable[[Case, Gate], Check]]] = {
 
 def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None, host: str | None = None,
                  gpu: bool = True, where: str = "measurements",
-                 built: Mapping[str, Any] = MappingProxyType({})) -> list[Certificate]:
+                 built: EnvRecord | None = None) -> list[Certificate]:
     """A certificate for each card that the host measured; one without a UUID where it has none.
 
     `stack` None: nothing is expected of torch and packages. `gpu` False: none is expected to answer, and what it can't

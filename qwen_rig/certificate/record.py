@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +14,7 @@ from qwen_rig.certificate import diff, judge, store, table
 from qwen_rig.certificate.diff import Change
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate
+from qwen_rig.facts.records import EnvRecord
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Taken:
 
 
 def take(measured: Any, stack: Stack | None, host: str | None, gpu: bool = True, where: str = "measurements",
-         built: Mapping[str, Any] = MappingProxyType({})) -> list[Taken]:
+         built: EnvRecord | None = None) -> list[Taken]:
     """Judge, compare with the last, keep. `built`: the record of the env that measured. Raises RigError."""
     gates, taken = load_gates(), []
     for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where, built):

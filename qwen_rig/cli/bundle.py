@@ -24,8 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
+    from qwen_rig import bundle
     from qwen_rig.knobs import NAMES, read
-    from qwen_rig.network import bundle
     from qwen_rig.network.collect import Collector
     from qwen_rig.render import size
 

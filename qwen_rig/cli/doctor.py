@@ -8,12 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from qwen_rig import doctor, exits
 from qwen_rig.cli import _hosts
 from qwen_rig.doctor import Finding
 from qwen_rig.errors import RigError
+from qwen_rig.facts.state import State
 
 LOG = "the log"
 NONE = {True: "unknown: no line of it is one that the doctor knows", False: "nothing known is wrong"}
@@ -54,7 +54,7 @@ def _of_hosts(options: argparse.Namespace) -> int:
     limit = [*options.limit, *options.hosts]
     if said and len(limit) != 1:
         raise RigError("a log is of one host", "--log", "name that host alone")
-    from qwen_rig.deploy.env.plan import record
+    from qwen_rig.deploy.env.plan import records
     from qwen_rig.run import session
 
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
@@ -65,19 +65,19 @@ def _of_hosts(options: argparse.Namespace) -> int:
             except Exception as error:  # whatever broke the probe costs this host alone
                 opened.report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
                 continue
-            failed = [str(check.get("why") or "") for check in record(ctx, "verify").get("checks", [])
-                      if check.get("status") == "fail"]
+            verified = records(ctx).verify
+            failed = [check.why or "" for check in verified.failed] if verified else []
             told[host.name] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
                                unknowns(ctx.state))
         return exits.worst([opened.status(), _tell(told, options.json)])
 
 
-def unknowns(state: Mapping[str, Any]) -> list[str]:
+def unknowns(state: State) -> list[str]:
     """What couldn't be read, and so can't be ruled out."""
-    lines = [f"not read: {part}: {problem}" for part, problem in state["problems"].items()]
-    log = state.get("kernel_log") or {}
-    if log.get("source") is None:
-        lines.append(f"not read: the kernel log: {log.get('why_not') or 'unknown'} (Xid, AER and Secure Boot lines are "
+    lines = [f"not read: {part}: {problem}" for part, problem in state.problems.items()]
+    log = state.kernel_log
+    if log.source is None:
+        lines.append(f"not read: the kernel log: {log.why_not or 'unknown'} (Xid, AER and Secure Boot lines are "
                      "in it)")
     return lines
 

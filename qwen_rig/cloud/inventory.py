@@ -11,8 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qwen_rig.catalog.lines import Entries
 from qwen_rig.cloud import clouds, libcloud, pasted, runpod, terraform, vast
 from qwen_rig.cloud.model import Instance
@@ -52,45 +50,45 @@ class _Cloud(Connections):
     """One file being read."""
 
     def found(self, known_hosts: Path) -> Found:
-        top = self.entries(self.top, "the file")
-        for name, (key, _) in top.items():
+        top = self.entries((), "the file")
+        for name, (line, _) in top.items():
             if name not in ("defaults", "sources"):
-                self.refuse(key, f"unknown key {name!r}", "the file has two keys: defaults and sources")
+                self.refuse(line, f"unknown key {name!r}", "the file has two keys: defaults and sources")
         if "sources" not in top:
-            self.refuse(self.top, "the file has no sources", self.example)
-        defaults = self.entries(top["defaults"][1], "defaults") if "defaults" in top else {}
+            self.refuse(next((line for line, _ in top.values()), 1), "the file has no sources", self.example)
+        defaults = self.entries(("defaults",), "defaults") if "defaults" in top else {}
         self.known(defaults, "defaults")
         found, seen = Found(), dict[Any, str]()
-        for title, (key, node) in self.entries(top["sources"][1], "sources").items():
-            own = self.entries(node, f"source {title}")
+        for title, (line, _) in self.entries(("sources",), "sources").items():
+            own = self.entries(("sources", title), f"source {title}")
             self.known(own, f"source {title}", also=OWN)
             for name in ("address", "port"):
                 if name in own:
-                    self.refuse(own[name][0], f"source {title} finds addresses and ports itself",
+                    self.refuse(own[name].line, f"source {title} finds addresses and ports itself",
                                 "for a machine whose address you know: source: ssh, or lab.yml")
-            options = {name: self.value(own[name][1]) for name in OWN if name in own}
+            options = {name: own[name].value for name in OWN if name in own}
             own = {name: pair for name, pair in own.items() if name not in OWN}
-            for one in self._instances(title, key, options):
+            for one in self._instances(title, line, options):
                 if not one.running:
                     found.idle.append(f"{one.name}{_called(one)} is {one.state}: listed, not dialled")
                     continue
-                data = self._data(one, key, own, defaults, known_hosts)
+                data = self._data(one, line, own, defaults, known_hosts)
                 place = str(data["ssh_hostname"]).lower(), data.get("ssh_port", DEFAULT_PORT)
                 for mark, what in ((one.name, "name"), (place, "address and port")):
                     if mark in seen:
-                        self.refuse(key, f"{one.name} has the {what} of {seen[mark]}", "list each machine once")
+                        self.refuse(line, f"{one.name} has the {what} of {seen[mark]}", "list each machine once")
                     seen[mark] = one.name
                 found.groups.setdefault(options.get("group", options["source"].replace("-", "_")), []).append(
                     (one.name, data))
         if not found.groups:
-            self.refuse(top["sources"][0], "no source has a running machine" + ("".join(f"; {line}" for line
+            self.refuse(top["sources"].line, "no source has a running machine" + ("".join(f"; {line}" for line
                         in found.idle[:3])), "start one, or widen label and tags")
         return found
 
-    def _instances(self, title: str, at: yaml.Node, options: dict[str, Any]) -> list[Instance]:
+    def _instances(self, title: str, at: int, options: dict[str, Any]) -> list[Instance]:
         """The instances of one source, filtered; only what is left must be fit to dial."""
         source = options.get("source")
-        if source not in SOURCES:
+        if not isinstance(source, str) or source not in SOURCES:
             self.refuse(at, f"source {title} can't be of kind {source!r}", f"source: one of {', '.join(SOURCES)}")
         group = options.get("group", "g")
         if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier() or group in TAKEN:
@@ -109,7 +107,7 @@ class _Cloud(Connections):
                 raise one.wrong
         return found
 
-    def _data_of(self, title: str, at: yaml.Node, options: dict[str, Any]) -> Any:
+    def _data_of(self, title: str, at: int, options: dict[str, Any]) -> Any:
         """What the source says: read from a file, a command, standard input, or cloud.yml itself."""
         ways = [way for way in WHENCE if way in options]
         if len(ways) != 1:
@@ -127,14 +125,14 @@ class _Cloud(Connections):
         except ValueError as error:
             self.refuse(at, f"what {title} says is no JSON ({error})", "run the command by hand and look")
 
-    def _file(self, title: str, at: yaml.Node, value: Any) -> str:
+    def _file(self, title: str, at: int, value: Any) -> str:
         path = self._path(str(value))
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             self.refuse(at, f"file of {title} can't be read: {path}: {error}", "correct the path")
 
-    def _command(self, title: str, at: yaml.Node, value: Any) -> str:
+    def _command(self, title: str, at: int, value: Any) -> str:
         """Its output. The command is a list of words, and no shell sees it."""
         if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
             self.refuse(at, f"command of {title} must be a list of words", "[vastai, show, instances, --raw]")
@@ -148,12 +146,12 @@ class _Cloud(Connections):
             self.refuse(at, f"command of {title} ended with {done.returncode}: {said}", "run it by hand and look")
         return done.stdout
 
-    def _stdin(self, title: str, at: yaml.Node, value: Any) -> str:
+    def _stdin(self, title: str, at: int, value: Any) -> str:
         if value is not True or sys.stdin is None or sys.stdin.isatty():
             self.refuse(at, f"nothing is piped in for {title}", "… | pyinfra inventories/cloud.py …, with stdin: true")
         return sys.stdin.read()
 
-    def _data(self, one: Instance, at: yaml.Node, own: Entries, defaults: Entries, known_hosts: Path,
+    def _data(self, one: Instance, at: int, own: Entries, defaults: Entries, known_hosts: Path,
               ) -> dict[str, Any]:
         """pyinfra's host data. User and key are what the source's block says, else what the instance itself does, else
         the defaults'; those of an alias, and its port, are ~/.ssh/config's."""

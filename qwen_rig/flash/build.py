@@ -5,27 +5,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from qwen_rig.catalog import schema
-from qwen_rig.catalog.schema import Table
-from qwen_rig.flash.resources import DATA
+from qwen_rig.catalog import datafile
+from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Row, Sha256, Text, Whole
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, kw_only=True)
+class Source(Row):
     """Sources that make one wheel. `cuda`: they take torch and an nvcc; `archs`: FLASH_ATTN_CUDA_ARCHS's words that
     they know; `check`: what proves the wheel, a script of qwen_rig/host/ or `-m module`; `free_mib`: room
     that a build takes. `sdist` is at the package index."""
 
-    package: str
-    version: str
-    sdist: str
-    sha256: str | None
-    cuda: bool
-    archs: tuple[str, ...]
-    check: str
-    requires: tuple[str, ...]
-    free_mib: int
-    source: str
+    package: Text
+    version: Text
+    sdist: Text
+    sha256: Sha256 | None = None
+    cuda: Flag
+    archs: MaybeTexts = ()
+    check: Text
+    requires: MaybeTexts = ()
+    free_mib: Whole
+    source: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSource(Source):
+    """The project's own sources, and how gently they are built."""
+
+    free_source: Text
+    nice: Whole
+    oom_score: Whole
+
+
+@dataclass(frozen=True)
+class _Wheel(Row):
+    version: Text
+    sha256: Sha256
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Proof(Row):
+    install_s: Whole
+    import_s: Whole
+    check_s: Whole
+    source: Text
+    companions: dict[Text, _Wheel]
+
+
+@dataclass(frozen=True)
+class _Jobs(Row):
+    at_most: Whole
+    spare_mib: Whole
+    each_mib: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Fleet(Row):
+    leaders: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class FlashFile(Row):
+    """The form of flash.yml."""
+
+    proof: _Proof
+    build: OwnSource
+    jobs: _Jobs
+    fleet: _Fleet
 
 
 @dataclass(frozen=True)
@@ -50,31 +98,15 @@ class Bounds:
     companions: tuple[Companion, ...]
 
 
-def read_source(row: Table) -> Source:
-    """One `build` block. Raises RigError."""
-    made = Source(row.take("package", str), row.take("version", str), row.take("sdist", str),
-                  row.maybe("sha256", str), row.take("cuda", bool), row.texts("archs"), row.take("check", str),
-                  row.texts("requires"), row.take("free_mib", int), row.take("source", str))
-    if made.sha256 is not None and (len(made.sha256) != 64 or set(made.sha256) - set("0123456789abcdef")):
-        raise row.error(f"{row.key('sha256')} must be 64 lower-case hex digits, not {made.sha256!r}")
-    return made
+@cache
+def flash_file() -> FlashFile:
+    """flash.yml. Raises RigError where the file is wrong."""
+    return datafile.load(DATA / "flash.yml", FlashFile)
 
 
 @cache
 def load() -> tuple[Source, Bounds]:
     """The project's own sources and bounds. Raises RigError where the file is wrong."""
-    table = schema.read(DATA)
-    build, proof = table.table("build"), table.table("proof")
-    companions = []
-    for name, row in proof.named_tables("companions").items():
-        companions.append(Companion(name, row.take("version", str), row.take("sha256", str), row.take("source", str)))
-        row.done()
-    proof.take("source", str)
-    build.take("free_source", str)
-    bounds = Bounds(proof.take("install_s", int), proof.take("import_s", int), proof.take("check_s", int),
-                    build.take("nice", int), build.take("oom_score", int),
-                    tuple(companions))
-    source = read_source(build)
-    for block in (build, proof):
-        block.done()
-    return source, bounds
+    proof, build = flash_file().proof, flash_file().build
+    companions = tuple(Companion(name, row.version, row.sha256, row.source) for name, row in proof.companions.items())
+    return build, Bounds(proof.install_s, proof.import_s, proof.check_s, build.nice, build.oom_score, companions)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from qwen_rig.catalog import schema
 from qwen_rig.errors import RigError
-
-DATA = Path(__file__).parent.parent / "data" / "flash.yml"
+from qwen_rig.flash.build import flash_file
 
 
 @dataclass(frozen=True)
@@ -26,14 +23,8 @@ class Rules:
 @cache
 def rules() -> Rules:
     """The project's own. Raises RigError where the file is wrong."""
-    table = schema.read(DATA)
-    row, fleet = table.table("jobs"), table.table("fleet")
-    made = Rules(row.take("at_most", int), row.take("spare_mib", int), row.take("each_mib", int),
-                 fleet.take("leaders", int))
-    for block in (row, fleet):
-        block.take("source", str)
-        block.done()
-    return made
+    file = flash_file()
+    return Rules(file.jobs.at_most, file.jobs.spare_mib, file.jobs.each_mib, file.fleet.leaders)
 
 
 def jobs(cores: float, memory_mib: int, given: Rules | None = None) -> int:

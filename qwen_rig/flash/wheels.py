@@ -5,90 +5,79 @@ An attempt is all it is: the wheel is kept only if it imports and works there, e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from packaging.version import Version
 
+from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Sha256, Text, VersionText, Whole
 from qwen_rig.catalog.rules import arch_of, covered
-from qwen_rig.catalog.schema import Table
 from qwen_rig.catalog.sources import load_sources
-from qwen_rig.flash.build import Source, read_source
-
-if TYPE_CHECKING:
-    from qwen_rig.catalog.stack import Torch
+from qwen_rig.catalog.stack_types import Torch
+from qwen_rig.flash.build import Source
 
 LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
 
 
 @dataclass(frozen=True)
-class Wheel:
+class Wheel(Row):
     """A release asset. sha256 None: nobody vouches for it, so it isn't used without consent. bytes None: unknown."""
 
-    name: str
-    sha256: str | None
-    bytes: int | None
-    source: str
+    name: Text
+    source: Text
+    sha256: Sha256 | None = None
+    bytes: Whole | None = None
 
 
 @dataclass(frozen=True)
-class FlashAttn:
+class Candidate:
+    """A wheel to attempt, at an address. `sha256`, `bytes` None: not known; `rung`: which of flash-attn's rungs it is
+    of; `built`: who built it, of one that a host of this controller did."""
+
+    name: str
+    url: str
+    sha256: str | None
+    bytes: int | None = None
+    rung: str = "wheel"
+    built: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As qwen_rig/host/attention.py is told of it."""
+        return {**self.pinned(), "rung": self.rung} | ({"built": dict(self.built)} if self.built is not None else {})
+
+    def pinned(self) -> dict[str, Any]:
+        """What tells it from another: name, address and bytes."""
+        return {"name": self.name, "url": self.url, "sha256": self.sha256, "bytes": self.bytes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlashAttn(Row):
     """A stack's flash-attn: what its wheels were built for, as their names say; None where it doesn't matter.
 
     `check` is what proves it: a script of qwen_rig/host/, or `-m module`. `in_default_source` False: only a
     source_flash_attn of the user's own has it. `build`: sources of its own, in place of qwen_rig/data/flash.yml's.
     """
 
-    package: str
-    version: str
-    torch: str | None
-    cuda: str | None
-    cxx11abi: bool | None
-    glibc: str | None
-    archs: tuple[str, ...]
-    check: str
-    in_default_source: bool
-    source: str
-    wheels: dict[str, Wheel]
+    package: Text
+    version: Text
+    torch: VersionText | None = None
+    cuda: Text | None = None
+    cxx11abi: Flag | None = None
+    glibc: VersionText | None = None
+    archs: MaybeTexts = ()
+    check: Text
+    in_default_source: Flag
+    source: Text
+    wheels: dict[Text, Wheel]
     build: Source | None = None
-
-
-def read(stack: Table) -> FlashAttn | None:
-    """The flash_attn block of a stack file, None where it has none. Raises RigError."""
-    if stack.raw.get("flash_attn") is None:
-        stack.raw.pop("flash_attn", None)
-        return None
-    row = stack.table("flash_attn")
-    wheels = {tag: _wheel(entry) for tag, entry in row.named_tables("wheels").items()}
-    own = row.table("build") if row.raw.get("build") is not None else None
-    build = read_source(own) if own else None
-    if own:
-        own.done()
-    made = FlashAttn(
-        package=row.take("package", str), version=row.take("version", str), torch=row.maybe_version("torch"),
-        cuda=row.maybe("cuda", str), cxx11abi=row.maybe("cxx11abi", bool), glibc=row.maybe_version("glibc"),
-        archs=row.texts("archs"), check=row.take("check", str),
-        in_default_source=row.take("in_default_source", bool), source=row.take("source", str), wheels=wheels,
-        build=build)
-    row.done()
-    return made
-
-
-def _wheel(entry: Table) -> Wheel:
-    sha256 = entry.maybe("sha256", str)
-    if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
-        raise entry.error(f"{entry.key('sha256')} must be 64 lower-case hex digits, not {sha256!r}")
-    wheel = Wheel(entry.take("name", str), sha256, entry.maybe("bytes", int), entry.take("source", str))
-    entry.done()
-    return wheel
 
 
 def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | None,
                compute_capabilities: Sequence[Version | None], source: str | None = None,
-               unverified: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
-    """(wheels to attempt as {name, url, sha256, bytes}, one line for each reason that rules the others out).
+               unverified: bool = False) -> tuple[list[Candidate], list[str]]:
+    """(wheels to attempt, one line for each reason that rules the others out).
 
     `source` is the folder URL that holds v<version>/<wheel>; None takes the default of qwen_rig/data/sources.yml.
     `unverified`: a wheel that nobody vouches for counts too. A GPU of unknown compute capability rules nothing out:
@@ -106,23 +95,24 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
     if wheel is None or why:
         return [], why
     base = source or load_sources().flash_attn.url
-    return [{"name": wheel.name, "url": f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}",
-             "sha256": wheel.sha256, "bytes": wheel.bytes}], []
+    url = f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}"
+    return [Candidate(wheel.name, url, wheel.sha256, wheel.bytes)], []
 
 
 def others(torch: Torch | None, python: str, glibc: str | None,
-           compute_capabilities: Sequence[Version | None]) -> list[dict[str, Any]]:
+           compute_capabilities: Sequence[Version | None]) -> list[Candidate]:
     """A third party's wheels that fit, none with a checksum: for those who say flash_attn_unverified."""
     found = []
     for other in load_sources().flash_attn_others if torch and torch.release else ():
         release = ".".join(str(torch.release if torch else "").split(".")[:2])
-        one = FlashAttn("flash-attn", other.version, release, other.cuda.split(".")[0], None, other.glibc, other.archs,
-                        "", True, other.url, {})
+        one = FlashAttn(package="flash-attn", version=other.version, torch=release, cuda=other.cuda.split(".")[0],
+                        glibc=other.glibc, archs=other.archs, check="", in_default_source=True, source=other.url,
+                        wheels={})
         if release in other.torch and torch and torch.cuda == other.cuda and not _misfits(
                 one, torch, glibc, [cc for cc in compute_capabilities if cc is not None]):
             name = other.file.format(version=other.version, cuda=other.cuda.replace(".", ""), torch=release,
                                      tag="cp" + python.replace(".", ""))
-            found.append({"name": name, "url": f"{other.url}/{quote(name)}", "sha256": None, "bytes": None})
+            found.append(Candidate(name, f"{other.url}/{quote(name)}", None))
     return found
 
 

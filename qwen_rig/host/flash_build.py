@@ -81,7 +81,8 @@ class Build:
         self.lines, self.done, self.total, self.peak = collections.deque(maxlen=KEPT_LINES), 0, 0, 0.0
         self.say, self.log = say, log
         # When memory is out, the kernel shall end a compiler and neither sshd nor the job.
-        raised = ["sh", "-c", f'echo {oom} 2>/dev/null >/proc/self/oom_score_adj; exec "$@"', "sh", *command]
+        raised = ["sh", "-c", 'echo "$1" 2>/dev/null >/proc/self/oom_score_adj; shift; exec "$@"',
+                  "sh", str(oom), *command]
         self.process = subprocess.Popen(raised, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                         start_new_session=True)

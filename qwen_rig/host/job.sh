@@ -6,8 +6,8 @@
 #   poll STEP RUN FROM WAIT                        wait up to WAIT seconds for the run's end; say how it stands, and
 #                                                  the log after line FROM
 #
-# Standard input of start: the script in base64 on one line, then what the script reads on its own standard input. KEY
-# is the sha256 of those bytes, RUN a name for this beginning of the job. The answer is one line, then log lines:
+# Standard input of start: the script in base64 on one line, then what the script reads on its own standard input, which
+# begins with its arguments (qwen_rig/shell/arguments.sh). KEY is the sha256 of those bytes, RUN a name for this beginning of the job. The answer is one line, then log lines:
 #   @job state=running|done|aborted|busy|gone|error run= key= started= now= to= code= limit= log= why=(to the line's end)
 # Times are the host's, in seconds; `now` of a job that is done is when it ended.
 #
@@ -139,6 +139,7 @@ start() {
     launch
     environment=$(printf 'umask %s\n' "$mask"; export -p)
     # Opening the pipe waits for its reader, who reads when it has the lock and the state is written.
+    # shellcheck disable=SC2016  # the inner shell's
     { printf %s "$environment" | base64 | tr -d '\n'; printf '\n%s' "$payload"; } |
       timeout "$HANDOVER" sh -c 'cat >"$1"' sh "$pipe" 2>/dev/null || die "the runner did not come up; see $dir"
   fi

@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 from packaging.utils import parse_wheel_filename
 
+from qwen_rig import bundle
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import Stack
@@ -25,11 +27,10 @@ from qwen_rig.errors import RigError
 from qwen_rig.flash.build import load
 from qwen_rig.knobs import Knobs, stack_of
 from qwen_rig.managed import FOLDERS
-from qwen_rig.network import bundle, preflight
 from qwen_rig.network import index as pages
+from qwen_rig.network import preflight
 from qwen_rig.network.fetch import digest, fetch
 from qwen_rig.network.index import File
-from qwen_rig.network.limits import load_limits
 from qwen_rig.network.web import Unreachable, bare, get
 
 AT_ONCE = 4

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.network import index as pages
 from qwen_rig.network.index import File
-from qwen_rig.network.limits import load_limits
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen-rig" / "preflight"

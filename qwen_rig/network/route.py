@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_mirrors, load_sources
 from qwen_rig.catalog.torch_index import PYTORCH, Apart
-from qwen_rig.network.limits import load_limits
+from qwen_rig.deploy.env.plan import is_filled, is_relinked
 from qwen_rig.network.web import bare
 from qwen_rig.plan import Context, Plan
 
@@ -65,8 +66,8 @@ class Route:
 def needs(plan: Plan) -> tuple[str, ...]:
     """The roles that this plan fetches from."""
     env = plan.step("env")
-    fetched = env.action.changes and not env.data.get("kept")  # kept: left aside whole, and linked again
-    build = fetched and env.data.get("mode") == "build"
+    fetched = env.action.changes and not is_relinked(env)
+    build = fetched and is_filled(env)
     return (*(("miniforge",) if plan.step_changes("conda") else ()), *(("pip_index",) if fetched else ()),
             *(("conda_channel",) if build else ()),
             *(("huggingface",) if build or plan.step_changes("prefetch") else ()))
@@ -76,7 +77,7 @@ def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ..
     """role → where its files may come from: what the user's knob names and nothing else, or else the default followed
     by the mirrors."""
     knobs, sources, mirrors = ctx.knobs, load_sources(), load_mirrors(ctx.knobs.mirrors)
-    configured = (ctx.machine.get("network") or {}).get("pip_index")
+    configured = ctx.machine.network.pip_index
     named = {  # role → (the knob's, the default's); a configured index with a password stays the host's secret
         "pip_index": (knobs.source_pip_index, None if "@" in (configured or "") else configured or sources.pip_index),
         "conda_channel": (knobs.source_conda_channel, sources.conda_channel),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from qwen_rig.bundle import Bundle
 from qwen_rig.network.archive import PLACE, Archive, Forbidden
-from qwen_rig.network.bundle import Bundle
 from qwen_rig.network.web import Unreachable
 
 PIECE = 1 << 18

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from qwen_rig.deploy.env import plan as env
 from qwen_rig.deploy.prefetch import plan as prefetch
 from qwen_rig.deploy.toolkit import plan as tools
 from qwen_rig.deploy.training import plan as train
+from qwen_rig.facts.state import State
 from qwen_rig.flash.key import Key
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan import disk_space as room
@@ -28,7 +28,7 @@ from qwen_rig.training import LargestBatch
 __all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
 
 
-def make_context(host: str, state: Mapping[str, Any], stack: Stack, knobs: Knobs, rules: Rules,
+def make_context(host: str, state: State, stack: Stack, knobs: Knobs, rules: Rules,
                  applied: Applied | None = None, largest: LargestBatch | None = None,
                  fleet_wheels: tuple[tuple[Key, str], ...] = ()) -> Context:
     """All that one host's plan is made from; `applied`: how the last apply left it, and `largest`: the largest batch
@@ -44,7 +44,7 @@ def make_plan(ctx: Context) -> Plan:
     software = env.steps(ctx)
     env_step = software[-1]
     refused += env.refusals(ctx, env_step)
-    changes_env = env_step.action.changes and env_step.data.get("mode") == "build"
+    changes_env = env_step.action.changes and isinstance(env_step.payload, env.Build)
     steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env),
              *prefetch.steps(ctx, changes_env)]
     refused += room.refusals(ctx, steps) + network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
@@ -69,7 +69,7 @@ def _known(ctx: Context) -> dict[str, Any]:
 
 
 def _users(ctx: Context) -> tuple[str, ...]:
-    return tuple(f"{user['name']} (pid {user['pid']}, {user['user']})" for user in ctx.machine["gpu_users"])
+    return tuple(map(str, ctx.machine.gpu_users))
 
 
 def _after_reboot(ctx: Context, step: Step) -> Step:
@@ -85,17 +85,17 @@ def _after_reboot(ctx: Context, step: Step) -> Step:
 def _stack_refusals(ctx: Context) -> list[Refusal]:
     """No GPU, or none that the stack's torch has code for."""
     if not ctx.gpus:
-        seen = ctx.state["driver"]["excerpt"]
+        seen = ctx.state.driver.excerpt
         return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
                         "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
-    if ctx.machine["arch"] not in (MACHINE, ""):
-        return [Refusal(f"this is an {ctx.machine['arch']} machine, and the locks hold packages for {MACHINE} only",
+    if ctx.machine.arch not in (MACHINE, ""):
+        return [Refusal(f"this is an {ctx.machine.arch} machine, and the locks hold packages for {MACHINE} only",
                         "take this host out of the inventory")]
-    torch, glibc = ctx.stack.torch, version(ctx.machine["glibc"])
+    torch, glibc = ctx.stack.torch, version(ctx.machine.glibc)
     if torch is None:
         return []
     if torch.glibc and glibc and glibc < Version(torch.glibc):
-        return [Refusal(f"{ctx.machine['os']['pretty']} has glibc {glibc}, and torch {torch.name}'s wheels need "
+        return [Refusal(f"{ctx.machine.os.pretty} has glibc {glibc}, and torch {torch.name}'s wheels need "
                         f"{torch.glibc} or newer", "upgrade the system, or run the env in a container of a newer one")]
     known = [gpu for gpu in ctx.gpus if gpu.compute_capability is not None]
     unfit = [gpu for gpu in known
@@ -111,14 +111,14 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
 def _caveats(ctx: Context, changes_env: bool) -> list[str]:
     """What is no step and no refusal, and still must be said."""
     said = place.caveats(ctx, env.envs_dir(ctx)) if changes_env else []
-    if ctx.machine["display_manager"] and driver.steps(ctx)[-1].action.changes:
-        said.append(f"{ctx.machine['display_manager']} shows a desktop on this host: the reboot ends it")
-    if ctx.machine["gpu_users"]:
+    if ctx.machine.display_manager and driver.steps(ctx)[-1].action.changes:
+        said.append(f"{ctx.machine.display_manager} shows a desktop on this host: the reboot ends it")
+    if ctx.machine.gpu_users:
         said.append(f"the GPU is in use by {', '.join(_users(ctx))}")
     if complaint := driver.unanswered(ctx):
         said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
-    if holder := ctx.machine["apt_lock"]:
-        said.append(f"apt is locked by {holder['name']} (pid {holder['pid']}): it is waited for")
+    if holder := ctx.machine.apt_lock:
+        said.append(f"apt is locked by {holder.name} (pid {holder.pid}): it is waited for")
     said += _cards(ctx)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:
@@ -126,7 +126,7 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
             said.append(f"{gpu.name} isn't in the rules: what it can do is known only after its driver runs")
         elif torch and not ctx.rules.covered(torch.archs, gpu.compute_capability):
             said.append(f"{gpu.name}: torch {torch.name} has no code for it; the other cards are used")
-    for part, problem in ctx.state["problems"].items():
+    for part, problem in ctx.state.problems.items():
         said.append(f"{part} could not be read: {problem}")
     return said
 
@@ -169,9 +169,9 @@ def _headline(ctx: Context) -> str:
         name = gpu.name.replace("NVIDIA ", "").replace("GeForce ", "")
         counts[name] = counts.get(name, 0) + 1
     cards = ", ".join(name + (f" ×{n}" if n > 1 else "") for name, n in counts.items()) or "no NVIDIA GPU"
-    found = ctx.state["driver"]
-    loaded = f"driver {found['loaded_version']}" if found["loaded_version"] else "no driver loaded"
-    if found["flavour"]:
-        loaded += f" ({found['flavour']})"
-    pretty = ctx.machine["os"]
-    return f"{cards} · {str(pretty['id']).capitalize()} {pretty['version_id']} · {loaded}"
+    found = ctx.state.driver
+    loaded = f"driver {found.loaded_version}" if found.loaded_version else "no driver loaded"
+    if found.flavour:
+        loaded += f" ({found.flavour})"
+    pretty = ctx.machine.os
+    return f"{cards} · {pretty.id.capitalize()} {pretty.version_id} · {loaded}"

@@ -13,22 +13,21 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def traits(ctx: Context) -> dict[str, str]:
     """What hosts of one fleet should have in common, by the name it is told under. No addresses, no UUIDs."""
     state, machine = ctx.state, ctx.machine
-    driver, env = state["driver"], state["env"]
-    lanes = Counter(f"x{gpu['pcie_width']}" for gpu in state["pci_gpus"] if gpu.get("pcie_width"))
-    torch = (env or {}).get("torch") or {}
+    driver, env = state.driver, state.env
+    lanes = Counter(f"x{gpu.pcie_width}" for gpu in state.pci_gpus if gpu.pcie_width)
     return {
         "GPUs": _counted(Counter(gpu.name for gpu in ctx.gpus)),
-        "driver": " ".join(filter(None, [driver["loaded_version"], driver["flavour"]])) or "none",
+        "driver": " ".join(filter(None, [driver.loaded_version, driver.flavour])) or "none",
         "PCIe width": _counted(lanes) or "not known",
-        "system": f"{machine['os']['id']} {machine['os']['version_id']}",
-        "kernel": machine["kernel"],
-        "kind": machine["kind"],
-        "CUDA toolkits": ", ".join(sorted({tool["release"] for tool in state["cuda"]})) or "none",
-        "cores": f"{machine['cores']:g}",
+        "system": f"{machine.os.id} {machine.os.version_id}",
+        "kernel": machine.kernel,
+        "kind": machine.kind,
+        "CUDA toolkits": ", ".join(sorted({tool.release for tool in state.cuda if tool.release})) or "none",
+        "cores": f"{machine.cores:g}",
         # Two machines of one make differ by a few MiB, which the firmware keeps
-        "memory": f"{round(machine['memory_mib'] / 1024)} GiB",
+        "memory": f"{round(machine.memory_mib / 1024)} GiB",
         "stack": f"{ctx.stack.name} {ctx.stack.lock_id}",
-        "env": f"{len(env['packages'])} packages, torch {torch.get('version')}" if env else "none",
+        "env": f"{len(env.packages)} packages, torch {env.torch.version if env.torch else None}" if env else "none",
     }
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.facts.machine import Machine
+from qwen_rig.facts.state import SmiGpu, State
 from qwen_rig.flash.key import Key
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
@@ -41,10 +41,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Context:
-    """One host's plan in the making. `state` has the shape of facts.probe.HostState."""
+    """One host's plan in the making."""
 
     host: str
-    state: Mapping[str, Any]
+    state: State
     stack: Stack
     knobs: Knobs
     rules: Rules
@@ -53,18 +53,18 @@ class Context:
     fleet_wheels: tuple[tuple[Key, str], ...] = ()  # flash-attn's, built by hosts of this controller; their sha256
 
     @property
-    def machine(self) -> Mapping[str, Any]:
-        return self.state["host"]  # type: ignore[no-any-return]
+    def machine(self) -> Machine:
+        return self.state.machine
 
     @property
     def foreign_kernel(self) -> bool:
         """Whether the kernel, and so the driver, belongs to somebody else (DESIGN: containers and WSL)."""
-        return self.machine["kind"] in ("container", "wsl")
+        return self.machine.kind in ("container", "wsl")
 
     @property
     def root(self) -> bool:
         """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
-        return self.machine["sudo"] not in ("none", "locked")
+        return self.machine.sudo not in ("none", "locked")
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -89,34 +89,37 @@ class Context:
     @property
     def driver_serves(self) -> bool:
         """Whether the driver that runs now serves the stack; False also where it is broken or unknown."""
-        driver = self.state["driver"]
-        loaded = version(driver["loaded_version"])
-        return driver["error"] is None and loaded is not None and loaded >= Version(self.driver_floor)
+        driver = self.state.driver
+        loaded = version(driver.loaded_version)
+        return driver.error is None and loaded is not None and loaded >= Version(self.driver_floor)
 
 
-def gpus_of(state: Mapping[str, Any], rules: Rules) -> tuple[Gpu, ...]:
+def gpus_of(state: State, rules: Rules) -> tuple[Gpu, ...]:
     """Each GPU of a host once: by PCI id where the kernel shows them, else as nvidia-smi lists them."""
-    by_slot = {_slot(row["pci_bus_id"]): row for row in state["gpus"]}
-    found = []
-    for pci in state["pci_gpus"]:
-        row = rules.gpu(pci["device_id"])
-        smi = by_slot.pop(_slot(pci["slot"]), {})
+    listed, found = _by_slot(state), []
+    for pci in state.pci_gpus:
+        row, smi = rules.gpu(pci.device_id), listed.pop(pci.slot.lower(), SmiGpu())
         found.append(Gpu(
-            name=smi.get("name") or (row.name if row else f"NVIDIA GPU {pci['device_id']}"),
-            device_id=pci["device_id"],
-            compute_capability=version(smi.get("compute_capability") or (row.compute_capability if row else None)),
-            memory_mib=None if smi.get("mig") else smi.get("memory_mib") or (row.memory_mib if row else None),
-            mig=bool(smi.get("mig")),
+            name=smi.name or (row.name if row else f"NVIDIA GPU {pci.device_id}"),
+            device_id=pci.device_id,
+            compute_capability=version(smi.compute_capability or (row.compute_capability if row else None)),
+            memory_mib=None if smi.mig else smi.memory_mib or (row.memory_mib if row else None),
+            mig=bool(smi.mig),
         ))
-    found += [Gpu(smi["name"], None, version(smi["compute_capability"]),
-                  None if smi.get("mig") else smi["memory_mib"], bool(smi.get("mig"))) for smi in by_slot.values()]
+    found += [Gpu(smi.name or "NVIDIA GPU", None, version(smi.compute_capability),
+                  None if smi.mig else smi.memory_mib, bool(smi.mig)) for smi in listed.values()]
     return tuple(found)
 
 
-def _slot(bus_id: str | None) -> str:
-    """`00000000:01:00.0` (nvidia-smi) and `0000:01:00.0` (sysfs) are one slot."""
-    domain, _, rest = (bus_id or "").lower().partition(":")
-    return f"{int(domain, 16) if domain else 0:04x}:{rest}"
+def _by_slot(state: State) -> dict[str, SmiGpu]:
+    """nvidia-smi's GPUs by slot. Those whose bus id it withholds are the cards that no other row speaks of: each such
+    card's own row where there are as many of both, since both are in the bus's order; what is over has no slot."""
+    known = {gpu.slot: gpu for gpu in state.gpus if gpu.slot}
+    unplaced = [gpu for gpu in state.gpus if not gpu.slot]
+    unseen = [slot for pci in state.pci_gpus if (slot := pci.slot.lower()) not in known]
+    if len(unplaced) == len(unseen):
+        return known | dict(zip(unseen, unplaced, strict=True))
+    return known | {f"no slot {n}": gpu for n, gpu in enumerate(unplaced[len(unseen):])}
 
 
 def gib(mib: float) -> str:

@@ -18,20 +18,20 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     for step in steps:
         for place, mib in _takes(ctx, step):
             if mib and (disk := disk_at(ctx, place)):
-                here = taken.setdefault(disk["mount"], {})
+                here = taken.setdefault(disk.mount, {})
                 here[step.title] = here.get(step.title, 0) + mib
     env = next((step.title for step in steps if step.component == "env"), "")
     found = []
-    for disk in ctx.machine["disks"]:
-        here, free = taken.get(disk["mount"], {}), disk["free_mib"]
+    for disk in ctx.machine.disks:
+        here, free = taken.get(disk.mount, {}), disk.free_mib
         need = sum(here.values())
         if free >= need or not here.keys() - {env} or free < here.get(env, 0):
             continue
         alone = here.get(env, 0)
-        roomy = [d["mount"] for d in ctx.machine["disks"] if d is not disk and usable(d) and d["free_mib"] >= alone]
+        roomy = [d.mount for d in ctx.machine.disks if d is not disk and usable(d) and d.free_mib >= alone]
         elsewhere = roomy[0] if roomy and alone and free >= need - alone else None
         clean = ": `apt-get clean` drops what apt has fetched before" if disk is disk_at(ctx, ARCHIVES) else ""
-        found.append(Refusal(f"{disk['mount']} has {gib(free)} free, and {', '.join(here)} take at least {gib(need)} "
+        found.append(Refusal(f"{disk.mount} has {gib(free)} free, and {', '.join(here)} take at least {gib(need)} "
                              "there", f"set data_dir to a folder on {elsewhere}" if elsewhere
                              else f"free {gib(need - free)} there{clean}"))
     return found

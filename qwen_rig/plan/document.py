@@ -35,7 +35,7 @@ def seconds(plan: Plan) -> float | None:
 
 
 def of_step(step: Step, commands: list[str] | None = None) -> dict[str, Any]:
-    """A step; its private `data` is left out: it holds what its commands need."""
+    """A step; its private payload is left out: it holds what its commands need."""
     return {
         "component": step.component, "title": step.title, "action": step.action.value, "now": step.now,
         "wanted": step.wanted, "known_after": step.known_after or None, "why": step.why,

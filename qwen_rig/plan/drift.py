@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from qwen_rig.facts.records import Records
+from qwen_rig.facts.state import State
 from qwen_rig.managed import GUARD, REPOSITORY
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.document import of_step
@@ -19,41 +21,42 @@ FORM = 1  # of the snapshot; a record of another form is passed over
 
 def snapshot(ctx: Context) -> dict[str, Any]:
     """The part of a host's state that only we, or somebody behind our back, can change. Plain data, no secrets."""
-    state, driver, env = ctx.state, ctx.state["driver"], ctx.state["env"]
+    state, driver, env, made = ctx.state, ctx.state.driver, ctx.state.env, _records(ctx)
     return {
         "form": FORM,
-        "machine": ctx.machine.get("machine"),
+        "machine": ctx.machine.machine_id,
         "stack": ctx.stack.name,
-        "kernel": ctx.machine["kernel"],
-        "gpus": sorted(gpu["uuid"] for gpu in state["gpus"]) or sorted(gpu["slot"] for gpu in state["pci_gpus"]),
-        "driver": {key: driver[key] for key in ("loaded_version", "flavour", "installed_version",
-                                                "installed_flavour")},
-        "toolkits": {row["path"]: row["release"] for row in state["cuda"]},
-        "conda": {row["prefix"]: row["version"] for row in state["conda"] if row["sound"]},
-        "env": {"path": env["path"], "target": env["target"], "python": env["python"], "torch": env["torch"],
-                "packages": dict(env["packages"])} if env else None,
-        "files": {path: _text(state, path, digest) for path, digest in state["files"].items()
+        "kernel": ctx.machine.kernel,
+        "gpus": sorted(gpu.uuid or gpu.pci_bus_id or "unknown" for gpu in state.gpus)
+        or sorted(gpu.slot for gpu in state.pci_gpus),
+        "driver": {"loaded_version": driver.loaded_version, "flavour": driver.flavour,
+                   "installed_version": driver.installed_version, "installed_flavour": driver.installed_flavour},
+        "toolkits": {row.path: row.release for row in state.cuda},
+        "conda": {row.prefix: row.version for row in state.conda if row.sound},
+        "env": {"path": env.path, "target": env.target, "python": env.python,
+                "torch": asdict(env.torch) if env.torch else None, "packages": dict(env.packages)} if env else None,
+        "files": {path: _text(state, path, digest) for path, digest in state.files.items()
                   if path in (*GUARD, REPOSITORY)},
-        "training": _record(ctx, "training"),
-        "attention": _record(ctx, "flash_attn").get("attention"),
+        "training": made.training.raw if made.training else {},
+        "attention": made.flash_attn.attention if made.flash_attn else None,
     }
 
 
-def _text(state: Mapping[str, Any], path: str, digest: str | None) -> str | None:
+def _text(state: State, path: str, digest: str | None) -> str | None:
     """A file's text without logins, its digest where the text isn't there."""
-    text = state.get("texts", {}).get(path)
+    text = state.texts.get(path)
     return digest if text is None else redacted(text)
 
 
-def _record(ctx: Context, kind: str) -> Mapping[str, Any]:
-    from qwen_rig.deploy.env.plan import record  # env plans by this package's context, too
+def _records(ctx: Context) -> Records:
+    from qwen_rig.deploy.env.plan import records  # env plans by this package's context, too
 
-    return record(ctx, kind)
+    return records(ctx)
 
 
 def fingerprint(ctx: Context) -> str:
     """Of the host as it is and of what is wanted of it: another value, and a saved plan no longer holds."""
-    about = [snapshot(ctx), ctx.stack.lock_id, asdict(ctx.knobs), sorted(ctx.state["dpkg"].items())]
+    about = [snapshot(ctx), ctx.stack.lock_id, asdict(ctx.knobs), sorted(ctx.state.dpkg.items())]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
 
 

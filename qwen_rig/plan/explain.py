@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.deploy.env import diagnosis
-from qwen_rig.deploy.env.plan import conda, current, envs_dir, record
+from qwen_rig.deploy.env.plan import conda, current, env_record, envs_dir, records
 from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.prefetch import plan as prefetch
 from qwen_rig.deploy.toolkit.plan import least_nvcc
@@ -80,17 +80,17 @@ def _gpus(ctx: Context) -> list[Fact]:
 
 
 def _kernel(ctx: Context) -> Fact:
-    evidence = "; ".join(ctx.machine.get("kind_evidence", ()))
-    return _fact("kind of host", ctx.machine["kind"] + (f" ({evidence})" if evidence else ""), "host.Host")
+    evidence = "; ".join(ctx.machine.kind_evidence)
+    return _fact("kind of host", ctx.machine.kind + (f" ({evidence})" if evidence else ""), "host.Host")
 
 
 def _loaded(ctx: Context) -> list[Fact]:
-    driver = ctx.state["driver"]
-    return [_fact("driver loaded", f"{driver['loaded_version'] or 'none'} {driver['flavour'] or ''}".strip(),
+    driver = ctx.state.driver
+    return [_fact("driver loaded", f"{driver.loaded_version or 'none'} {driver.flavour or ''}".strip(),
                   "driver.NvidiaDriver"),
-            _fact("driver installed", f"{driver['installed_version'] or 'none'} {driver['installed_flavour'] or ''}"
+            _fact("driver installed", f"{driver.installed_version or 'none'} {driver.installed_flavour or ''}"
                   .strip(), "driver.NvidiaDriver"),
-            _fact("driver's complaint", driver["excerpt"] or driver["error"], "driver.NvidiaDriver")]
+            _fact("driver's complaint", driver.excerpt or driver.error, "driver.NvidiaDriver")]
 
 
 def _card_rules(ctx: Context) -> list[Rule]:
@@ -108,20 +108,20 @@ def _card_rules(ctx: Context) -> list[Rule]:
 
 def _driver(ctx: Context) -> Parts:
     machine = ctx.machine
-    facts = [*_gpus(ctx), *_loaded(ctx), _kernel(ctx), _fact("system", machine["os"]["pretty"], "host.Host"),
-             _fact("root", machine["sudo"], "host.Host"), _fact("Secure Boot", machine["secure_boot"], "host.Host"),
-             _fact("GPU in use by", ", ".join(f"{u['name']} (pid {u['pid']})" for u in machine["gpu_users"]),
+    facts = [*_gpus(ctx), *_loaded(ctx), _kernel(ctx), _fact("system", machine.os.pretty, "host.Host"),
+             _fact("root", machine.sudo, "host.Host"), _fact("Secure Boot", machine.secure_boot, "host.Host"),
+             _fact("GPU in use by", ", ".join(f"{u.name or 'unknown'} (pid {u.pid})" for u in machine.gpu_users),
                    "host.Host")]
     rules = _card_rules(ctx)
     if ctx.foreign_kernel:
-        rules.append(Rule(f"in a {machine['kind']} the driver belongs to whoever owns the kernel", OURS))
-    elif packages := ctx.rules.driver_set(machine["os"]["id"], machine["os"]["version_id"]):
+        rules.append(Rule(f"in a {machine.kind} the driver belongs to whoever owns the kernel", OURS))
+    elif packages := ctx.rules.driver_set(machine.os.id, machine.os.version_id):
         rules.append(Rule(f"driver packages are known for {packages.folder}", ctx.rules.source("drivers")))
     return facts, rules
 
 
 def _repository(ctx: Context) -> Parts:
-    there = [path for path, digest in ctx.state["files"].items() if digest and path not in GUARD]
+    there = [path for path, digest in ctx.state.files.items() if digest and path not in GUARD]
     return [_fact("apt sources of NVIDIA's", ", ".join(there), "probe.HostState")], [
         Rule("wanted where the driver or the toolkit must come from it", "the plan of those two steps"),
         Rule(f"{ctx.rules.nvidia_apt.url}, signed by its key alone", "qwen_rig/data/sources.yml, source_nvidia_apt")]
@@ -129,54 +129,55 @@ def _repository(ctx: Context) -> Parts:
 
 def _guard(ctx: Context) -> Parts:
     states = {None: "absent", "unreadable": "unreadable"}
-    return [_fact(path, states.get(ctx.state["files"].get(path), "there"), "probe.HostState") for path in GUARD] + [
-        _fact("NVIDIA's packages", ", ".join(sorted(ctx.state["dpkg"])[:4]), "driver.NvidiaPackages")], [
+    return [_fact(path, states.get(ctx.state.files.get(path), "there"), "probe.HostState") for path in GUARD] + [
+        _fact("NVIDIA's packages", ", ".join(sorted(ctx.state.dpkg)[:4]), "driver.NvidiaPackages")], [
         Rule("nouveau claims the GPU at boot before NVIDIA's module can", "modprobe.d(5)"),
         Rule("Unattended-Upgrade::Package-Blacklist keeps a package from unattended upgrades",
              "apt.conf of unattended-upgrades")]
 
 
 def _reboot(ctx: Context) -> Parts:
-    return [*_loaded(ctx), _fact("nouveau loaded", ctx.state["driver"]["nouveau_loaded"], "driver.NvidiaDriver")], [
+    return [*_loaded(ctx), _fact("nouveau loaded", ctx.state.driver.nouveau_loaded, "driver.NvidiaDriver")], [
         Rule("modules and libraries of two versions don't work together",
              "nvidia-smi's own error: Driver/library version mismatch")]
 
 
 def _compilers(ctx: Context) -> Parts:
-    return [_fact(name, have, "host.Host") for name, have in ctx.machine["compilers"].items()], [
+    have = ctx.machine.compilers
+    return [_fact("gcc", have.gcc, "host.Host"), _fact("g++", have.gxx, "host.Host")], [
         Rule("Triton and torch.compile call gcc while training", ctx.rules.source("compilers"))]
 
 
 def _toolkit(ctx: Context) -> Parts:
-    return [*_gpus(ctx), *[_fact("toolkit", f"{row['release']} at {row['path']}", "cuda.CudaToolkits")
-                           for row in ctx.state["cuda"]]], [
+    return [*_gpus(ctx), *[_fact("toolkit", f"{row.release} at {row.path}", "cuda.CudaToolkits")
+                           for row in ctx.state.cuda]], [
         Rule(f"the least nvcc for these GPUs: {least_nvcc(ctx)}", ctx.rules.source("nvcc")),
         Rule("torch brings CUDA's libraries of its own: a toolkit is for compiling",
              "torch's wheels, which require the nvidia-* packages")]
 
 
 def _conda(ctx: Context) -> Parts:
-    found = [_fact("conda", f"{row['kind']} {row['version'] or ''} at {row['prefix']}, "
-                   + ("sound" if row["sound"] else "broken"), "conda.CondaInstalls") for row in ctx.state["conda"]]
+    found = [_fact("conda", f"{row.kind} {row.version or ''} at {row.prefix}, "
+                   + ("sound" if row.sound else "broken"), "conda.CondaInstalls") for row in ctx.state.conda]
     used = conda(ctx)
-    return found, [Rule("a sound one is adopted, a broken one left alone" + (f": {used['prefix']}" if used else ""),
+    return found, [Rule("a sound one is adopted, a broken one left alone" + (f": {used.prefix}" if used else ""),
                         OURS)]
 
 
 def _env(ctx: Context) -> Parts:
-    env, generation, torch = ctx.state["env"], current(ctx), ctx.stack.torch
-    facts = [_fact("env", f"{env['path']} → {env['target'] or 'a folder, no link of ours'}" if env else None,
+    env, generation, torch = ctx.state.env, current(ctx), ctx.stack.torch
+    facts = [_fact("env", f"{env.path} → {env.target or 'a folder, no link of ours'}" if env else None,
                    "env.EnvPackages")]
     if env:
-        build = env["torch"]
-        facts += [_fact("Python", env["python"], "env.EnvPackages"),
-                  _fact("packages", len(env["packages"]), "env.EnvPackages (*.dist-info)"),
-                  _fact("torch's build", f"{build['version']}, CUDA {build['cuda'] or 'none'}" if build else None,
+        build = env.torch
+        facts += [_fact("Python", env.python, "env.EnvPackages"),
+                  _fact("packages", len(env.packages), "env.EnvPackages (*.dist-info)"),
+                  _fact("torch's build", f"{build.version}, CUDA {build.cuda or 'none'}" if build else None,
                         "env.EnvPackages (torch/version.py)")]
         facts += [_fact("wrong", line, "env.EnvPackages")
                   for line in diagnosis.named(ctx, diagnosis.packages(ctx))]
     if generation:
-        facts.append(_fact("env before it", record(ctx, "env").get("previous"), "probe.HostState (.rig/env.json)"))
+        facts.append(_fact("env before it", env_record(ctx).previous, "probe.HostState (.rig/env.json)"))
     rules = [Rule(f"stack {ctx.stack.name}: {len(ctx.stack.requirements(ctx.knobs.python))} packages with hashes, "
                   f"lock {ctx.stack.lock_id}", str(ctx.stack.lock.name if ctx.stack.lock else "no lock"))]
     if torch:
@@ -189,26 +190,27 @@ def _env(ctx: Context) -> Parts:
 
 
 def _flash(ctx: Context) -> Parts:
-    spec, made = flash_spec(ctx), record(ctx, "flash_attn")
-    return [*_gpus(ctx), _fact("glibc", ctx.machine["glibc"], "host.Host"),
-            _fact("nvcc", ", ".join(row["release"] for row in ctx.state["cuda"] if row["release"]),
+    spec, made = flash_spec(ctx), records(ctx).flash_attn
+    return [*_gpus(ctx), _fact("glibc", ctx.machine.glibc, "host.Host"),
+            _fact("nvcc", ", ".join(row.release for row in ctx.state.cuda if row.release),
                   "cuda.CudaToolkits"),
-            _fact("memory and cores", f"{ctx.machine['memory_mib']} MiB, {ctx.machine['cores']:g}", "host.Host"),
-            _fact("decided before", f"{made.get('attention')}: {made.get('why') or 'no reason on record'}" if made
+            _fact("memory and cores", f"{ctx.machine.memory_mib} MiB, {ctx.machine.cores:g}", "host.Host"),
+            _fact("decided before", f"{made.attention}: {made.why or 'no reason on record'}" if made
                   else None, "probe.HostState (.rig/flash_attn.json)")], [
-        *[Rule(f"candidate: {wheel['name']}", f"stack {ctx.stack.name}") for wheel in spec["wheels"]],
-        *[Rule(f"{build['rung']}: {build['source']} "
-               f"{'with ' + build['arithmetic'] if build['able'] else 'by another host of the run, if at all'}; for "
-               f"{', '.join(f'sm_{arch}' for arch in build['archs']) or 'any card'}",
-               "qwen_rig/data/flash.yml") for build in spec["builds"]],
+        *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"{build.rung}: {build.source} "
+               f"{'with ' + build.here.arithmetic if build.here else 'by another host of the run, if at all'}; for "
+               f"{', '.join(f'sm_{arch}' for arch in build.key.archs) or 'any card'}",
+               "qwen_rig/data/flash.yml") for build in spec.builds],
         *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build")
                else "qwen_rig/data/flash.yml")
-          for why in spec["rejected"]],
+          for why in spec.rejected],
         Rule("an attempt; SDPA is a normal outcome", "guide, step 4, plan B")]
 
 
 def _training(ctx: Context) -> Parts:
-    return [*_gpus(ctx), _fact("attention", record(ctx, "flash_attn").get("attention"),
+    made = records(ctx).flash_attn
+    return [*_gpus(ctx), _fact("attention", made.attention if made else None,
                                "probe.HostState (.rig/flash_attn.json)")], [
         Rule(f"effective batch {ctx.rules.effective_batch}, split by the smallest card's memory",
              ctx.rules.source("batch")),
@@ -216,17 +218,17 @@ def _training(ctx: Context) -> Parts:
 
 
 def _verify(ctx: Context) -> Parts:
-    made = record(ctx, "verify")
-    return [_fact("proved before", made.get("overall"), "probe.HostState (.rig/verify.json)"),
-            _fact("for", made.get("fingerprint"), "probe.HostState (.rig/verify.json)"),
+    made = records(ctx).verify
+    return [_fact("proved before", made.overall if made else None, "probe.HostState (.rig/verify.json)"),
+            _fact("for", made.fingerprint if made else None, "probe.HostState (.rig/verify.json)"),
             _fact("now", fingerprint(ctx), "probe.HostState (env, driver, GPUs, kernel, attention)"),
             _fact("env", envs_dir(ctx), "conda.CondaInstalls")], [
         Rule("done again when its fingerprint differs, or when asked for", OURS)]
 
 
 def _prefetch(ctx: Context) -> Parts:
-    made, size = record(ctx, "prefetch"), prefetch.size_mib(ctx.knobs.prefetch_model or "")
-    return [_fact("prefetched before", made.get("model"), "probe.HostState (.rig/prefetch.json)"),
+    made, size = records(ctx).prefetch, prefetch.size_mib(ctx.knobs.prefetch_model or "")
+    return [_fact("prefetched before", made.model if made else None, "probe.HostState (.rig/prefetch.json)"),
             _fact("goes to", prefetch.home(ctx), "probe.HostState")], [
         Rule(f"its weights take {size} MiB" if size else "its size is only known from the hub's listing",
              "qwen_rig/data/models.yml"),

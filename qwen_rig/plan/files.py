@@ -31,7 +31,7 @@ def unified(change: FileChange) -> str:
 
 def managed(ctx: Context, wanted: Mapping[str, str]) -> tuple[FileChange, ...]:
     """The changes that make these files (path → text) true, by what the probe saw of them."""
-    texts, digests = ctx.state.get("texts", {}), ctx.state["files"]
+    texts, digests = ctx.state.texts, ctx.state.files
     found = []
     for path, text in wanted.items():
         before = texts.get(path, "" if digests.get(path) else None)

@@ -6,9 +6,9 @@ docs/plan.schema.json documents the JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.stack import Deviation
@@ -57,12 +57,25 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Payload:
+    """What a step's commands need. Each kind of step has a class of its own, beside the planner that makes it."""
+
+    @property
+    def mode(self) -> str:
+        """Which of a step's ways it is, of those that take differently long; "-" where there is but one."""
+        return "-"
+
+
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True)
 class Step:
     """One component of one host: what is there, what is wanted, what will be done about it and why.
 
     `bytes` is what the step fetches, None where that isn't known; `known_after` names the step ("env", "reboot")
     that must be done before `wanted` is certain, "" where it is certain now; `problems` names each thing that is wrong;
-    `seconds` is what the step took in recorded runs, None where there are none; `data` is what its commands need.
+    `seconds` is what the step took in recorded runs, None where there are none; `payload` is what its commands need.
     """
 
     component: str
@@ -76,7 +89,13 @@ class Step:
     problems: tuple[str, ...] = ()
     files: tuple[FileChange, ...] = ()
     seconds: float | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    payload: Payload | None = None
+
+    def need(self, kind: type[P]) -> P:
+        """The payload, of that kind. TypeError where it is another."""
+        if not isinstance(self.payload, kind):
+            raise TypeError(f"step {self.component} holds {type(self.payload).__name__}, no {kind.__name__}")
+        return self.payload
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from qwen_rig.deploy.env.plan import envs_dir, is_filled
-from qwen_rig.network.limits import load_limits
+from qwen_rig.catalog.limits import load_limits
+from qwen_rig.deploy.env.plan import envs_dir, is_filled, is_relinked
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.model import Refusal, Step
 from qwen_rig.plan.place import disk_at, environment
@@ -26,7 +26,7 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     """A clock so wrong that no certificate would hold; a cache's or temporary folder's disk too small."""
     if not fetches(steps):
         return []
-    found, offset = [], ctx.machine.get("clock_offset_s") or 0
+    found, offset = [], ctx.machine.clock_offset_s or 0
     if abs(offset) >= load_limits().clock_refuse_s:
         remedy = ("it is its host's clock: tell the provider, or rent another" if ctx.foreign_kernel
                   else "set it: `timedatectl set-ntp true`, or `date -s` as root")
@@ -37,21 +37,21 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
 def caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
     """A clock that is off, but not so far that anything fails by it; no name server where something comes by name;
     little room for the installer that stands by."""
-    limits, offset = load_limits(), ctx.machine.get("clock_offset_s") or 0
+    limits, offset = load_limits(), ctx.machine.clock_offset_s or 0
     off = limits.clock_say_s <= abs(offset) < limits.clock_refuse_s
     return ([f"its clock is {_lag(offset)}"] if off else []) + _unresolved(ctx, steps) + _fallback(ctx, steps)
 
 
 def _unresolved(ctx: Context, steps: Sequence[Step]) -> list[str]:
     """No refusal: names may be known from /etc/hosts, or by a module of nsswitch.conf that reads no resolv.conf."""
-    network = ctx.machine.get("network") or {}
-    proxied = ctx.knobs.proxy or any(name.lower() in PROXIES for name in network.get("proxies") or {})
-    if network.get("nameservers") != 0 or ctx.knobs.bundle or proxied:  # None: not known
+    network = ctx.machine.network
+    proxied = ctx.knobs.proxy or any(name.lower() in PROXIES for name in network.proxies)
+    if network.nameservers != 0 or ctx.knobs.bundle or proxied:  # None: not known
         return []
     knobs = ctx.knobs
     places = {"repository": [knobs.source_nvidia_apt], "conda": [knobs.source_miniforge],
-              "env": [knobs.source_pip_index or network.get("pip_index"), knobs.source_conda_channel]}
-    named = [step.title for step in steps if step.action.changes and not step.data.get("kept")
+              "env": [knobs.source_pip_index or network.pip_index, knobs.source_conda_channel]}
+    named = [step.title for step in steps if step.action.changes and not is_relinked(step)
              and any(_by_name(place) for place in places.get(step.component, ()))]
     return [f"its /etc/resolv.conf has no name server: it must know the sources of {', '.join(named)} in another way, "
             "as by /etc/hosts"] if named else []
@@ -81,19 +81,19 @@ def _room(ctx: Context) -> list[Refusal]:
     """The downloads stay in a cache, and pip unpacks in its temporary folder: where these are on another disk than the
     env, that disk needs room of its own."""
     sent = environment(ctx)
-    places = [sent.get("XDG_CACHE_HOME", f"{ctx.machine['user']['home']}/.cache")]
+    places = [sent.get("XDG_CACHE_HOME", f"{ctx.machine.user.home}/.cache")]
     if ctx.knobs.installer == "pip":  # uv unpacks in its cache
         places.append(_tmpdir(ctx))
     need, env_disk = ctx.stack.cache_mib, disk_at(ctx, envs_dir(ctx))
-    return [Refusal(f"{disk['mount']} has {gib(disk['free_mib'])} free, and the downloads of stack {ctx.stack.name} "
+    return [Refusal(f"{disk.mount} has {gib(disk.free_mib)} free, and the downloads of stack {ctx.stack.name} "
                     f"take {gib(need)} at {place}", "set data_dir to a folder on a bigger disk")
             for place in places
-            if (disk := disk_at(ctx, place)) and disk != env_disk and disk["free_mib"] < need]
+            if (disk := disk_at(ctx, place)) and disk != env_disk and disk.free_mib < need]
 
 
 def _tmpdir(ctx: Context) -> str:
     """Where pip unpacks on that host."""
-    return str(environment(ctx).get("TMPDIR") or (ctx.machine.get("network") or {}).get("tmpdir") or "/tmp")
+    return str(environment(ctx).get("TMPDIR") or ctx.machine.network.tmpdir or "/tmp")
 
 
 def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
@@ -102,9 +102,9 @@ def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
         return []
     need, env_disk, place = ctx.stack.cache_mib, disk_at(ctx, envs_dir(ctx)), _tmpdir(ctx)
     disk = disk_at(ctx, place)
-    if disk is None or disk == env_disk or disk["free_mib"] >= need:
+    if disk is None or disk == env_disk or disk.free_mib >= need:
         return []
-    return [f"where uv can't be had, pip unpacks in {place}: {disk['mount']} has {gib(disk['free_mib'])} free, and it "
+    return [f"where uv can't be had, pip unpacks in {place}: {disk.mount} has {gib(disk.free_mib)} free, and it "
             f"may take {gib(need)}"]
 
 

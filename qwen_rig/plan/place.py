@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated
 
-from qwen_rig.catalog import schema
-from qwen_rig.catalog.sources import DATA
+from pydantic import Field
+
+from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
+from qwen_rig.facts.machine import Disk
 from qwen_rig.plan.context import Context
 
 PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that name (facts/_conda.py)
@@ -25,30 +26,30 @@ def data_folder(ctx: Context) -> str | None:
         return f"{ctx.knobs.data_dir.rstrip('/')}/{PLACE}"
     if ctx.knobs.conda_prefix:
         return None
-    places = [g["path"] for g in ctx.state["generations"]] + ([ctx.state["env"]["path"]] if ctx.state["env"] else [])
+    places = [g.path for g in ctx.state.generations] + ([ctx.state.env.path] if ctx.state.env else [])
     if placed := next((path for path in places if f"/{PLACE}/envs/" in path), None):
-        return str(placed).rpartition("/envs/")[0]
-    if ctx.state["env"]:
+        return placed.rpartition("/envs/")[0]
+    if ctx.state.env:
         return None
-    home = disk_at(ctx, ctx.machine["user"]["home"])
+    home = disk_at(ctx, ctx.machine.user.home)
     need = ctx.stack.disk_mib
-    if home is None or home["free_mib"] >= need:
+    if home is None or home.free_mib >= need:
         return None
-    roomy = [d for d in ctx.machine["disks"] if d.get("writable") and d["free_mib"] >= need and usable(d)]
-    best = max(roomy, key=lambda d: (_kept(ctx, d["mount"]), d["free_mib"]), default=None)
-    return f"{best['mount'].rstrip('/')}/{PLACE}" if best else None
+    roomy = [d for d in ctx.machine.disks if d.writable and d.free_mib >= need and usable(d)]
+    best = max(roomy, key=lambda d: (_kept(ctx, d.mount), d.free_mib), default=None)
+    return f"{best.mount.rstrip('/')}/{PLACE}" if best else None
 
 
-def usable(disk: Mapping[str, Any]) -> bool:
+def usable(disk: Disk) -> bool:
     """Whether what is written there is still there tomorrow: memory isn't a disk, and / is where the trouble began."""
-    return disk["fstype"] != "tmpfs" and disk["mount"] not in ("/", "/tmp", "/var/tmp", "/boot")
+    return disk.fstype != "tmpfs" and disk.mount not in ("/", "/tmp", "/var/tmp", "/boot")
 
 
-def disk_at(ctx: Context, path: str) -> Mapping[str, Any] | None:
+def disk_at(ctx: Context, path: str) -> Disk | None:
     """The file system that holds a path (which need not be there yet); None where none is known."""
-    holding = [d for d in ctx.machine["disks"]
-               if path == d["mount"] or path.startswith(d["mount"].rstrip("/") + "/")]
-    return max(holding, key=lambda d: len(d["mount"]), default=None)
+    holding = [d for d in ctx.machine.disks
+               if path == d.mount or path.startswith(d.mount.rstrip("/") + "/")]
+    return max(holding, key=lambda d: len(d.mount), default=None)
 
 
 def hf_home(ctx: Context) -> str | None:
@@ -71,31 +72,32 @@ def environment(ctx: Context) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Stop:
+class Stop(Row):
     """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words. virt: only under
     this hypervisor."""
 
-    kept: bool
-    words: str
-    virt: str | None
+    kept: Flag
+    words: Annotated[Text, Field(alias="stop")]
+    source: Text
+    virt: Text | None = None
+
+
+@dataclass(frozen=True)
+class DisksFile(Row):
+    """The form of disks.yml: mount → what a stop does to it."""
+
+    disks: dict[Text, Stop]
 
 
 @cache
 def load_stops() -> dict[str, Stop]:
     """Mount → what a stop does to it (qwen_rig/data/disks.yml). Raises RigError where the data is wrong."""
-    table = schema.read(DATA / "disks.yml")
-    found = {}
-    for mount, row in table.named_tables("disks").items():
-        found[mount] = Stop(row.take("kept", bool), row.take("stop", str), row.maybe("virt", str))
-        row.take("source", str)
-        row.done()
-    table.done()
-    return found
+    return load(DATA / "disks.yml", DisksFile).disks
 
 
 def _stops(ctx: Context) -> dict[str, Stop]:
     """What is known of this machine's disks, by mount."""
-    mounts, virt = {d["mount"] for d in ctx.machine["disks"]}, ctx.machine.get("virt")
+    mounts, virt = {d.mount for d in ctx.machine.disks}, ctx.machine.virt
     return {mount: stop for mount, stop in load_stops().items() if mount in mounts and stop.virt in (None, virt)}
 
 
@@ -108,16 +110,16 @@ def caveats(ctx: Context, envs: str) -> list[str]:
     """What a stop of a rented machine would lose. Said while an env is still to be made."""
     disk, stops = disk_at(ctx, envs), _stops(ctx)
     known = [stop.words for stop in stops.values()]
-    if ctx.machine["kind"] != "container":
-        stop = stops.get(disk["mount"]) if disk else None
+    if ctx.machine.kind != "container":
+        stop = stops.get(disk.mount) if disk else None
         if stop:
             return [] if stop.kept else [f"{stop.words}: env, caches and HF_HOME lie there"]
-        if disk and disk["mount"] != "/" and ctx.machine["kind"] == "vm" and data_folder(ctx):
-            return [f"env, caches and HF_HOME lie on {disk['mount']}: where this VM is rented, ask its provider "
+        if disk and disk.mount != "/" and ctx.machine.kind == "vm" and data_folder(ctx):
+            return [f"env, caches and HF_HOME lie on {disk.mount}: where this VM is rented, ask its provider "
                     "whether a stop keeps that disk"]
         return []
-    if disk is None or disk["mount"] == "/":
+    if disk is None or disk.mount == "/":
         return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
                 "along; data_dir=FOLDER puts them on a disk that stays", *known]
-    return [f"env, caches and HF_HOME lie on {disk['mount']}; all else on this container's / may go when it is "
+    return [f"env, caches and HF_HOME lie on {disk.mount}; all else on this container's / may go when it is "
             "stopped", *known]

@@ -8,12 +8,16 @@ from qwen_rig.plan.files import redacted
 
 
 def shown(command: Any, whole: bool = True) -> str:
-    """The shell's as it would run, secrets masked; a job by its script, or not `whole` by its name; a function of ours
-    by what it says it does, as its arguments are the host's whole state."""
+    """The shell's as it would run, secrets masked; a program by name, arguments and text, or not `whole` without its
+    text; a job likewise, or not `whole` by its name; a function of ours by what it says it does, as its arguments are
+    the host's whole state."""
     if job := getattr(command, "job", None):
-        return f"(as a job, key {job.key[:12]}) {redacted(job.script)}" if whole else repr(command)
+        said = f"(as a job, key {job.key[:12]}) {job.call}\n{job.call.program.text}"
+        return redacted(said) if whole else repr(command)
+    if call := getattr(command, "call", None):
+        return redacted(f"{command.limit} {call}" + (f"\n{call.program.text}" if whole else ""))
     if function := getattr(command, "function", None):
-        said = (function.__doc__ or "").strip().splitlines()
-        return f"(from here) {said[0] if said else function.__name__}"
+        doc = (function.__doc__ or "").strip().splitlines()
+        return f"(from here) {doc[0] if doc else function.__name__}"
     masked = getattr(command, "get_masked_value", None)
     return redacted(masked() if masked else str(command))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from qwen_rig.plan import Context, Step
+from qwen_rig.program import Call
 
 from . import adapter
 from .adapter import LOST, FunctionCommand, Host, QuoteString, State, StringCommand, operation
@@ -50,7 +51,7 @@ def converge(component: str, title: str, commands: Commands, root: bool = False)
     """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
     host = adapter.current_host()
     run = Run.of(host)
-    sudo = root and run.memory.context(host).machine["sudo"] not in ("root", "none", "locked")
+    sudo = root and run.memory.context(host).machine.sudo not in ("root", "none", "locked")
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
     if host.state.print_noop_info and run.memory.plan(host).step_changes(component):  # -v
         step = run.memory.step(host, component)
@@ -59,28 +60,37 @@ def converge(component: str, title: str, commands: Commands, root: bool = False)
     _apply(name=title, component=component, commands=commands, **arguments)
 
 
-def script(text: str, seconds: int, stdin: str | None = None) -> StringCommand:
-    """A short POSIX shell script to run on the host, under a time limit there and a longer one here; what can take
-    more than a minute is a job (run/job.py).
+class ScriptCommand(StringCommand):
+    """A short program on the host as a command of an operation."""
+
+    def __init__(self, call: Call, seconds: int, stdin: str = "") -> None:
+        limit = ("timeout", "-k", "30", str(seconds))
+        extra: dict[str, Any] = {"_timeout": seconds + 60}
+        if given := call.stdin(stdin):
+            extra["_stdin"] = given
+        super().__init__(*limit, "sh", "-c", QuoteString(call.text), **extra)
+        self.call, self.limit = call, " ".join(limit)
+
+
+def script(call: Call, seconds: int, stdin: str = "") -> ScriptCommand:
+    """A short program to run on the host, under a time limit there and a longer one here; what can take more than a
+    minute is a job (run/job.py).
 
     pyinfra's own limit leaves the remote process running, so `timeout` ends it on the host.
     """
-    extra: dict[str, Any] = {"_timeout": seconds + 60}
-    if stdin is not None:
-        extra["_stdin"] = stdin
-    return StringCommand("timeout", "-k", "30", str(seconds), "sh", "-c", QuoteString("set -eu\n" + text), **extra)
+    return ScriptCommand(call, seconds, stdin)
 
 
-def run_script(host: Host, text: str, seconds: int, sudo: bool = False, stdin: str | None = None) -> tuple[bool, str]:
-    """Run a script now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
+def run_script(host: Host, call: Call, seconds: int, sudo: bool = False) -> tuple[bool, str]:
+    """Run a program now (inside a FunctionCommand) and bring back (whether it succeeded, its stdout)."""
     report = Run.of(host).report
     if not adapter.connected(host):  # paramiko would be asked for a session of none
         report.said(host.name, ["connection lost"])
         return False, ""
     try:
-        ok, output, lines = adapter.execute(host, script(text, seconds, stdin), sudo)
-    except LOST as error:  # pyinfra would print a traceback out of a function
-        report.said(host.name, [f"connection lost: {error}"])
+        ok, output, lines = adapter.execute(host, script(call, seconds), sudo)
+    except LOST as error:  # pyinfra would print a function's traceback
+        report.said(host.name, [f"connection lost: {str(error) or type(error).__name__}"])
         return False, ""
     if not ok:
         report.said(host.name, lines + ([] if adapter.connected(host) else ["connection lost"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from qwen_rig import ledger, render
+from qwen_rig.deploy.training.plan import TrainingPayload
 from qwen_rig.plan import Plan
 from qwen_rig.plan.compare import differences, traits
 from qwen_rig.plan.drift import snapshot
@@ -78,9 +79,8 @@ def _next(state: State, report: Report) -> list[str]:
     for host in adapter.hosts(state):
         plan = report.plans.get(host.name)
         if state.is_executing and plan and host.name not in report.cards and _has(plan, "training"):
-            env = plan.step("training").data["env"]
-            login = shell_line(host.name, adapter.data(host))
-            fits = plan.step("training").data["fits"]
+            made = plan.step("training").need(TrainingPayload)
+            login, env, fits = shell_line(host.name, adapter.data(host)), made.env, made.fits
             return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help",
                     *([f"qwen-rig fits {host.name}      # {fits} (estimates)"] if fits else [])]
     return []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.plan import Step
+from qwen_rig.program import Call
 
 from . import adapter, memory
 from . import job_protocol as jobs
@@ -46,9 +47,9 @@ class JobCommand(FunctionCommand):
         return attend(host, self.job, sudo=bool(connector_arguments.get("_sudo"))).ok
 
 
-def job(step: Step, text: str, seconds: int, stdin: str = "", nice: int = 0, oom: int = 0) -> JobCommand:
-    """A long step's script as a command to yield: `script()` for whatever can take more than a minute."""
-    return JobCommand(Job(step.component, step.title, text, seconds, stdin, nice, oom))
+def job(step: Step, call: Call, seconds: int, stdin: str = "", nice: int = 0, oom: int = 0) -> JobCommand:
+    """A long step's program as a command to yield: `script()` for whatever can take more than a minute."""
+    return JobCommand(Job(step.component, step.title, call, seconds, stdin, nice, oom))
 
 
 def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
@@ -67,7 +68,7 @@ class _Attendant:
         self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
         self.patience = memory.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
-        self.since = int(known.machine["time"] or 0) if known else 0
+        self.since = known.machine.time if known else 0
         self.lines: list[str] = []
         self.shown = Progress()
 
@@ -118,14 +119,14 @@ class _Attendant:
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
         return answer
 
-    def _ask(self, text: str, stdin: str | None = None) -> Answer | None:
+    def _ask(self, call: Call, stdin: str = "") -> Answer | None:
         """Ask the host; a connection that breaks is made again, as often as patience lasts (None: it ran out)."""
         end = None
         pause = float(BACKOFF_S[0])
         while True:
             try:
                 if end is None or self.run.links.reconnected(self.host):
-                    _, output, lines = adapter.execute(self.host, script(text, POLL_S + 60, stdin), self.sudo)
+                    _, output, lines = adapter.execute(self.host, script(call, POLL_S + 60, stdin), self.sudo)
                     if answer := jobs.read(output):
                         if end is not None:
                             self._tell("connected again")

@@ -8,48 +8,49 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
+
+from qwen_rig.program import Call, load
 
 MARK = "@job "
 PROGRESS = re.compile(r"@progress (\d+) (\d+)(?: (.+))?")  # what a job may print: done, of how many, of what
 SAY_EVERY_S = 60  # without news, a sign of life this often
 
-# Root's jobs and each user's own, apart; the host keeps them over a reboot, which is how a reboot is told.
-_PLACE = ('if [ "$(id -u)" = 0 ]; then b=/var/lib/qwen-rig\n'
-          'else b=${XDG_STATE_HOME:-$HOME/.local/state}/qwen-rig; fi\n')
+PLACE = "host/jobs.sh"  # where the host keeps its jobs
+START, POLL = load(PLACE, "host/start.sh"), load(PLACE, "host/poll.sh")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One long step. Two with the same `key` are the same job: same step, script and input.
+    """One long step. Two with the same `key` are the same job: same step, program, arguments and input.
 
-    `script` is POSIX sh (run under `set -eu`) and reads `stdin`, which always ends in a newline where it isn't empty;
-    `seconds` is the time limit, kept on the host. ValueError where one holds a NUL: no shell carries that.
+    The program reads `stdin`, which always ends in a newline where it isn't empty; `seconds` is the time limit, kept on
+    the host. ValueError where one holds a NUL: no shell carries that.
     `nice` is nice(1)'s; `oom` is added to the score by which the kernel chooses what to end when memory is out
     (proc(5), oom_score_adj, 0 to 1000).
     """
 
     step: str
     title: str
-    script: str = field(repr=False)
+    call: Call
     seconds: int
     stdin: str = field(default="", repr=False)
     nice: int = 0
     oom: int = 0
 
     def __post_init__(self) -> None:
-        if "\0" in self.script + self.stdin:
-            raise ValueError(f"job {self.step}: its script or input holds a NUL")
+        try:
+            self.call.stdin(self.stdin)
+        except ValueError as error:
+            raise ValueError(f"job {self.step}: {error}") from None
 
     @property
     def payload(self) -> str:
-        """What the host reads: the script in base64 on one line, then its input."""
-        encoded = base64.b64encode(f"set -eu\n{self.script}".encode()).decode()
-        return f"{encoded}\n{self.stdin}" + ("" if self.stdin.endswith("\n") or not self.stdin else "\n")
+        """What the host reads: the program in base64 on one line, then its standard input, arguments first."""
+        encoded = base64.b64encode(self.call.text.encode()).decode()
+        stdin = self.call.stdin(self.stdin)
+        return f"{encoded}\n{stdin}" + ("" if stdin.endswith("\n") or not stdin else "\n")
 
     @property
     def key(self) -> str:
@@ -83,37 +84,26 @@ class Answer:
         return max(0, self.now - self.started)
 
 
-@cache
 def program() -> str:
-    """qwen_rig/host/job.sh."""
-    return (files("qwen_rig.host") / "job.sh").read_text()
+    """host/job.sh."""
+    return load("host/job.sh").text
 
 
-def start(job: Job, run: str, wait: int, since: int = 0) -> tuple[str, str]:
-    """The command that starts the job or attaches to it, and that command's standard input.
+def start(job: Job, run: str, wait: int, since: int = 0) -> tuple[Call, str]:
+    """What starts the job or attaches to it, and that program's own standard input.
 
     `run` names this beginning: sent again after an answer was lost, it starts nothing a second time. `since`: when, by
     the host's clock, its state was read: such a job that has ended well after that is not done again. 0: it is.
     """
-    words = shlex.join([job.step, job.key, run, *map(str, (job.seconds, job.nice, job.oom, wait, since))])
-    digest = hashlib.sha256(program().encode()).hexdigest()
-    text = f"""{_PLACE}IFS= read -r program
-new=$b/job.sh.$$
-said=$(umask 077; {{ mkdir -p "$b" && printf %s "$program" | base64 -d >"$new" &&
-  {{ echo "{digest}  $new" | sha256sum -c >/dev/null 2>&1 || {{ echo "$new came incomplete"; false; }}; }} &&
-  mv -f "$new" "$b/job.sh"; }} 2>&1) ||
-  {{ rm -f "$new"; echo "{MARK}state=error why=$(printf %s "$said" | tr -s '\\n' ' ')"; exit 0; }}
-exec sh "$b/job.sh" start {words}
-"""
-    return text, base64.b64encode(program().encode()).decode() + "\n" + job.payload
+    runner = program().encode()
+    words = (job.step, job.key, run, *map(str, (job.seconds, job.nice, job.oom, wait, since)))
+    return (START(*words, digest=hashlib.sha256(runner).hexdigest()),
+            base64.b64encode(runner).decode() + "\n" + job.payload)
 
 
-def poll(job: Job, run: str, seen: int, wait: int) -> str:
-    """The command that waits up to `wait` seconds for the run's end and says how it stands since line `seen`."""
-    words = shlex.join([job.step, run, str(seen), str(wait)])
-    return f"""{_PLACE}[ -f "$b/job.sh" ] || {{ echo "{MARK}state=gone"; exit 0; }}
-exec sh "$b/job.sh" poll {words}
-"""
+def poll(job: Job, run: str, seen: int, wait: int) -> Call:
+    """What waits up to `wait` seconds for the run's end and says how it stands since line `seen`."""
+    return POLL(job.step, run, str(seen), str(wait))
 
 
 def read(output: str) -> Answer | None:

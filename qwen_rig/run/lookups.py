@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from threading import Lock
 
+from qwen_rig import bundle as bundles
+from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.deploy.env.plan import is_filled
-from qwen_rig.network import bundle as bundles
 from qwen_rig.network import preflight
-from qwen_rig.network.limits import load_limits
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 from qwen_rig.plan import Context, Plan, Refusal
 

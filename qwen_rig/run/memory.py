@@ -6,9 +6,8 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
-from typing import Any
 
 from packaging.version import Version
 
@@ -17,6 +16,7 @@ from qwen_rig import ledger
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
 from qwen_rig.facts.probe import HostState
+from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
@@ -50,6 +50,16 @@ def address(host: Host) -> str:
     return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"
 
 
+def _known_here(host: Host, state: HostFacts) -> HostFacts:
+    """The state with what only this controller knows: whether sudo's password is at hand, and the clock's offset."""
+    machine = state.machine
+    if machine.sudo == "password" and not adapter.knows_sudo_password(host):
+        machine = replace(machine, sudo="locked")  # as good as none, and the plan says what to do about it
+    if machine.time:
+        machine = replace(machine, clock_offset_s=int(machine.time - time.time()))
+    return replace(state, machine=machine)
+
+
 class Memory:
     """The hosts of one run. `capabilities`: of the GPUs that each host trains on, as far as known; `alike`: kind and
     stack of each host, under which the times of its steps are kept."""
@@ -60,27 +70,23 @@ class Memory:
         self._links = links
         self._contexts: dict[str, Context] = {}
         self._plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
-        self._last: dict[str, Mapping[str, Any]] = {}  # each state as last probed; `forget` leaves it, for the doctor
+        self._last: dict[str, HostFacts] = {}  # each state as last probed; `forget` leaves it, for the doctor
 
     def context(self, host: Host) -> Context:
         """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
         if host.name not in self._contexts:
             wanted = knobs(host)
-            state = self._probe(host, wanted)
-            if state["host"]["sudo"] == "password" and not adapter.knows_sudo_password(host):
-                state["host"]["sudo"] = "locked"  # as good as none, and the plan says what to do about it
-            if state["host"]["time"]:
-                state["host"]["clock_offset_s"] = int(state["host"]["time"] - time.time())
+            state = _known_here(host, self._probe(host, wanted))
             last = ledger.applied(host.name, address(host))
-            largest = store.largest_batch([gpu["uuid"] for gpu in state["gpus"]])
+            largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
             ctx = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
                                wheels.known())
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)
-            self.alike[host.name] = (state["host"]["kind"], wanted.stack)
+            self.alike[host.name] = (state.machine.kind, wanted.stack)
         return self._contexts[host.name]
 
-    def _probe(self, host: Host, wanted: Knobs) -> dict[str, Any]:
+    def _probe(self, host: Host, wanted: Knobs) -> HostFacts:
         """The host's state. A connection that breaks meanwhile is made again: in a run for as long as knobs say."""
         end = time.monotonic() + (wanted.timeout_reconnect if host.state.is_executing else 0)
         why = f"the probe brought nothing from {host.name}"
@@ -88,10 +94,10 @@ class Memory:
             try:
                 # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed
                 # its default, which is no host's state: every kernel has a release.
-                state: dict[str, Any] = host.get_fact(
+                state = HostFacts.of(host.get_fact(
                     HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
-                    files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True)
-                if state and state["host"]["kernel"]:
+                    files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True))
+                if state.machine.kernel:
                     return state
             except (PyinfraError, *LOST) as error:
                 why = f"the probe failed: {error}"
@@ -126,6 +132,6 @@ class Memory:
         """What is known of the host without asking it."""
         return self._contexts.get(host.name)
 
-    def last_state(self, name: str) -> Mapping[str, Any] | None:
+    def last_state(self, name: str) -> HostFacts | None:
         """A host's state as last probed, whatever has changed since; None where it never was."""
         return self._last.get(name)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from urllib.parse import quote
 
+from qwen_rig import bundle as bundles
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.driver.plan import repository_at
+from qwen_rig.deploy.env.plan import Mend, is_relinked
 from qwen_rig.errors import RigError
+from qwen_rig.flash import Candidate
 from qwen_rig.managed import repository_folder
-from qwen_rig.network import bundle as bundles
 from qwen_rig.network import preflight
-from qwen_rig.network.archive import Forbidden
+from qwen_rig.network.archive import PLACE, Forbidden
 from qwen_rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
 from qwen_rig.network.web import Unreachable, bare
 from qwen_rig.plan import Context, Plan
 
 from . import adapter
-from . import apt as _apt
 from .adapter import Host
 from .tunnel import Tunnels
 
@@ -57,17 +56,18 @@ class Network:
         except RigError:  # refused when it was first asked for: told then, and no step comes this far
             return "http://127.0.0.1:9"
 
-    def apt(self, ctx: Context) -> str:
-        """Lines for the head of a script of apt's: proxies, and its archives by way of a bundle where there is one."""
-        return proxies(ctx) + _apt.through(self.bundle_address(ctx) if ctx.knobs.bundle else None)
+    def apt(self, ctx: Context) -> dict[str, str]:
+        """The variables of shell/apt.sh: proxy, the bundle's address for its archives where there is one, patience."""
+        return {"proxy": proxy(ctx), "archives": f"{self.bundle_address(ctx)}/{PLACE}" if ctx.knobs.bundle else "",
+                "lock_s": str(ctx.knobs.timeout_apt_lock)}
 
-    def flash_wheels(self, ctx: Context, wheels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def flash_wheels(self, ctx: Context, wheels: Sequence[Candidate]) -> list[Candidate]:
         """The wheels to attempt, from the bundle where there is one: those that it lacks are left out."""
         if not ctx.knobs.bundle:
-            return [dict(wheel) for wheel in wheels]
+            return list(wheels)
         here = {path.rpartition("/")[2]: path for path in bundles.load(ctx.knobs.bundle).files}
-        return [{**wheel, "url": f"{self.bundle_address(ctx)}/{quote(here[wheel['name']])}"} for wheel in wheels
-                if wheel["name"] in here]
+        return [replace(wheel, url=f"{self.bundle_address(ctx)}/{quote(here[wheel.name])}") for wheel in wheels
+                if wheel.name in here]
 
     def source_index(self, ctx: Context) -> str | None:
         """The package index by its address: a bundle's, the measured one, the host's own; None where none is known."""
@@ -75,7 +75,7 @@ class Network:
         return chosen if ctx.knobs.bundle else chosen or index_of(ctx)
 
     def hand_on(self, host: Host, ctx: Context, plan: Plan, said: str) -> None:
-        """Let the host have its archives (`said`: what run/apt.py's sources() printed there) and NVIDIA's, each
+        """Let the host have its archives (`said`: what sources/archives.sh printed there) and NVIDIA's, each
         tried once. Raises RigError where one can't be had from here either."""
         archive = self.tunnels.archive(bundles.load(ctx.knobs.bundle or "").folder)
         rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
@@ -109,7 +109,7 @@ def _only_compilers(plan: Plan) -> bool:
 
 def index_of(ctx: Context) -> str | None:
     """The package index that this host would use by itself; None where it can't be told, or holds a password."""
-    configured = (ctx.machine.get("network") or {}).get("pip_index")
+    configured = ctx.machine.network.pip_index
     index = ctx.knobs.source_pip_index or configured or preflight.default_index()
     return None if index is None or "@" in index else index
 
@@ -134,43 +134,37 @@ def files(ctx: Context) -> dict[str, str]:
             "huggingface": load_sources().huggingface.measure}
 
 
-def proxies(ctx: Context) -> str:
-    """Lines for the head of a script that fetches: the proxy knob. Every script is a shell of its own, so that what it
-    sets ends with it."""
-    if ctx.knobs.bundle:  # loopback: a proxy would look for it on its own machine
-        return "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n"
-    if not ctx.knobs.proxy:
-        return ""
-    url = shlex.quote(ctx.knobs.proxy)
-    return f"export http_proxy={url} https_proxy={url} HTTP_PROXY={url} HTTPS_PROXY={url}\n"
+def proxy(ctx: Context) -> str:
+    """The proxy knob, as shell/network.sh takes it; a bundle is on loopback, where a proxy would look for it on its
+    own machine."""
+    return "direct" if ctx.knobs.bundle else ctx.knobs.proxy or ""
 
 
 def turbo(ctx: Context, url: str) -> str:
-    """A command for the head of a subshell that fetches this URL: the host's own proxy script (AutoDL's network_turbo),
-    for GitHub alone, as it slows what is near. Empty where it isn't wanted."""
-    own = (ctx.machine.get("network") or {}).get("proxy_script")
+    """The host's own proxy script (AutoDL's network_turbo), where this URL is to be fetched by way of it: GitHub's
+    alone, as it slows what is near. Empty where it isn't wanted."""
+    own = ctx.machine.network.proxy_script
     named = own if ctx.knobs.proxy_script == "auto" else ctx.knobs.proxy_script
     if ctx.knobs.bundle or not named or named == "off" or not from_github(url):
         return ""
-    quoted = shlex.quote(named)
-    return f"if [ -r {quoted} ]; then set +eu; . {quoted} >/dev/null 2>&1; set -eu; fi\n"
+    return str(named)
 
 
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     """The locked packages that this plan would fetch."""
     step = plan.step("env")
-    if not step.action.changes or step.data.get("kept"):  # an env that was left aside whole: nothing is fetched
+    if not step.action.changes or is_relinked(step):
         return {}
     apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
     locked = {name: requirement for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
               if apart is None or name not in apart.names}
-    names = step.data["names"] if step.data.get("mode") == "mend" else locked
+    names = step.payload.names if isinstance(step.payload, Mend) else locked
     return {name: locked[name] for name in names if name in locked}
 
 
 def repository_key(ctx: Context) -> str:
     """The fingerprint of the key that must sign NVIDIA's repository for this host."""
-    key = load_sources().nvidia_apt.key_for(repository_folder(ctx.machine["os"])).fingerprint
+    key = load_sources().nvidia_apt.key_for(repository_folder(ctx.machine.os)).fingerprint
     return (ctx.knobs.source_nvidia_apt_key or key).replace(" ", "").upper()
 
 

@@ -1,18 +1,12 @@
-"""The shell side of qwen_rig/plan/place.py: the data disk's folders made, and the variables that send things there."""
+"""What qwen_rig/shell/place.sh needs of qwen_rig/plan/place.py: the variables that send things to the data disk."""
 
 from __future__ import annotations
 
-import shlex
-
 from qwen_rig.plan import Context
 from qwen_rig.plan.place import environment
+from qwen_rig.program import lines
 
 
-def exports(ctx: Context) -> str:
-    """Lines for the head of a script that downloads or unpacks; none where no data disk is used."""
-    variables = environment(ctx)
-    if not variables:
-        return ""
-    folders = " ".join(shlex.quote(folder) for folder in variables.values())
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()) + \
-        f"mkdir -p {folders}\n"
+def place(ctx: Context) -> str:
+    """A line NAME=FOLDER for each; empty where no data disk is used."""
+    return lines(f"{name}={folder}" for name, folder in environment(ctx).items())

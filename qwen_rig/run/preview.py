@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from qwen_rig import ledger, render
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.deploy.env.plan import Build
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan
 from qwen_rig.plan.drift import outdated, snapshot
@@ -58,7 +59,7 @@ def _plan(run: Run, host: Host, preparing: _Preparing) -> None:
     report.states[host.name] = snapshot(ctx)
     if run.saved:
         _hold(run, plan, run.saved)
-    if plan.step_changes("env") and plan.step("env").data.get("mode") == "build":
+    if plan.step_changes("env") and isinstance(plan.step("env").payload, Build):
         preparing.stacks[host.name] = ctx.stack
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
+from qwen_rig.program import load
 
 from . import adapter
 from .adapter import LOST, ConnectError, Host
@@ -20,6 +20,7 @@ from .run import Run
 TRIES = 3
 PAUSE_S = 2.0
 ABANDONED_MIN = 60  # minutes after which a part that nobody has written to is nobody's
+LAND = load("deploy/flash_attn/land.sh")
 HASH_SECONDS = 300  # sha256sum of a few hundred MB on the slowest disk
 
 
@@ -61,11 +62,8 @@ def send(host: Host, path: Path, landing: str, folder: str) -> str:
     """
     sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
     part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
-    old = f"-name '.qwen-rig-*.part' -mmin +{ABANDONED_MIN}"
-    check = (f"find {shlex.quote(landing)} -maxdepth 1 {old} -exec rm -f {{}} + || :\n"
-             f"printf '%s  %s\\n' {sha256} {shlex.quote(part)} | sha256sum -c - >/dev/null && "
-             f"mkdir -p {shlex.quote(folder)} && mv -f {shlex.quote(part)} {shlex.quote(target)} || "
-             f"{{ rm -f {shlex.quote(part)}; exit 1; }}\n")
+    check = LAND(landing=landing, abandoned_min=str(ABANDONED_MIN), part=part, sha256=sha256, folder=folder,
+                 target=target)
 
     def put() -> str | None:
         with path.open("rb") as file:

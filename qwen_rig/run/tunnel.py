@@ -12,8 +12,8 @@ from typing import Any
 
 import paramiko
 
+from qwen_rig import bundle as bundles
 from qwen_rig.errors import RigError
-from qwen_rig.network import bundle as bundles
 from qwen_rig.network import serve
 from qwen_rig.network.archive import Archive
 

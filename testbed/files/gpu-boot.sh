@@ -1,5 +1,8 @@
+# shellcheck shell=sh
 # Sourced by stage.sh: lays the EMULATED GPU over the new host's /sys, /proc and /dev. Which driver is "loaded" is read
 # from the module file on the host's own disk, as a real boot would load it; only the GPU itself comes from outside.
+: "${dir:?}" "${root:?}"
+# shellcheck disable=SC1091  # written by the testbed, beside the host
 . "$dir/gpu.env"
 kernel=$(uname -r)
 cp "$dir/gpu.env" "$root/run/testbed/gpu"
@@ -58,7 +61,7 @@ elif [ -n "$nouveau" ]; then
   modules="nouveau 1 0 - Live 0x0000000000000000\n"
 fi
 if [ -e "$root/proc/modules" ]; then                # absent where the controller's kernel has no loadable modules
-  printf "$modules" >"$root/run/testbed/modules"
+  printf %b "$modules" >"$root/run/testbed/modules"
   mount --bind "$root/run/testbed/modules" "$root/proc/modules"
 fi
 

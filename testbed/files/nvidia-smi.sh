@@ -1,6 +1,7 @@
 #!/bin/sh
 # EMULATED by the qwen-rig testbed: answers as nvidia-smi @VERSION@ does, from /run/testbed/gpu. There is no GPU.
 version=@VERSION@ cuda=@CUDA@
+# shellcheck disable=SC1091  # written by the testbed
 [ -r /run/testbed/gpu ] && . /run/testbed/gpu
 loaded='' flavour=proprietary
 if [ -r /proc/driver/nvidia/version ]; then
@@ -40,6 +41,7 @@ users() { # pid name of whoever holds a GPU's device
   done | sort -un
 }
 
+# shellcheck disable=SC2086  # lists
 cell() { # field index: one value, or nothing and 1 for a field that this version doesn't know
   case $1 in
     index) printf '%s' "$2" ;;
@@ -97,7 +99,7 @@ query_apps() { # fields, format
       case $field in
         pid) value=$pid ;;
         process_name|name) value=$comm ;;
-        gpu_uuid) value=$(nth 1 $GPU_UUIDS) ;;
+        gpu_uuid) value=${GPU_UUIDS%% *} ;;
         used_memory|used_gpu_memory) value="512 MiB"; case $2 in *nounits*) value=512 ;; esac ;;
         *) value="[N/A]" ;;
       esac

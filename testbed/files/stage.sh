@@ -3,6 +3,7 @@
 set -eu
 dir=$1
 root=$dir/root
+# shellcheck disable=SC1091  # written by the testbed, beside the host
 . "$dir/host.env"
 if [ "$KIND" = vm ] && [ -z "${OWN_CGROUP:-}" ]; then # systemd wants a cgroup2 tree of its own, with itself at its root
   mkdir -p "$CGROUP"
@@ -38,6 +39,7 @@ for file in sysrq-trigger kcore kmsg; do
   [ ! -e "$root/proc/$file" ] || mount --bind "$root/dev/null" "$root/proc/$file"
 done
 
+# shellcheck disable=SC1091  # a file of its own
 . "$FILES/gpu-boot.sh"
 init=/run/testbed/init                               # run by its #! line: pid 1 bears its name
 [ "$KIND" != container ] || init=/run/testbed/entrypoint
@@ -58,6 +60,7 @@ exec 3>>"$dir/sshd.log"
 cd "$root"
 pivot_root . .
 umount -l .
+# shellcheck disable=SC2086  # $INIT_ENV is a list
 exec setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time,-syslog --inh-caps=-all -- \
   env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ TERM=linux $INIT_ENV \
   "$init" "$ADDRESS"

@@ -3,6 +3,7 @@
 # namespace of its own, so that the disk lives through reboots and goes when this process does.
 set -u
 dir=$1
+# shellcheck disable=SC1091  # written by the testbed, beside the host
 . "$dir/host.env"
 
 if [ -n "$ROOT_MIB" ]; then

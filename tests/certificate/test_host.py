@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
+import queue
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from qwen_rig.certificate import judge
 from qwen_rig.cli import main
+from tests import HANG_S, until
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 
@@ -25,16 +29,28 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("certify_peers")
 
 
-def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(peers: Any, tmp_path: Path) -> None:
-    """One rank answers, the other never does: both are gone when the limit is over, and the finding names the one."""
+def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(
+        peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank answers, the other never does: both are gone when the limit is over, and the finding names the one.
+
+    The clock stands still until the one has answered and the other is there; then the limit is over.
+    """
+    def clock() -> float:
+        mine = tmp_path / "pid0"
+        if not mine.exists() or Path("/proc", mine.read_text()).exists():
+            return 0
+        until(lambda: (tmp_path / "pid1").exists() and (tmp_path / "pid1").read_text())
+        return HANG_S
+
+    monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=clock))
     program = tmp_path / "rank.py"
     program.write_text("import json, os, sys, time\njob = json.loads(sys.argv[1])\n"
                        f"open({str(tmp_path)!r} + f'/pid{{job[\"rank\"]}}', 'w').write(str(os.getpid()))\n"
-                       "time.sleep(600 if job['rank'] == 1 else 0)\n"
+                       f"time.sleep({2 * HANG_S} if job['rank'] == 1 else 0)\n"
                        "print('rig-result ' + json.dumps({'status': 'measured', 'data': {'seconds': 1}}))\n")
-    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=3, program=str(program))
+    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=HANG_S, program=str(program))
     assert found["status"] == "fail" and found["hang"] is True
-    assert found["why"].startswith("no end after 3 s: rank 1 of 2 hangs in gloo")
+    assert found["why"].startswith(f"no end after {HANG_S} s: rank 1 of 2 hangs in gloo")
     pid = (tmp_path / "pid1").read_text()
     assert not Path(f"/proc/{pid}").exists(), "what hung has been killed"
 
@@ -42,19 +58,34 @@ def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(peers: Any, tmp_path:
 def test_a_rank_that_dies_is_a_finding(peers: Any, tmp_path: Path) -> None:
     program = tmp_path / "rank.py"
     program.write_text("raise SystemExit('NCCL error: unhandled system error')\n")
-    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=20, program=str(program))
+    found = peers.all_reduce({}, ranks=2, backend="gloo", limit=HANG_S, program=str(program))
     assert found["status"] == "fail" and "2 of 2 ranks died: NCCL error" in found["why"]
 
 
+EACH_S = 2 * HANG_S  # for a check
+
+
 @pytest.mark.parametrize(("hangs", "deadline", "states", "why"), [
-    ("first_kernel", 60, ["measured", "fail", "not_run", "not_run"], "the card hung in first_kernel"),
-    ("matmul", 60, ["measured", "measured", "fail", "measured"], None),
-    ("first_kernel", 1, ["measured", "not_run", "not_run", "not_run"], "the time for all checks is up"),
+    ("first_kernel", 3 * EACH_S, ["measured", "fail", "not_run", "not_run"], "the card hung in first_kernel"),
+    ("matmul", 3 * EACH_S, ["measured", "measured", "fail", "measured"], None),
+    ("first_kernel", EACH_S - 1, ["measured", "not_run", "not_run", "not_run"], "the time for all checks is up"),
 ])
 def test_a_hang_costs_what_it_must_and_the_time_is_kept(
         peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, deadline: float, states: list[str],
         why: str | None) -> None:
-    """What hangs leaves a process that outlives its kill and holds the pipe, as one in the driver does."""
+    """What hangs leaves a process that outlives its kill and holds the pipe, as one in the driver does.
+
+    The clock stands still until something hangs; then the time for it, or for all checks, is over.
+    """
+    held, line, passed = tmp_path / "held", "a line at which the clock is looked at", [0.0]
+
+    class Said(queue.Queue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            found = super().get(block, timeout)
+            if found and found.startswith(line):
+                passed[0] = min(EACH_S, deadline)
+            return found
+
     certify = importlib.import_module("certify")
     names = ["torch_build", "first_kernel", "matmul", "training"]
     program = tmp_path / "program.py"
@@ -63,19 +94,23 @@ sys.path.insert(0, {str(HOST)!r})
 from children import result, serve
 
 def hang(expect):
-    subprocess.Popen(["sleep", "20"], start_new_session=True)
-    time.sleep(600)
+    holder = subprocess.Popen(["sleep", "{2 * HANG_S}"], start_new_session=True)
+    open({str(held)!r}, "w").write(str(holder.pid))
+    print({line!r}, flush=True)
+    time.sleep({2 * HANG_S})
 
 checks = dict.fromkeys({names}, lambda expect: result("measured"))
 serve({{**checks, {hangs!r}: hang}})
 """)
     monkeypatch.setattr(certify, "__file__", str(program))
     monkeypatch.setattr(certify, "BATCHES", (dict.fromkeys(names[:3]), dict.fromkeys(names[3:])))
-    monkeypatch.setattr(certify, "SECONDS", dict.fromkeys(names, 3))
+    monkeypatch.setattr(certify, "SECONDS", dict.fromkeys(names, EACH_S))
+    children = importlib.import_module("children")
+    monkeypatch.setattr(children, "queue", SimpleNamespace(Queue=Said, Empty=queue.Empty))
+    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=lambda: passed[0]))
     card: dict[str, Any] = {"uuid": None, "checks": {}}
-    began = time.monotonic()
-    certify.certify_one(card, certify.DEFAULTS, began + deadline)
-    assert time.monotonic() - began < 12
+    certify.certify_one(card, certify.DEFAULTS, deadline)
+    os.kill(int(held.read_text()), signal.SIGKILL)  # it's there still: nobody has waited for the pipe's end
     assert [card["checks"][name]["status"] for name in names] == states
     assert why is None or card["checks"]["training"]["why"] == why
 
@@ -101,7 +136,7 @@ def test_without_torch_every_check_says_so_and_nothing_passes(tmp_path: Path, mo
                                                               capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "measured.json"
     done = subprocess.run([sys.executable, HOST / "certify.py", "--out", out], capture_output=True, text=True,
-                          timeout=200, env={"PATH": str(tmp_path)})  # no nvidia-smi, no dmesg
+                          timeout=HANG_S, env={"PATH": str(tmp_path)})  # no nvidia-smi, no dmesg
     assert done.returncode == 0, done.stderr
     checks = json.loads(out.read_text())["cards"][0]["checks"]
     assert {check["status"] for check in checks.values()} == {"fail"}
@@ -115,5 +150,5 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     expect = json.dumps({"torch": None, "stack": "standin"})
     out = tmp_path / "no" / "m.json"
     done = subprocess.run([sys.executable, HOST / "certify.py", "--expect", expect, "--out", out], capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=HANG_S)
     assert done.returncode == 1 and "can't be written" in done.stderr and "Traceback" not in done.stderr

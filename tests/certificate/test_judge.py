@@ -14,6 +14,7 @@ from qwen_rig.certificate import judge
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate
 from qwen_rig.errors import RigError
+from qwen_rig.facts.records import EnvRecord
 
 from .synthesized import h100, not_run, ok
 
@@ -148,10 +149,10 @@ def test_a_nightly_torch_is_judged_by_its_cuda_alone() -> None:
 
 
 @pytest.mark.parametrize(("built", "lock", "stack"), [
-    ({"stack": "qwen3", "lock_sha256": "0a" * 32}, "0a0a0a0a0a0a", "qwen3"),
-    ({}, GUIDE.lock_id, "guide"),  # an env that somebody else made has no record
+    (EnvRecord("qwen3", "0a" * 32), "0a0a0a0a0a0a", "qwen3"),
+    (None, GUIDE.lock_id, "guide"),  # an env that somebody else made has no record
 ])
-def test_the_lock_is_the_one_on_the_host(built: dict[str, Any], lock: str, stack: str) -> None:
+def test_the_lock_is_the_one_on_the_host(built: EnvRecord | None, lock: str, stack: str) -> None:
     made, = judge.certificates(h100(), load_gates(), load_rules(), GUIDE, built=built)
     assert (made.environment["lock"], made.environment["stack"]) == (lock, stack)
 

@@ -12,7 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from qwen_rig.catalog import torch_index
 from qwen_rig.catalog.lock import environment, read_lock
 from qwen_rig.catalog.stack import DATA, Stack, known_stacks, load_stack
 from qwen_rig.errors import RigError
@@ -257,11 +256,11 @@ def test_hash_lines_of_ones_own_make_consent_needless(own: Path) -> None:
     spoil(own, "unpinned: []", "unpinned: []\ntorch_index: {packages: [six], only: false, pre: false, "
                                "lock: own.torch.txt, why: -}")
     stack = load_stack(str(own))
-    torch_index.check(stack, "https://mirror.example/cu128", False, "test")
+    stack.check_index("https://mirror.example/cu128", False, "test")
     apart = stack.apart("https://mirror.example/cu128", "3.10")
     assert apart is not None and apart.hashed and apart.requirements.endswith("0" * 64 + "\n")
 
 
 def test_a_stack_whose_torch_is_in_one_place_only_takes_no_other_source() -> None:
     with pytest.raises(RigError, match="leave source_torch_index out, or give the stack file a torch_index"):
-        torch_index.check(replace(load_stack("guide"), torch_index=None), "pytorch", True, "host lab-01")
+        replace(load_stack("guide"), torch_index=None).check_index("pytorch", True, "host lab-01")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qwen_rig.catalog.stack import load_stack
+from tests import HANG_S
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -39,7 +40,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def verify(python: Path | str, expect: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     record = tmp_path / "verify.json"
     done = subprocess.run([python, HOST / "verify.py", "--expect", json.dumps(expect), "--record", record,
-                           "--fingerprint", "f1"], capture_output=True, text=True, timeout=300)
+                           "--fingerprint", "f1"], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     made: dict[str, Any] = json.loads(record.read_text())
     assert json.loads(done.stdout) == made and made["fingerprint"] == "f1"
@@ -104,16 +105,16 @@ def test_guide_expected_where_there_is_no_torch(env: Path, tmp_path: Path) -> No
 
 def test_record_that_cannot_be_written(env: Path) -> None:
     done = subprocess.run([env, HOST / "verify.py", "--expect", json.dumps(STANDIN.expect(PYTHON)), "--record",
-                           "/no/such/folder/verify.json"], capture_output=True, text=True, timeout=120)
+                           "/no/such/folder/verify.json"], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 1 and "can't be written" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_flash_attn_check_without_flash_attn(env: Path) -> None:
-    done = subprocess.run([env, HOST / "flash_attn_check.py"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([env, HOST / "flash_attn_check.py"], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 1
     assert json.loads(done.stdout)["status"] == "fail"
 
 
 @pytest.mark.parametrize("program", ["verify.py", "flash_attn_check.py"])
 def test_help_needs_nothing(env: Path, program: str) -> None:
-    assert subprocess.run([env, HOST / program, "--help"], capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run([env, HOST / program, "--help"], capture_output=True, timeout=HANG_S).returncode == 0

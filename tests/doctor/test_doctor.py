@@ -10,11 +10,12 @@ import yaml
 
 from qwen_rig import doctor
 from qwen_rig.errors import RigError
+from qwen_rig.facts.state import State
 from tests.plan.states import RTX4090, RTX5090, bare, with_driver
 
 ROWS = doctor.load()
 CAPTURES = [(row.name, number, capture) for row in ROWS for number, capture in enumerate(row.captures)]
-KNOWN_SIGNS = set(doctor.signs(bare(RTX5090)))
+KNOWN_SIGNS = set(doctor.signs(State.of(bare(RTX5090))))
 
 
 def _told(capture: Any) -> list[str]:
@@ -76,10 +77,10 @@ def _no_devices(flavour: str, gpu: str = RTX5090, log: tuple[str, ...] = (), **m
     (bare(RTX5090), "nvidia-smi-missing"),
 ])
 def test_no_devices_and_its_kin_are_told_apart_by_further_facts(state: dict[str, Any], name: str | None) -> None:
-    told = doctor.of_host(state)
+    told = doctor.of_host(State.of(state))
     assert (told[0].name if told else None) == name, told
     if name and state["driver"]["excerpt"]:  # and just so where a failing command said it
-        found = doctor.diagnose([state["driver"]["excerpt"]], state)
+        found = doctor.diagnose([state["driver"]["excerpt"]], State.of(state))
         assert found is not None and found.name == name
 
 
@@ -87,13 +88,13 @@ def test_an_unattended_upgrade_is_named_as_the_cause() -> None:
     state = with_driver(bare(RTX5090), "580.95.05", "open", "580.65.06", "driver_library_mismatch")
     state["driver_upgrade"] = {"when": "2026-11-20 06:50:54",
                                "packages": {"libnvidia-compute-580": ["580.65.06-1", "580.95.05-1"]}}
-    found = doctor.diagnose(["Failed to initialize NVML: Driver/library version mismatch"], state)
+    found = doctor.diagnose(["Failed to initialize NVML: Driver/library version mismatch"], State.of(state))
     assert found is not None and found.name == "library-mismatch-after-upgrade"
     assert "libnvidia-compute-580 580.65.06-1 → 580.95.05-1" in found.cause and "580.65.06 stays loaded" in found.cause
 
 
 def test_what_was_said_goes_before_what_else_is_wrong() -> None:
-    found = doctor.diagnose(["OSError: [Errno 28] No space left on device"], _no_devices("open"))
+    found = doctor.diagnose(["OSError: [Errno 28] No space left on device"], State.of(_no_devices("open")))
     assert found is not None and found.name == "disk-full"
 
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from qwen_rig.facts import _dist
-from tests import instance
+from tests import HANG_S, instance
 
 REPO = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ class Lab:
     def write(self) -> None:
         self.file.write_text(yaml.safe_dump(self.data))
 
-    def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = 600, inventory: str = "lab",
+    def pyinfra(self, *arguments: str, stdin: str | None = None, timeout: int = HANG_S, inventory: str = "lab",
                 **environment: str) -> Run:
         env = self._environment(environment)
         # gevent's subprocess, once something imported it, takes `input` or `stdin` but never both.
@@ -78,7 +78,7 @@ class Lab:
         return {**os.environ, "LAB_HOSTS": str(self.file), "COLUMNS": "160",
                 "XDG_STATE_HOME": str(self.folder / "state"), **more}
 
-    def rig(self, *arguments: str, timeout: int = 300, answer: str | None = None, **environment: str) -> Run:
+    def rig(self, *arguments: str, timeout: int = HANG_S, answer: str | None = None, **environment: str) -> Run:
         """`qwen-rig VERB … -i` this lab; `answer` is typed on a terminal, else there is none."""
         env = {**os.environ, "COLUMNS": "160", "XDG_STATE_HOME": str(self.folder / "state"), **environment}
         command = [sys.executable, "-m", "qwen_rig", *arguments]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
+from tests import HANG_S, until
 
 from .conftest import Lab, Run
 
@@ -75,25 +76,37 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     quiet = [name for name, case in CASES.items() if case.untouched]
     before = {name: lab.fingerprint(name) for name in quiet}
     bed.kill("down")
-    pull = threading.Thread(target=_pull, args=(bed, lab.hosts["cable"].address), daemon=True)
+    lab.on("cable", STOPS)
+    ended = threading.Event()
+    pull = threading.Thread(target=_pull, args=(bed, ended), daemon=True)
     with bed.holding_apt_lock("locked"):
         pull.start()
         run = lab.deploy("-y")
-    pull.join(5)
+    ended.set()
+    pull.join(HANG_S)
     bed.boot("down")
     bed.cable("cable", up=True)
     yield Outcome(lab, run, before, {name: lab.fingerprint(name) for name in quiet})
     bed.down()
 
 
-def _pull(bed: Any, address: str) -> None:
-    """Pull the host's cable while it fetches packages, in the middle of a step."""
-    end = time.monotonic() + 300
-    while time.monotonic() < end:
-        if any(row["client"] == address and "nvidia" in row["path"] for row in bed.requests()):
-            bed.cable("cable", up=False)
-            return
-        time.sleep(0.2)
+# While the driver's packages are configured, the installation stops until the test lets it go on.
+STOPS = """set -e
+mkdir /opt/own && ln -s "$(readlink -f /usr/sbin/depmod)" /opt/own/depmod
+rm /usr/sbin/depmod && cat >/usr/sbin/depmod <<'.' && chmod +x /usr/sbin/depmod
+#!/bin/sh
+: >/var/tmp/there
+until [ -e /var/tmp/go ]; do sleep 0.1; done
+exec /opt/own/depmod "$@"
+.
+"""
+
+
+def _pull(bed: Any, ended: threading.Event) -> None:
+    """Pull the host's cable while it installs packages, in the middle of a step; there the work goes on."""
+    until(lambda: bed.exec_("cable", ["test", "-e", "/var/tmp/there"]).returncode == 0 or ended.is_set())
+    bed.cable("cable", up=False)
+    bed.exec_("cable", ["touch", "/var/tmp/go"], check=True)
 
 
 def _card(text: str, host: str) -> str:

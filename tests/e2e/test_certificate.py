@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import HANG_S
+
 from .conftest import Lab
 
 pytestmark = pytest.mark.testbed
@@ -69,7 +71,7 @@ def test_a_failed_gate_ends_rig_verify_with_4(lab: Lab, tmp_path: Path) -> None:
     lab.on("card-01", "cd /sys/bus/pci/devices && cp -a 0000:01:00.0 0000:07:00.0")
     done = subprocess.run([sys.executable, "-m", "qwen_rig", "verify", "-i", "inventories/lab.py", "--limit", "card-01",
                            "--data", "stack=guide", "--data", "verify_gpu=true"], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, timeout=300,
+                          cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, timeout=HANG_S,
                           env={**os.environ, "LAB_HOSTS": str(lab.file), "XDG_STATE_HOME": str(tmp_path),
                                "COLUMNS": "160"})
     assert done.returncode == 4, done.stderr

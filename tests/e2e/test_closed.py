@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from tests import HANG_S, until
 
 from .conftest import REPO, Lab, Run
 
@@ -50,7 +51,7 @@ def bundle(lab: Lab, folder: Path, *more: str) -> subprocess.CompletedProcess[st
     knobs = {**lab.bed.services().knobs(), "stack": "standin", "python": interpreter.choose().minor}
     data = [word for name, value in knobs.items() for word in ("--data", f"{name}={value}")]
     return subprocess.run([sys.executable, "-m", "qwen_rig", "bundle", str(folder), *data, *more], cwd=REPO, text=True,
-                          capture_output=True, timeout=300, stdin=subprocess.DEVNULL, env={**os.environ})
+                          capture_output=True, timeout=HANG_S, stdin=subprocess.DEVNULL, env={**os.environ})
 
 
 def apt_from(bed: Any, name: str, server: str) -> None:
@@ -160,13 +161,10 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
     host: Any = SimpleNamespace(name=info.name, connector=SimpleNamespace(client=connect()))
     tunnels = Tunnels()
     address = tunnels.address(host, str(outcome.folder))
-    asked = ["curl", "-fsS", "--max-time", "5", f"{address}/simple/six/"]
+    asked = ["curl", "-fsS", "--max-time", str(HANG_S), f"{address}/simple/six/"]
     assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
     bed.exec_(info.name, ["pkill", "-f", "^sshd: root"])  # the session's end as a host sees it; the listener stays
-    for _ in range(100):
-        if not host.connector.client.get_transport().is_active():
-            break
-        time.sleep(0.1)
+    until(lambda: not host.connector.client.get_transport().is_active())
     assert bed.exec_(info.name, asked).returncode != 0
     host.connector.client = connect()
     tunnels.again(host)

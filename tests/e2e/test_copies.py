@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import until
+
 from .conftest import REPO, Lab, Run
 
 pytestmark = pytest.mark.testbed
 MIB = 48
 FILE, FOLDER = "/root/made/stand_in-1.0-py3-none-any.whl", "/root/given"
+SFTP, HELD = "/usr/lib/openssh/sftp-server", "/var/tmp/held"
+# The real one, but that the first connection which brings 8 MiB from the host stops there until it is cut, and then the
+# first one that sends as much: so each is cut in the middle, however fast the machine is.
+STOPS = f"""#!/bin/sh
+up=$PPID
+hold() {{
+  perl -e 'for (my $n = 8 << 20; $n > 0;) {{ $n -= sysread(STDIN, my $b, $n < 32768 ? $n : 32768) || exit 1;
+    syswrite STDOUT, $b }}' || return
+  : >"{HELD}-$1"
+  while kill -0 "$up" 2>/dev/null; do sleep 0.1; done
+}}
+if [ ! -e {HELD}-out ]; then {SFTP}.real | hold out
+elif [ ! -e {HELD}-in ]; then hold in | {SFTP}.real
+else exec {SFTP}.real
+fi
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +42,7 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(bed, bed.up([HostSpec("far", kind="container", driver="580.95.05:open")]),
               tmp_path_factory.mktemp("copies"))
     lab.on("far", f"mkdir /root/made && head -c {MIB}M /dev/urandom >{FILE}")
+    lab.on("far", f"mv {SFTP} {SFTP}.real && cat >{SFTP} <<'.'\n{STOPS}.\nchmod +x {SFTP}")
     yield lab
     bed.down()
 
@@ -38,13 +56,12 @@ def there(lab: Lab, path: str) -> str:
     return lab.on("far", f"sha256sum {path}").split()[0]
 
 
-def when(true: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
-    """Do something in the background as soon as something is so."""
+def when(true: Callable[[], bool], act: Callable[[], Any], ended: threading.Event) -> threading.Thread:
+    """Do something in the background as soon as something is so, if it is before all has ended."""
     def wait() -> None:
-        end = time.monotonic() + 60
-        while not true() and time.monotonic() < end:
-            time.sleep(0.005)
-        act()
+        until(lambda: true() or ended.is_set())
+        if not ended.is_set():
+            act()
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -53,19 +70,24 @@ def when(true: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
 
 def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: Lab) -> None:
     incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming"
-    part = f"test -s /root/.qwen-rig-{Path(FILE).name}.*.part"
     cut = "pkill -f '[s]shd: root@notty'"  # the connection's own process; the listener stays
     sizes: list[int] = []
+    ended = threading.Event()
     lab.on("far", "touch -d '2 hours ago' /root/.qwen-rig-old.part")  # left by a run that never came back
+
+    def held(way: str) -> bool:
+        return lab.bed.exec_("far", ["test", "-e", f"{HELD}-{way}"]).returncode == 0
 
     def coming() -> bool:
         sizes[:] = [path.stat().st_size for path in incoming.glob("*/*.whl")]
-        return any(sizes)
+        return any(sizes) and held("out")
 
-    bringing = when(coming, lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
-    sending = when(lambda: lab.bed.exec_("far", ["sh", "-c", part]).returncode == 0,
-                   lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True))
+    part = f"test -s /root/.qwen-rig-{Path(FILE).name}.*.part"
+    bringing = when(coming, lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True), ended)
+    sending = when(lambda: held("in") and lab.bed.exec_("far", ["sh", "-c", part]).returncode == 0,
+                   lambda: lab.bed.exec_("far", ["sh", "-c", cut], check=True), ended)
     done = run(lab)
+    ended.set()
     bringing.join()
     sending.join()
     assert f"sent to {FOLDER}/" in done.stderr, done.stderr

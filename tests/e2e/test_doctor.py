@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import HANG_S
+
 from .conftest import REPO, Lab
 
 pytestmark = pytest.mark.testbed
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.testbed
 def _rig(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "qwen_rig", "doctor", "-i", str(lab.file), *arguments],
                           cwd=REPO, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=HANG_S)
 
 
 def test_each_host_gets_its_own_cause_in_one_exec(bed: Any, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from scripts import standin_wheel
+from tests import HANG_S, until
 
 from .conftest import REPO, Lab, Run
 
@@ -37,21 +38,21 @@ import pathlib, time
 from setuptools import setup
 
 orders = pathlib.Path({ORDERS!r})
-second = 0.1
 if orders.exists():
     exec(orders.read_text())
 for number in range(1, 7):
-    time.sleep(second)
+    time.sleep(0.1)
     print(f"[{{number}}/6] stand-in object", flush=True)
 setup(name={standin_wheel.NAME!r}, version={standin_wheel.VERSION!r}, packages=[{standin_wheel.MODULE!r}])
 """
-# A build that goes on when it is told to, so that two runs really meet.
+# A build that goes on when it is told to, so that what shall happen meanwhile really does.
 HELD = f"""
-end = time.monotonic() + 150
-while not pathlib.Path("{ORDERS}.go").exists() and time.monotonic() < end:
+while not pathlib.Path("{ORDERS}.go").exists():
     time.sleep(0.1)
 """
+DIES = "raise SystemExit('nvcc error: stand-in')"
 WAITS = "another run on this machine builds the same"  # what follows may stand on the next line
+ATTACHED = "attached to the job that is at work there"
 
 
 def sdist() -> bytes:
@@ -98,21 +99,26 @@ class Rack(Lab):
 
     def builds(self) -> list[str]:
         """Hosts on which a build was begun, once for each, in their order, as the hosts' own journals have it."""
-        begun = []
+        return [name for _, name in self.journals("start")]
+
+    def journals(self, wanted: str) -> list[tuple[int, str]]:
+        """(second, host) of each start or end of a build, in their order."""
+        found = []
         for name in NAMES:
             journal = self.bed.folder / "hosts" / name / "disk" / "upper" / f"{JOBS}/journal".lstrip("/")
             for line in journal.read_text().splitlines() if journal.exists() else ():
                 when, what, step, *_ = line.split()
-                if (what, step) == ("start", "flash_build"):
-                    begun.append((int(when), name))
-        return [name for _, name in sorted(begun)]
+                if (what, step) == (wanted, "flash_build"):
+                    found.append((int(when), name))
+        return sorted(found)
 
     def when_begun(self, count: int, act: Callable[[str], None]) -> threading.Thread:
-        """Meanwhile: as soon as that many builds have begun in all, do something about the last one's host."""
+        """Meanwhile: as soon as that many builds have begun in all, do something about the last one's host.
+
+        That one must be HELD: else more may have begun before this looks.
+        """
         def wait() -> None:
-            end = time.monotonic() + 240
-            while len(found := self.builds()) < count and time.monotonic() < end:
-                time.sleep(0.1)
+            found = until(lambda: here if len(here := self.builds()) >= count else [])
             if len(found) == count:
                 act(found[-1])
 
@@ -125,6 +131,11 @@ class Rack(Lab):
         for name in NAMES:
             if name != but:
                 self.on(name, f"cat >{ORDERS} <<'.'\n{orders}\n.\n")
+
+    def let_go(self, name: str) -> None:
+        """Let the build that is HELD on this host go on, in another second than it began: journals count seconds."""
+        time.sleep(1.1)
+        self.on(name, f"touch {ORDERS}.go")
 
     def rungs(self, names: Sequence[str] = NAMES) -> dict[str, str]:
         return {name: self.record(name, "flash_attn")["rung"] for name in names}
@@ -183,15 +194,19 @@ def test_one_host_builds_seven_get_copies_and_a_second_run_does_nothing(rack: Ra
 
 def test_where_a_build_fails_and_a_connection_is_lost_the_third_host_builds_for_the_rest(rack: Rack) -> None:
     rack.afresh()
-    rack.order("time.sleep(3); raise SystemExit('nvcc error: stand-in')")
+    rack.order(HELD + DIES)
     lost: list[str] = []
 
+    def fail(name: str) -> None:
+        rack.order(HELD, but=name)
+        rack.let_go(name)
+
     def cut(name: str) -> None:
+        rack.order("", but=name)
         lost.append(name)
         rack.on(name, "mv /usr/sbin/sshd /usr/sbin/sshd.away; pkill sshd")
 
-    threads = [rack.when_begun(1, lambda name: rack.order("second = 0.6", but=name)), rack.when_begun(2, cut),
-               rack.when_begun(2, lambda name: rack.order("", but=name))]
+    threads = [rack.when_begun(1, fail), rack.when_begun(2, cut)]
     try:
         done = rack.run(*FOUR, "--parallel", "3", "--data", "timeout_reconnect=2")
         for thread in threads:
@@ -199,6 +214,8 @@ def test_where_a_build_fails_and_a_connection_is_lost_the_third_host_builds_for_
     finally:
         for name in lost:
             rack.on(name, "mv /usr/sbin/sshd.away /usr/sbin/sshd")
+            rack.let_go(name)  # nobody waits for it any more, but the next test wants the host to itself
+            until(lambda name=name: name in {host for _, host in rack.journals("end")})
     builds = rack.builds()
     assert len(builds) == 3 and lost == [builds[1]], (builds, done.stderr)
     assert f"✗ {lost[0]}" in done.stderr and "Traceback" not in done.stderr
@@ -211,7 +228,7 @@ def test_where_a_build_fails_and_a_connection_is_lost_the_third_host_builds_for_
 
 def test_by_setting_all_fall_back_to_sdpa_where_the_first_fails_one_after_the_other_too(rack: Rack) -> None:
     rack.afresh()
-    rack.order("raise SystemExit('nvcc error: stand-in')")
+    rack.order(DIES)
     done = rack.run(*FOUR, "--serial", "--data", "flash_attn_leader_failed=sdpa")
     assert done.code == 0, "SDPA is a normal end"
     tried, = rack.builds()
@@ -229,13 +246,11 @@ def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
     rack.afresh()
     rack.order(HELD)
     runs = {name: started(rack, name, "--limit", name) for name in NAMES[:2]}
-    end = time.monotonic() + 120
-    while not (waiting := [name for name in runs if WAITS in (rack.folder / name).read_text()]):
-        assert time.monotonic() < end, {name: (rack.folder / name).read_text() for name in runs}
-        time.sleep(0.2)
+    waiting = until(lambda: [name for name in runs if WAITS in (rack.folder / name).read_text()],
+                    lambda: {name: (rack.folder / name).read_text() for name in runs})
     for name in runs:
         rack.on(name, f"touch {ORDERS}.go")
-    assert [run.wait(300) for run in runs.values()] == [0, 0]
+    assert [run.wait(HANG_S) for run in runs.values()] == [0, 0]
     builder, = rack.builds()
     waited, = set(runs) - {builder}
     assert waiting == [waited]
@@ -244,13 +259,15 @@ def test_two_runs_at_once_on_one_controller_build_once(rack: Rack) -> None:
 
 def test_a_killed_controller_leaves_one_build_which_the_next_run_takes_up(rack: Rack) -> None:
     rack.afresh()
-    rack.order("second = 0.7")
+    rack.order(HELD)
     controller = started(rack, "killed", *FOUR)
     rack.when_begun(1, lambda _: controller.send_signal(signal.SIGKILL)).join()
-    assert controller.wait(60) == -signal.SIGKILL
+    assert controller.wait(HANG_S) == -signal.SIGKILL
     builder, = rack.builds()
-    again = rack.run(*FOUR)
-    assert again.code == 0, again.stderr
+    again = started(rack, "again", *FOUR)
+    until(lambda: ATTACHED in (rack.folder / "again").read_text() or again.poll() is not None)
+    rack.on(builder, f"touch {ORDERS}.go")
+    assert again.wait(HANG_S) == 0, (rack.folder / "again").read_text()
     assert rack.builds() == [builder], "taken up, not begun again, and nobody else began"
     rungs = rack.rungs(NAMES[:4])
     assert rungs.pop(builder) == "build" and set(rungs.values()) == {"fleet"}

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests import HANG_S, until
+
 from .conftest import Lab
 
 pytestmark = pytest.mark.testbed
@@ -26,22 +28,14 @@ CUTS, KILLS = 4, 8  # connections cut on each host; controllers killed
 USERS = {"plain": "root", "plain-too": "root", "own": "dev", "sudoer": "dev", "unit": "root", "unit-sudo": "dev"}
 SUDO = "sudoer,unit-sudo"
 ENV = "/root/miniforge3/envs/qwen-train"
-PATIENCE_S = 120
-
-
-def _until(true: Callable[[], object], said: Callable[[], str]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end, said()
-        time.sleep(0.05)
 
 
 def _on_each(hosts: Iterable[str], work: Callable[[str], None]) -> None:
-    """Do the work on all hosts at once; back when all is done, or after PATIENCE_S."""
+    """Do the work on all hosts at once; back when all is done, or after HANG_S."""
     threads = [threading.Thread(target=work, args=(host,), daemon=True) for host in hosts]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + HANG_S
     for thread in threads:
         thread.join(max(0, end - time.monotonic()))
 
@@ -56,14 +50,14 @@ class Controller:
 
     def dialled(self, host: str) -> None:
         """Return when it has sent its first command to that host."""
-        _until(lambda: self.lab.bed.execs(host) > self.before[host] or self.process.poll() is not None, self.said)
+        until(lambda: self.lab.bed.execs(host) > self.before[host] or self.process.poll() is not None, self.said)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def end(self) -> int:
-        return self.process.wait(timeout=PATIENCE_S)
+        return self.process.wait(timeout=HANG_S)
 
     def said(self) -> str:
         return self.file.read_text(errors="replace")
@@ -71,7 +65,7 @@ class Controller:
 
 def waits(name: str) -> dict[str, str]:
     """The environment of long_job.py: a job that is at work until the test says go."""
-    return {"JOB_SUDO": SUDO, "JOB_SECONDS": "300", "JOB_SCRIPT": f"""echo begun
+    return {"JOB_SUDO": SUDO, "JOB_SECONDS": str(HANG_S), "JOB_SCRIPT": f"""echo begun
 n=0; while [ ! -e /var/tmp/go-{name} ]; do n=$((n + 1)); echo "@progress $n 10000 ticks"; sleep 0.1; done
 echo "this is all of it" """}
 
@@ -157,7 +151,7 @@ def test_controllers_killed_and_two_at_once(lab: Lab) -> None:
         controller.kill()
     lab.bed.reboot("plain")
     both = [Controller(lab, f"last-{n}", "-y", "tests/e2e/long_job.py", **waits("kills")) for n in range(2)]
-    _until(lambda: all(c.said().count("ticks") >= len(lab.hosts) for c in both), lambda: str([c.said() for c in both]))
+    until(lambda: all(c.said().count("ticks") >= len(lab.hosts) for c in both), lambda: str([c.said() for c in both]))
     go(lab, "kills")
     assert [c.end() for c in both] == [0, 0], both[0].said() + both[1].said()
     assert "attached to the job that is at work there" in both[0].said() + both[1].said()
@@ -178,7 +172,7 @@ def test_hosts_rebooted_under_the_job(lab: Lab) -> None:
     def reboot(host: str) -> None:
         controller.dialled(host)
         if host in surely:
-            _until(lambda: len(of(lab, host)) > before[host], controller.said)
+            until(lambda: len(of(lab, host)) > before[host], controller.said)
         time.sleep(random.Random(f"{SEED} reboot {host}").uniform(0, 2))
         lab.bed.reboot(host)
 
@@ -196,10 +190,15 @@ def test_hosts_rebooted_under_the_job(lab: Lab) -> None:
 
 
 def test_a_job_that_its_runner_ends_says_why(lab: Lab) -> None:
-    """Out of time on one host, killed on another; the third, which ends by itself, has no words but its own."""
-    script = "case $(hostname) in plain) sleep 60 ;; plain-too) kill -KILL $$ ;; *) echo 'no such luck'; exit 3 ;; esac"
+    """Out of time on one host, killed on another; the third, which ends by itself, has no words but its own.
+
+    Only the first has a limit that is ever reached.
+    """
+    script = (f"case $(hostname) in plain) sleep {HANG_S} ;; plain-too) kill -KILL $$ ;; "
+              "*) echo 'no such luck'; exit 3 ;; esac")
     limits = [word for host in ("plain", "plain-too", "sudoer") for word in ("--limit", host)]
-    run = lab.pyinfra("-y", *limits, "tests/e2e/long_job.py", JOB_SECONDS="2", JOB_SCRIPT=script, JOB_SUDO=SUDO)
+    run = lab.pyinfra("-y", *limits, "tests/e2e/long_job.py", JOB_SECONDS=str(HANG_S), JOB_SHORT="plain:2",
+                      JOB_SCRIPT=script, JOB_SUDO=SUDO)
     assert run.code == 1
     said = " ".join(run.stderr.split())
     assert "qwen-rig: out of time: ended after 2 s; raise its timeout_… knob" in said, run.stderr
@@ -227,7 +226,7 @@ def deployed(bed: Any, tmp_path: Path) -> Iterator[Lab]:
 
 
 # A tar that unpacks and then hangs: conda's installer is cut off when all that makes a conda look sound is there.
-_HANG = """printf '%s\\n' '#!/bin/sh' '/usr/bin/tar "$@"; touch /unpacked; sleep 300' >/usr/local/sbin/tar
+_HANG = """printf '%s\\n' '#!/bin/sh' '/usr/bin/tar "$@"; touch /unpacked; sleep 3600' >/usr/local/sbin/tar
 chmod +x /usr/local/sbin/tar"""
 
 
@@ -267,7 +266,7 @@ def _half_a_conda(lab: Lab, host: str) -> None:
     """Its conda away, the next one's installation cut off by a reboot; then mended by two controllers at once."""
     lab.on(host, f"rm -rf /root/miniforge3\n{_HANG}")
     run = Controller(lab, "half", "-y", "--limit", host, "deploy/5090.py")
-    _until(lambda: lab.on(host, "ls /unpacked 2>/dev/null || true") or run.process.poll() is not None, run.said)
+    until(lambda: lab.on(host, "ls /unpacked 2>/dev/null || true") or run.process.poll() is not None, run.said)
     run.kill()
     lab.bed.reboot(host)
     assert "bin/conda" in lab.on(host, "rm /usr/local/sbin/tar; ls /root/miniforge3/bin/conda"), "it looks sound"

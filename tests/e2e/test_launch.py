@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import HANG_S
+
 from .conftest import Lab
 
 pytestmark = pytest.mark.testbed
@@ -129,12 +131,13 @@ def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> 
     again = lab.rig("launch", *pair)
     assert again.code == 0 and "all-reduce of" not in again.stderr, again.stderr
     # Somebody else sits on the port: the first host can't listen, and the second speaks to who never answers.
-    listen = "import socket, time; s = socket.create_server(('', 29500)); print(1, flush=True); time.sleep(300)"
-    taken = subprocess.Popen([*lab.bed.ssh_argv("one-01"), f'timeout 300 python3 -c "{listen}"'],
+    listen = f"import socket, time; s = socket.create_server(('', 29500)); print(1, flush=True); time.sleep({HANG_S})"
+    taken = subprocess.Popen([*lab.bed.ssh_argv("one-01"), f'timeout {HANG_S} python3 -c "{listen}"'],
                              stdout=subprocess.PIPE, text=True)
     try:
         assert taken.stdout is not None and taken.stdout.readline() == "1\n"
-        stuck = lab.rig("launch", *pair, "--data", "verify=always", "--data", "timeout_launch=25")
+        # Longer than the import of torch takes: the finding is about the meeting.
+        stuck = lab.rig("launch", *pair, "--data", "verify=always", "--data", "timeout_launch=90")
     finally:
         taken.terminate()
     words = " ".join(stuck.stderr.replace("│", " ").split())

@@ -7,6 +7,7 @@ stand-in are both SCALED down to a sixteenth; the marker `real` has them whole.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +17,19 @@ import pytest
 from qwen_rig.errors import RigError
 from qwen_rig.flash import resources
 from qwen_rig.flash.build import load
+from qwen_rig.program import Program
 from qwen_rig.run import job_protocol as jobs
 from qwen_rig.run.job_protocol import Answer, Job
 from testbed._shell import TestbedError
+from tests import HANG_S
 
 pytestmark = pytest.mark.testbed
 CORES = 8
 NVCC_MIB = 5632
-FILL = "my $x = chr(1) x ($ARGV[0] * 1048576); select undef, undef, undef, 0.5"  # until the others have come as far
+HERE = "/var/tmp/filled"  # a file for each that has its memory, and one where one has died of it
+# Takes the memory, and holds it until as many have theirs as run at once, or one has died of it.
+FILL = ("my $x = chr(1) x ($ARGV[0] * 1048576); open F, '>', \"$ARGV[2]/$$\"; close F; "
+        "select undef, undef, undef, 0.05 until -e \"$ARGV[2]/died\" or (() = glob \"$ARGV[2]/*\") >= $ARGV[1]")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +45,14 @@ def build(bed: Any, at_once: int, scale: int, objects: int = 8) -> Answer:
     """A build's job to its end, as ours is run: nice, and with the OOM score of what compiles raised."""
     bounds = load()[1]
     raised = f"sh -c 'echo {bounds.oom_score} >/proc/self/oom_score_adj; exec \"$@\"' sh"  # as flash_build.py
-    script = (f"seq {objects} | {raised} xargs -P {at_once} -n 1 "
-              f"sh -c 'perl -e \"$1\" {NVCC_MIB // scale} && echo compiled' sh '{FILL}' "
+    compiles = f'perl -e "$1" {NVCC_MIB // scale} {at_once} {HERE} && echo compiled || {{ : >{HERE}/died; exit 1; }}'
+    script = (f"rm -rf {HERE}; mkdir {HERE}; fill={shlex.quote(FILL)}\n"
+              f"seq {objects} | {raised} xargs -P {at_once} -n 1 sh -c {shlex.quote(compiles)} sh \"$fill\" "
               "|| { echo 'ninja: build stopped'; exit 1; }\n")
-    job = Job("flash_build", "flash-attn build", script, 120, nice=bounds.nice)
-    text, payload = jobs.start(job, f"{at_once}of{objects}x{scale}", 110)
-    done = subprocess.run([*bed.ssh_argv("small"), text], input=payload, text=True, capture_output=True, timeout=130)
+    job = Job("flash_build", "flash-attn build", Program(script)(), HANG_S, nice=bounds.nice)
+    call, payload = jobs.start(job, f"{at_once}of{objects}x{scale}", HANG_S)
+    done = subprocess.run([*bed.ssh_argv("small"), call.text], input=call.stdin(payload), text=True,
+                          capture_output=True, timeout=2 * HANG_S)
     answer = jobs.read(done.stdout)
     assert answer is not None, done.stderr
     return answer

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import HANG_S
+
 from .conftest import Lab
 from .test_door import OUTSIDE
 
@@ -41,7 +43,7 @@ def real(request: pytest.FixtureRequest, bed: Any, tmp_path_factory: pytest.Temp
 
     demo.fetch(load_stack(request.param))
     lab = Lab(bed, bed.up([HostSpec(HOST)]), tmp_path_factory.mktemp("real"), stack=request.param)
-    first = lab.deploy("-y", timeout=3600)
+    first = lab.deploy("-y", timeout=8 * HANG_S)
     assert first.code == 0, first.stderr
     yield Real(lab, request.param, first.stderr)
     bed.down()  # an env and its downloads take some 11 GB
@@ -69,7 +71,7 @@ def test_the_real_stack_installs_and_trains_its_qwen(real: Real) -> None:
 def test_the_certificate_of_an_emulated_card_trains_on_the_cpu_and_says_so(real: Real) -> None:
     """Training, saving and resuming are real there, and told; nothing that takes a GPU is a pass. (The guide's stack
     can't resume: an advisory says so.)"""
-    told = real.lab.pyinfra("-y", "deploy/verify.py", timeout=1200)
+    told = real.lab.pyinfra("-y", "deploy/verify.py", timeout=8 * HANG_S)
     assert told.code == 0 and "EMULATED by the testbed" in told.stderr, told.stderr
     (kept,) = (real.lab.folder / "state" / "qwen-rig" / "certificates").glob("GPU-*/*.json")
     made = {check["name"]: check for check in json.loads(kept.read_text())["checks"]}
@@ -87,7 +89,7 @@ def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     from testbed import interpreter
 
     by_pip = real.lab.deploy("-y", "--data", "installer=pip", "--data", "env_name=by-pip", "--data", "verify=never",
-                             timeout=3600)
+                             timeout=8 * HANG_S)
     assert by_pip.code == 0, by_pip.stderr
     told = [real.lab.on(HOST, f"cat {ENVS}/{env}/lib/python3*/site-packages/torch-*.dist-info/INSTALLER").strip()
             for env in ("qwen-train", "by-pip")]
@@ -127,7 +129,7 @@ def test_a_careless_torch_is_named_mended_and_brought_back_by_undo(real: Real) -
                                          "torch==2.7.1` brings it; it has no code for sm_120")
     assert {"torch 2.7.1 is older than the lock's 2.8.0",
             "transformers 4.40.0 is older than the lock's 4.46.0"} == set(env["problems"][1:])
-    mended = lab.rig("apply", "--yes", timeout=3600)
+    mended = lab.rig("apply", "--yes", timeout=8 * HANG_S)
     assert mended.code == 0, mended.stderr
     made = {check["name"]: check for check in lab.record(HOST, "verify")["checks"]}
     assert made["torch"]["measured"] == WANTED["guide"][0] and made["lora"]["status"] == "pass"

@@ -20,6 +20,7 @@ from qwen_rig.facts.env import EnvPackages
 from qwen_rig.facts.gpu import Gpus, PciGpus
 from qwen_rig.facts.host import Host
 from qwen_rig.facts.probe import EMPTY, TEXT_MAX, HostState
+from tests import HANG_S
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 SHELLS = [shell for shell in (["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
@@ -30,7 +31,7 @@ HEAD = "| NVIDIA-SMI 580.95.05     Driver Version: 580.95.05     CUDA Version: 1
 
 
 def _run(command: str, shell: list[str], **env: str) -> list[str]:
-    done = subprocess.run([*shell, "-c", command], capture_output=True, env={**os.environ, **env}, timeout=60,
+    done = subprocess.run([*shell, "-c", command], capture_output=True, env={**os.environ, **env}, timeout=HANG_S,
                           check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode().splitlines()
@@ -241,7 +242,7 @@ cd /"""
 def test_who_holds_apts_lock_and_the_gpu() -> None:
     """A real fcntl lock and a really open device file, by a child of the namespace."""
     hold = ("import fcntl, time; a = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(a, fcntl.LOCK_EX); "
-            "g = open('/dev/nvidia0'); print(flush=True); time.sleep(30)")
+            f"g = open('/dev/nvidia0'); print(flush=True); time.sleep({HANG_S})")
     setup = f"""
 mount -t tmpfs none /var/lib/dpkg; touch /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend
 mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; touch /dev/nvidia0
@@ -257,7 +258,7 @@ read -r ready </tmp/.rig-test-$$; rm /tmp/.rig-test-$$; export holder
 @pytest.mark.parametrize("fact", ["gpu.Gpus", "driver.NvidiaDriver", "cuda.CudaToolkits", "probe.HostState"])
 def test_pyinfra_prints_pure_json(fact: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pyinfra", "@local", "fact", f"facts.{fact}", "--json"], text=True,
-                          capture_output=True, cwd=Path(__file__).parents[2], timeout=60, check=False)
+                          capture_output=True, cwd=Path(__file__).parents[2], timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     (name, hosts), = json.loads(done.stdout).items()
     assert name == f"facts.{fact}" and hosts.keys() == {"@local"}
@@ -266,7 +267,7 @@ def test_pyinfra_prints_pure_json(fact: str) -> None:
 def test_pyinfra_hands_arguments_to_the_composite() -> None:
     done = subprocess.run([sys.executable, "-m", "pyinfra", "@local", "fact", "facts.probe.HostState", "files=/nope",
                            "env_name=other", "--json"], text=True, capture_output=True, cwd=Path(__file__).parents[2],
-                          timeout=60, check=False)
+                          timeout=HANG_S, check=False)
     (_, hosts), = json.loads(done.stdout).items()
     assert hosts["@local"]["files"] == {"/nope": None}
 

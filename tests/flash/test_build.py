@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from qwen_rig.catalog.stack import DATA
+from tests import HANG_S, until
 
 HOST = DATA.parent / "host"
 sys.path.insert(0, str(HOST))
@@ -87,14 +87,29 @@ def sdist(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
+# The program with a clock that is put forward, past every limit, when the first object is done.
+LATE = """
+import sys, time, types
+import flash_build
+over = []
+def told(text, **more):
+    print(text, **more)
+    over.extend([1] * text.startswith("@progress 1 "))
+flash_build.print = told
+flash_build.time = types.SimpleNamespace(monotonic=lambda: time.monotonic() + 1e6 * len(over), sleep=time.sleep)
+sys.exit(flash_build.main())
+"""
+
+
 @pytest.fixture
 def build(tmp_path: Path, tools: Path, sdist: Any) -> Callable[..., tuple[int, list[str], dict[str, Any]]]:
-    """Builds such an sdist; (exit status, lines, result)."""
-    def run(now: str, *more: str) -> tuple[int, list[str], dict[str, Any]]:
-        asked = ["--source", str(sdist(now)), "--no-cuda", "--jobs", "3", "--limit-s", "60", "--requires", "setuptools",
-                 "--out", str(tmp_path / "out"), *more]
-        done = subprocess.run([sys.executable, HOST / "flash_build.py", *asked], capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": str(tools)})
+    """Builds such an sdist; (exit status, lines, result). `late`: its time is over after the first object."""
+    def run(now: str, *more: str, late: bool = False) -> tuple[int, list[str], dict[str, Any]]:
+        asked = ["--source", str(sdist(now)), "--no-cuda", "--jobs", "3", "--limit-s", str(HANG_S), "--requires",
+                 "setuptools", "--out", str(tmp_path / "out"), *more]
+        program = ["-c", LATE] if late else [HOST / "flash_build.py"]
+        done = subprocess.run([sys.executable, *program, *asked], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": f"{tools}:{HOST}" if late else str(tools)})
         assert not (tmp_path / "out" / "work").exists(), "nothing is left but the wheel and its papers"
         lines = done.stdout.splitlines()
         return done.returncode, lines, json.loads(lines[-1])
@@ -118,7 +133,7 @@ def test_a_good_build(build: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("now", "more", "why", "last"), [
     ("print('one.cu(3): error: no such kernel'); raise SystemExit(2)", [],
      "the build failed after 1 of 2 objects: exit status 2", "one.cu(3): error: no such kernel"),
-    ("time.sleep(600)", ["--limit-s", "8"], "out of time after 1 of 2 objects", ""),
+    ("time.sleep(3600)", ["--limit-s", "8"], "out of time after 1 of 2 objects", ""),
     ("os.kill(os.getpid(), 9)", [], "out of memory after 1 of 2 objects", ""),
     ("raise OSError(28, 'No space left on device')", [], "disk full after 1 of 2 objects", "No space left on device"),
     ("pass", ["--free-mib", "999999999"], "a build takes 999999999", ""),
@@ -126,7 +141,7 @@ def test_a_good_build(build: Any, tmp_path: Path) -> None:
     ("pass", ["--source", "/nowhere/tiny-1.0.tar.gz"], "source unreachable: there is no /nowhere", ""),
 ])
 def test_a_bad_end_is_named(build: Any, now: str, more: list[str], why: str, last: str) -> None:
-    code, _, made = build(now, *more)
+    code, _, made = build(now, *more, late="--limit-s" in more)
     assert code == 1 and not made["ok"] and why in made["why"], made
     assert any(last in line for line in made["last"]) or not last, made
 
@@ -150,16 +165,13 @@ def test_the_head_of_a_repository_is_built_with_its_commit_on_record(build: Any,
 def test_a_build_that_is_told_to_end_leaves_no_compiler_behind(sdist: Any, tools: Path, tmp_path: Path) -> None:
     out, mark = tmp_path / "out", tmp_path / "pid"
     command = [sys.executable, HOST / "flash_build.py", "--source", sdist(f"open({str(mark)!r}, 'w').write(str("
-               "os.getpid())); time.sleep(600)"), "--no-cuda", "--jobs", "1", "--limit-s", "60", "--out", out]
+               "os.getpid())); time.sleep(3600)"), "--no-cuda", "--jobs", "1", "--limit-s", str(HANG_S), "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(tools)})
     assert process.stdout is not None
     assert any("@progress" in line for line in process.stdout), "it never came to its first object"
-    for _ in range(200):
-        if mark.exists() and mark.read_text():
-            break
-        time.sleep(0.05)
+    until(lambda: mark.exists() and mark.read_text())
     process.terminate()
-    assert process.wait(30) == 143
+    assert process.wait(HANG_S) == 143
     assert not Path("/proc", mark.read_text()).exists() and not (out / "work").exists()
 
 

@@ -17,12 +17,14 @@ import pytest
 
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
+from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Action, Plan, Step
 from qwen_rig.run import adapter
 from qwen_rig.run.run import Run
+from tests import HANG_S, until
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
 NAMES = [f"lab-{number}" for number in range(1, 9)]
@@ -69,7 +71,7 @@ class Fleet:
     def all(self, leader_failed: str = "next", parallel: int = 8) -> dict[str, Built]:
         with ThreadPoolExecutor(parallel) as pool:
             jobs = {name: pool.submit(self.once, name, leader_failed) for name in NAMES}
-            return {name: job.result(30) for name, job in jobs.items()}
+            return {name: job.result(HANG_S) for name, job in jobs.items()}
 
 
 @pytest.fixture
@@ -81,7 +83,17 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
 def plan(able: bool) -> Plan:
     """A plan that comes to a build, or can't."""
-    return Plan("", "", (Step("flash_attn", "", "", "", Action.ADD, "", data={"builds": [{"able": able}]}),))
+    build = BuildSpec("build", "", None, KEY, (), True, Here((), 0, 1, "") if able else None)
+    made = AttentionPayload("flash-attn", None, True, (), (build,), (), "")
+    return Plan("", "", (Step("flash_attn", "", "", "", Action.ADD, "", payload=made),))
+
+
+def told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What hosts say from now on; and they wait for each other without end."""
+    said: list[str] = []
+    monkeypatch.setattr(fleet.run.report, "progress", lambda host, what: said.append(what))
+    monkeypatch.setattr(_fleet, "GRACE_S", HANG_S)
+    return said
 
 
 @pytest.mark.parametrize("parallel", [8, 2, 1])
@@ -160,12 +172,13 @@ def test_after_a_broken_off_run_the_host_that_was_building_comes_first(
         fleet.once("lab-7")
     fleet.fails.clear()
     fleet.next_run()
+    said = told(fleet, monkeypatch)
     with ThreadPoolExecutor(8) as pool:
         early = [pool.submit(fleet.once, name) for name in NAMES[:6]]
-        time.sleep(0.3)
+        until(lambda: len(said) == 6, lambda: said)
         assert fleet.built == ["lab-7"], "nobody has begun: lab-7 is waited for"
-        late = pool.submit(fleet.once, "lab-7").result(30)
-        assert late.host == "lab-7" and {job.result(30).host for job in early} == {"lab-7"}
+        late = pool.submit(fleet.once, "lab-7").result(HANG_S)
+        assert late.host == "lab-7" and {job.result(HANG_S).host for job in early} == {"lab-7"}
     assert fleet.built == ["lab-7", "lab-7"]
 
 
@@ -181,21 +194,19 @@ def test_a_host_that_was_building_and_does_not_come_back_is_not_waited_for_witho
 
 def test_another_run_on_this_machine_is_waited_for_and_its_wheel_used(
         fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(fleet.run.report, "progress", lambda host, what: said.append(what))
+    said = told(fleet, monkeypatch)
     folder = cache.folder() / KEY.name
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = pool.submit(fleet.once, "lab-1")
-        while not said:
-            time.sleep(0.01)
+        until(lambda: said)
         assert "another run on this machine builds the same" in said[0] and not fleet.built
         wheel = fleet.folder / "theirs-1-py3-none-any.whl"
         wheel.write_bytes(b"theirs")
         cache.keep(KEY, wheel, {"host": "elsewhere"})
         fcntl.flock(lock, fcntl.LOCK_UN)
-        made = waiting.result(30)
+        made = waiting.result(HANG_S)
     assert made.host == "elsewhere" and made.wheel and made.wheel.read_bytes() == b"theirs" and not fleet.built
 
 
@@ -220,7 +231,7 @@ def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None
     fleet.fails = {name: crash for name in NAMES[:2]}
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(fleet.once, name) for name in NAMES]
-        ends = [job.exception(30) for job in jobs]
+        ends = [job.exception(HANG_S) for job in jobs]
     assert threading.active_count() < 20 and all(ends[index] is None for index in range(2, 8))
 
 
@@ -228,8 +239,10 @@ def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeyp
     fleet.run.report.plans.update({"lab-1": plan(False), "lab-2": plan(True), "lab-3": plan(True)})
     assert _fleet.builders(fleet.hosts["lab-1"]) == {"lab-2", "lab-3"}  # type: ignore[arg-type]
 
+    said = told(fleet, monkeypatch)
+
     def work(name: str) -> Built:
-        time.sleep(0.3)  # it comes later
+        until(lambda: said)  # it comes later
         with _fleet.taking_part(fleet.hosts[name], [KEY]):  # type: ignore[arg-type]
             return fleet.once(name)
 
@@ -238,8 +251,8 @@ def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeyp
         waits = pool.submit(_fleet.of_others, fleet.hosts["lab-1"],  # type: ignore[arg-type]
                             replace(KEY, archs=("120",), glibc="2.39"))
         others = [pool.submit(work, name) for name in ("lab-2", "lab-3")]
-        assert others[1].result(30).host == "lab-3"
-        made = waits.result(30)
+        assert others[1].result(HANG_S).host == "lab-3"
+        made = waits.result(HANG_S)
     assert made.wheel and made.host == "lab-3" and fleet.built.count("lab-1") == 0
 
 

@@ -105,7 +105,7 @@ def test_the_nvcc_that_a_build_brings_is_the_one_it_wants(cuda: str, card: str, 
         return built_for(cuda, context(ready(card, *toolkits), flash_attn="build", nvidia_driver="never"))
 
     step = make_plan(planned(*here)).step("toolkit")
-    assert (step.wanted, step.data["packages"]) == (wanted, [package])
+    assert (step.wanted, step.payload.names) == (wanted, (package,))
     came = package.removeprefix("cuda-toolkit-").replace("-", ".")
     assert came in nvcc_releases(planned(*here))
     assert make_plan(planned(*here, came)).step("toolkit").action is Action.NONE, "the second run finds nothing to do"
@@ -125,7 +125,7 @@ def built_for(cuda: str, ctx: Context) -> Context:
 
 def test_what_a_decision_hangs_on_and_what_not() -> None:
     def fingerprint(*toolkits: str, **knobs: Any) -> str:
-        return str(flash_spec(context(ready(RTX5090, *toolkits), **knobs))["fingerprint"])
+        return flash_spec(context(ready(RTX5090, *toolkits), **knobs)).fingerprint
 
     assert fingerprint("12.8") == fingerprint("12.8", "12.9"), "another fitting nvcc changes nothing"
     assert fingerprint("12.8") == fingerprint("12.8", flash_attn_jobs=2), "how fast it is built neither"

@@ -13,13 +13,14 @@ import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from packaging.version import Version
 
 from qwen_rig import flash
 from qwen_rig.catalog.stack import DATA, load_stack
+from tests import HANG_S
 
 sys.path.insert(0, str(DATA.parent / "host"))
 import attention
@@ -33,16 +34,16 @@ def test_a_5090_gets_the_official_wheel(python: str) -> None:
     wheels, rejected = GUIDE.flash_candidates(python, "2.36", RTX5090)
     tag = "cp" + python.replace(".", "")
     assert rejected == [] and len(wheels) == 1
-    assert wheels[0]["name"] == f"flash_attn-2.8.3+cu12torch2.8cxx11abiTRUE-{tag}-{tag}-linux_x86_64.whl"
-    assert wheels[0]["url"].endswith(f"/v2.8.3/{wheels[0]['name'].replace('+', '%2B')}")
-    assert len(wheels[0]["sha256"]) == 64
+    assert wheels[0].name == f"flash_attn-2.8.3+cu12torch2.8cxx11abiTRUE-{tag}-{tag}-linux_x86_64.whl"
+    assert wheels[0].url.endswith(f"/v2.8.3/{wheels[0].name.replace('+', '%2B')}")
+    assert len(wheels[0].sha256) == 64
 
 
 def test_a_mirror_keeps_name_and_sum() -> None:
     ours, _ = GUIDE.flash_candidates("3.10", "2.36", RTX5090)
     mirrored, _ = GUIDE.flash_candidates("3.10", "2.36", RTX5090, source="http://10.1.2.3/flash/")
-    assert mirrored[0]["url"].startswith("http://10.1.2.3/flash/v2.8.3/")
-    assert mirrored[0]["sha256"] == ours[0]["sha256"]
+    assert mirrored[0].url.startswith("http://10.1.2.3/flash/v2.8.3/")
+    assert mirrored[0].sha256 == ours[0].sha256
 
 
 @pytest.mark.parametrize(("glibc", "capabilities", "word"), [
@@ -91,15 +92,15 @@ def test_a_wheel_nobody_vouches_for_is_not_used() -> None:
 
 def test_a_third_partys_wheels_serve_an_older_glibc_and_come_without_a_checksum() -> None:
     found, = flash.others(GUIDE.torch, "3.10", "2.31", RTX5090)
-    assert found["name"].startswith("flash_attn-2.8.3+cu128torch2.8-cp310-cp310-manylinux_2_24_x86_64.")
-    assert found["sha256"] is None and found["url"].endswith(found["name"].replace("+", "%2B"))
+    assert found.name.startswith("flash_attn-2.8.3+cu128torch2.8-cp310-cp310-manylinux_2_24_x86_64.")
+    assert found.sha256 is None and found.url.endswith(found.name.replace("+", "%2B"))
     assert flash.others(GUIDE.torch, "3.10", "2.27", RTX5090) == []
     assert flash.others(GUIDE.torch, "3.10", "2.31", [Version("7.0")]) == []
     assert flash.others(load_stack("qwen3").torch, "3.10", "2.31", RTX5090) == []
     assert flash.others(None, "3.10", "2.31", RTX5090) == []
 
 
-def _served(server: socket.socket, head: bytes) -> None:
+def _served(server: socket.socket, head: bytes, sent: list[bytes]) -> None:
     """To one client: this, and then a byte now and then for as long as it stays."""
     with suppress(OSError):
         client, _ = server.accept()
@@ -107,22 +108,28 @@ def _served(server: socket.socket, head: bytes) -> None:
         client.sendall(head)
         while True:
             client.sendall(b"x")
+            sent.append(b"x")
             time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("head", "why"), [
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 256000000\r\n\r\n", "not installed: no end within 1 s"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 256000000\r\n\r\n", f"not installed: no end within {HANG_S} s"),
     (b"SSH-2.0-x\r\n", "not installed: SSH-2.0-x"),
 ])
 def test_an_unverified_wheels_server_that_never_ends_or_talks_otherwise_ends_that_rung_only(
-        head: bytes, why: str) -> None:
+        monkeypatch: pytest.MonkeyPatch, head: bytes, why: str) -> None:
+    """The clock stands still until a few bytes have come; then the time is over."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(attention, "time", SimpleNamespace(monotonic=lambda: (HANG_S + 1) * (len(sent) > 3)))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_served, args=(server, head), daemon=True).start()
+        serving = threading.Thread(target=_served, args=(server, head, sent), daemon=True)
+        serving.start()
         wheel = {"name": "x-1-py3-none-any.whl", "sha256": None,
                  "url": f"http://127.0.0.1:{server.getsockname()[1]}/x-1-py3-none-any.whl"}
-        began = time.monotonic()
-        said, last = attention.install(wheel, {"package": "x", "companions": [], "index": None}, 1)
-    assert said.strip() == why and last == [] and time.monotonic() - began < 10
+        said, last = attention.install(wheel, {"package": "x", "companions": [], "index": None}, HANG_S)
+    assert said.strip() == why and last == []
+    serving.join(HANG_S)
+    assert not serving.is_alive(), "the client has hung up, else this would be sending still"
 
 
 def test_a_python_without_wheel() -> None:
@@ -132,7 +139,7 @@ def test_a_python_without_wheel() -> None:
 def test_the_stand_in_comes_from_a_source_of_ones_own_only() -> None:
     assert STANDIN.flash_candidates("3.10", "2.36", RTX5090)[0] == []
     wheels, rejected = STANDIN.flash_candidates("3.10", "2.36", RTX5090, source="http://10.1.2.3")
-    assert rejected == [] and wheels[0]["url"] == "http://10.1.2.3/v1.0/rig_standin_attn-1.0-py3-none-any.whl"
+    assert rejected == [] and wheels[0].url == "http://10.1.2.3/v1.0/rig_standin_attn-1.0-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG_S
+
 ROOT = Path(__file__).parents[2]
 PASSPHRASE = "correct horse"
 
@@ -34,7 +36,7 @@ def pyinfra() -> Callable[..., Ran]:
 
     def run(*args: str, **env: str) -> Ran:
         done = subprocess.run([sys.executable, "-m", "pyinfra", *args], cwd=ROOT, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=120, env={**os.environ, **env})
+                              capture_output=True, text=True, timeout=HANG_S, env={**os.environ, **env})
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -14,6 +14,7 @@ import pytest
 from qwen_rig.errors import RigError
 from qwen_rig.lab import load_hosts
 from qwen_rig.ssh import connect_kwargs, transport
+from tests import HANG_S
 
 from .conftest import PASSPHRASE, ROOT, Ran
 
@@ -93,7 +94,7 @@ def test_nothing_typed(tmp_path: Path) -> None:
 def test_a_dead_port_brings_no_traceback(tmp_path: Path, pyinfra: Callable[..., Ran]) -> None:
     """paramiko logs one where its peer hangs up in the greeting."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(60)
+        listening.settimeout(HANG_S)
         number = listening.getsockname()[1]
         path = lab(tmp_path, f"hosts: {{a: {{address: 127.0.0.1, port: {number}, known_hosts: k, user: me}}}}")
 

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +21,7 @@ from qwen_rig.cloud.inventory import SOURCES
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import KnownHosts
 from qwen_rig.ssh import shell_line
+from tests import until
 
 from .conftest import ROOT, Port, Ran
 
@@ -170,10 +170,7 @@ def test_a_proxy_command_never_sees_a_field_that_is_no_address(tmp_path: Path, p
     assert not list(tmp_path.glob("ran-*"))
     with subprocess.Popen([sys.executable, "-m", "pyinfra", *ask], cwd=ROOT, env={**os.environ, **at("192.0.2.1")},
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(600):
-            if list(tmp_path.glob("ran-*")):
-                break
-            time.sleep(0.1)
+        until(lambda: list(tmp_path.glob("ran-*")) or process.poll() is not None)
         process.kill()
     assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-192.0.2.1"], "what is an address does get there"
 

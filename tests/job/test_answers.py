@@ -7,23 +7,35 @@ import hashlib
 
 import pytest
 
+from qwen_rig.program import Program
 from qwen_rig.run import job_protocol as jobs
 from qwen_rig.run.job_protocol import Answer, Job, Progress, read, span
 
 
 def test_two_jobs_are_the_same_by_step_script_and_input_alone() -> None:
-    one = Job("env", "Env", "true", 60)
-    assert one.key == Job("env", "another title", "true", 90, nice=10).key
-    assert len({one.key, Job("env", "Env", "false", 60).key, Job("env", "Env", "true", 60, "input").key}) == 3
-    script, _, rest = Job("env", "Env", "cat", 60, "a\nb").payload.partition("\n")
+    one = Job("env", "Env", Program("true")(), 60)
+    assert one.key == Job("env", "another title", Program("true")(), 90, nice=10).key
+    false = Job("env", "Env", Program("false")(), 60)
+    assert len({one.key, false.key, Job("env", "Env", Program("true")(), 60, "input").key}) == 3
+    script, _, rest = Job("env", "Env", Program("cat")(), 60, "a\nb").payload.partition("\n")
     assert base64.b64decode(script) == b"set -eu\ncat" and rest == "a\nb\n"
-    assert Job("env", "Env", "cat", 60, "a\nb").key == hashlib.sha256(f"{script}\na\nb\n".encode()).hexdigest()
+    key = hashlib.sha256(f"{script}\na\nb\n".encode()).hexdigest()
+    assert Job("env", "Env", Program("cat")(), 60, "a\nb").key == key
 
 
-@pytest.mark.parametrize("more", [{"script": "a\0b"}, {"script": "cat", "stdin": "\0"}])
+@pytest.mark.parametrize("more", [{"text": "a\0b"}, {"word": "\0"}, {"variable": "\0"}, {"stdin": "\0"}])
 def test_what_no_shell_can_carry_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"job env: .* NUL"):
-        Job("env", "Env", seconds=1, **more)
+        Job("env", "Env", Program(more.get("text", "cat"))(more.get("word", ""), x=more.get("variable", "")), 1,
+            more.get("stdin", ""))
+
+
+def test_the_arguments_are_part_of_what_a_job_is() -> None:
+    cat = Program("cat")
+    jobs = [Job("env", "Env", call, 60) for call in (cat(), cat("a"), cat("b"), cat("a", "b"), cat(a="b"), cat("a=b"))]
+    assert len({job.key for job in jobs}) == len(jobs)
+    with pytest.raises(ValueError, match="can't be a variable"):
+        cat(PATH="/")
 
 
 def test_an_answer_and_its_log() -> None:

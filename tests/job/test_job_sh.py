@@ -1,4 +1,4 @@
-"""qwen_rig/host/job.sh, run here by every shell that is here: by the very commands that go over SSH, past SSH."""
+"""host/job.sh, run here by every shell that is here: by the very commands that go over SSH, past SSH."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from qwen_rig.program import Call, Program, load
 from qwen_rig.run import job_protocol as jobs
 from qwen_rig.run.job_protocol import Answer, Job, read
+from tests import HANG_S, until
 
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 PROGRAM = jobs.program()
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
+def sh(text: str) -> Call:
+    return Program(text)()
 
 
 class Place:
@@ -39,10 +38,13 @@ class Place:
         self.home.mkdir()
         self.env = {"PATH": path, "HOME": str(self.home), "TOKEN": "hf_secret", "ODD": "it's \"two\"\nlines $HOME"}
 
-    def _sh(self, command: str, stdin: str | None = None) -> Answer:
-        text = command.replace(jobs._PLACE, f"b={self.folder}\n")
-        assert text != command
-        done = subprocess.run(["sh", "-c", f"set -eu\n{text}"], input=stdin, text=True, capture_output=True,
+    def command(self, call: Call) -> list[str]:
+        text = call.text.replace(load(jobs.PLACE).text, f"b={self.folder}\n")
+        assert text != call.text
+        return ["sh", "-c", text]
+
+    def _sh(self, call: Call, stdin: str = "") -> Answer:
+        done = subprocess.run(self.command(call), input=call.stdin(stdin), text=True, capture_output=True,
                               env=self.env, timeout=120, umask=0o027)
         answer = read(done.stdout)
         assert answer is not None, (done.stdout, done.stderr)
@@ -52,7 +54,7 @@ class Place:
         command, stdin = jobs.start(job, run, wait, since)
         return self._sh(command, stdin)
 
-    def poll(self, job: Job, run: str, seen: int = 0, wait: int = 60) -> Answer:
+    def poll(self, job: Job, run: str, seen: int = 0, wait: int = HANG_S) -> Answer:
         return self._sh(jobs.poll(job, run, seen, wait))
 
     def journal(self) -> list[list[str]]:
@@ -113,15 +115,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def waits(step: str = "long", stdin: str = "") -> Job:
-    """A job that says that it is there and waits for a file in its home, at most half a minute."""
-    return Job(step, step, 'echo there; i=0; while [ ! -e "$HOME/go" ] && [ $i -lt 300 ]; do i=$((i + 1)); sleep 0.1; '
-                           "done; echo gone", 60, stdin)
+    """A job that says that it is there and waits for a file in its home."""
+    return Job(step, step, sh('echo there; until [ -e "$HOME/go" ]; do sleep 0.1; done; echo gone'), HANG_S, stdin)
 
 
 def test_a_job_gets_script_input_and_environment_whole(place: Place) -> None:
     text = "line with 'quotes', \"more\", $dollars, back\\slashes, ünïcode\n" * 5000
-    job = Job("env", "Env", 'cat >input; printf %s "$ODD" >odd; umask >mask; echo "it\'s «done» \\$x"', 60, text)
-    end = place.start(job, "r1", wait=60)
+    prints = sh('cat >input; printf %s "$ODD" >odd; umask >mask; echo "it\'s «done» \\$x"')
+    job = Job("env", "Env", prints, HANG_S, text)
+    end = place.start(job, "r1", wait=HANG_S)
     assert (end.state, end.code, end.run, end.key) == ("done", 0, "r1", job.key), end
     assert end.lines == ("it's «done» $x",) or end.lines == ("it's done $x",), "without iconv: ASCII"
     assert (place.home / "input").read_text() == text
@@ -130,10 +132,19 @@ def test_a_job_gets_script_input_and_environment_whole(place: Place) -> None:
     assert place.journal() == [["start", "env", "r1", place.journal()[0][3]], ["end", "env", "r1", "0"]]
 
 
+def test_a_program_gets_its_arguments_as_they_are(place: Place) -> None:
+    odd = ["it's \"two\"\nlines $HOME `id` \\n", "", "trailing\n\n", "--", "a=b", "* ünï"]
+    prints = Program('printf "%s|" $# "$@" "$one" "$two" >got; cat >input; printf "%s." ${words-unset} >left')
+    job = Job("env", "Env", prints(*odd, one="$(id); 'x'\n", two=""), 60, "in\nput\n")
+    assert place.start(job, "r1", wait=60).code == 0
+    assert (place.home / "got").read_text() == "|".join(["6", *odd, "$(id); 'x'\n", "", ""])
+    assert (place.home / "input").read_text() == "in\nput\n" and (place.home / "left").read_text() == "unset."
+
+
 def test_a_failure_is_an_end_with_its_code_and_last_words(place: Place) -> None:
-    end = place.start(Job("env", "Env", "echo 'no room' >&2\nfalse\necho never", 60), "r1", wait=60)
+    end = place.start(Job("env", "Env", sh("echo 'no room' >&2\nfalse\necho never"), HANG_S), "r1", wait=HANG_S)
     assert (end.state, end.code, end.lines) == ("done", 1, ("no room",))
-    assert place.poll(Job("env", "Env", "", 1), "r1").code == 1, "as often as it is asked"
+    assert place.poll(Job("env", "Env", sh(""), 1), "r1").code == 1, "as often as it is asked"
 
 
 def test_one_job_however_many_start_it(place: Place) -> None:
@@ -157,33 +168,34 @@ def test_a_start_whose_answer_was_lost_is_sent_again_and_starts_nothing(place: P
     assert place.start(job, "r1").state == "running"
     (place.home / "go").touch()
     assert place.poll(job, "r1").state == "done"
-    again = place.start(job, "r1", wait=60)
+    again = place.start(job, "r1", wait=HANG_S)
     assert (again.state, again.code, place.began()) == ("done", 0, ["r1"])
 
 
 def test_the_same_job_done_since_is_not_done_again(place: Place) -> None:
-    job, before = Job("env", "Env", "true", 60), int(time.time()) - 1
-    assert place.start(job, "r1", 60).state == "done"
-    assert place.start(job, "r2", 60, since=before).run == "r1", "done by another after we had looked"
-    assert place.start(job, "r3", 60, since=int(time.time()) + 1).run == "r3", "done before we looked: it was in vain"
-    assert place.start(Job("env", "Env", "false", 60), "r4", 60, since=before).code == 1, "another job"
-    assert place.start(Job("env", "Env", "false", 60), "r5", 60, since=before).run == "r5", "it had failed"
+    job, before = Job("env", "Env", sh("true"), HANG_S), int(time.time()) - 1
+    assert place.start(job, "r1", HANG_S).state == "done"
+    assert place.start(job, "r2", HANG_S, since=before).run == "r1", "done by another after we had looked"
+    late = int(time.time()) + 1
+    assert place.start(job, "r3", HANG_S, since=late).run == "r3", "done before we looked: it was in vain"
+    assert place.start(Job("env", "Env", sh("false"), HANG_S), "r4", HANG_S, since=before).code == 1, "another job"
+    assert place.start(Job("env", "Env", sh("false"), HANG_S), "r5", HANG_S, since=before).run == "r5", "it had failed"
     assert place.began() == ["r1", "r3", "r4", "r5"]
 
 
 def test_another_job_of_the_step_is_not_disturbed(place: Place) -> None:
     assert place.start(waits(), "r1").state == "running"
-    other = place.start(Job("long", "Long", "true", 60), "r2")
+    other = place.start(Job("long", "Long", sh("true"), HANG_S), "r2")
     assert (other.state, other.run, place.began()) == ("busy", "r1", ["r1"])
-    assert place.start(Job("else", "Else", "true", 60), "r3", wait=60).state == "done", "steps are apart"
+    assert place.start(Job("else", "Else", sh("true"), HANG_S), "r3", wait=HANG_S).state == "done", "steps are apart"
     (place.home / "go").touch()
     assert place.poll(waits(), "r1").state == "done"
-    assert place.start(Job("long", "Long", "true", 60), "r2", wait=60).code == 0
+    assert place.start(Job("long", "Long", sh("true"), HANG_S), "r2", wait=HANG_S).code == 0
 
 
 def test_out_of_time_ends_all_of_it(place: Place) -> None:
-    job = Job("long", "Long", "setsid sh -c 'sleep 77; :' & sleep 77; echo never", 1)
-    end = place.start(job, "r1", wait=60)
+    job = Job("long", "Long", sh("setsid sh -c 'sleep 77; :' & sleep 77; echo never"), 1)
+    end = place.start(job, "r1", wait=HANG_S)
     assert (end.state, end.code, end.lines, end.limit) == ("done", 124, (), 1)
     assert place.marked("r1") == [], "also what had left the process group"
 
@@ -197,7 +209,7 @@ def test_a_killed_runner_is_an_abort_and_the_next_start_clears_up(place: Place) 
     assert (gone.state, gone.why) == ("aborted", "killed")
     assert place.marked("r1"), "its work goes on without it: that must end first"
     (place.home / "go").touch()
-    end = place.start(job, "r2", wait=60)
+    end = place.start(job, "r2", wait=HANG_S)
     assert (end.state, end.code, end.lines) == ("done", 0, ("there", "gone"))
     assert place.marked("r1") == [] and place.began() == ["r1", "r2"]
 
@@ -224,49 +236,48 @@ def test_a_shutdown_is_no_end_of_its_own(place: Place) -> None:
 def test_the_log_is_told_by_pages(place: Place) -> None:
     script = ("printf 'a\\377b\\n'; printf '1%%\\r50%%\\r100%%\\r\\n'; i=0; while [ $i -lt 500 ]; "
               "do i=$((i + 1)); echo $i; done; printf 'no newline'")
-    job = Job("log", "Log", script, 60)
-    end = place.start(job, "r1", wait=60)
+    job = Job("log", "Log", sh(script), HANG_S)
+    end = place.start(job, "r1", wait=HANG_S)
     assert end.to == 503 and end.lines[-2:] == ("500", "no newline") and len(end.lines) == 400, "the last, at most"
     assert place.poll(job, "r1", seen=501).lines == ("500", "no newline")[-2:]
     assert place.poll(job, "r1", seen=503).lines == ()
     (place.jobs / "log" / "log").write_bytes(b"a\377b\n1%\r50%\r100%\r\n")
     assert place.poll(job, "r1").lines == ("ab", "100%"), "UTF-8 only, and a progress bar's last picture"
-    place.start(Job("log", "Log", "echo new", 60), "r2", wait=60)
+    place.start(Job("log", "Log", sh("echo new"), HANG_S), "r2", wait=HANG_S)
     assert (place.jobs / "log" / "log.1").exists(), "one older log is kept"
 
 
 def test_half_a_script_never_runs(place: Place) -> None:
-    job = Job("env", "Env", "touch ran", 60, "input")
-    command, stdin = jobs.start(job, "r1", 60)
+    job = Job("env", "Env", sh("touch ran"), HANG_S, "input")
+    call, stdin = jobs.start(job, "r1", HANG_S)
     for cut in (stdin[:-3], stdin[: stdin.index("\n") + 9]):
-        answer = place._sh(command, cut)
+        answer = place._sh(call, cut)
         assert (answer.state, answer.why) == ("error", "the job's script came incomplete")
     before = (place.folder / "job.sh").read_bytes()
-    text = command.replace(jobs._PLACE, f"b={place.folder}\n")
-    half = subprocess.run(["sh", "-c", f"set -eu\n{text}"], input=stdin[:400], text=True, env=place.env)
+    half = subprocess.run(place.command(call), input=call.stdin(stdin[:400]), text=True, env=place.env)
     assert half.returncode != 0 and (place.folder / "job.sh").read_bytes() == before, "nor is half a program installed"
     assert not (place.home / "ran").exists() and not place.began()
 
 
 def test_a_run_that_nobody_knows_and_a_host_without_jobs(place: Place) -> None:
     assert place.poll(waits(), "r0").state == "gone"
-    place.start(Job("long", "Long", "true", 60), "r1", wait=60)
+    place.start(Job("long", "Long", sh("true"), HANG_S), "r1", wait=HANG_S)
     assert place.poll(waits(), "r0").state == "gone"
 
 
 def test_an_end_is_known_when_another_has_begun_since(place: Place) -> None:
-    place.start(Job("env", "Env", "echo mine; exit 3", 60), "r1", wait=60)
-    place.start(Job("env", "Env", "echo theirs", 60), "r2", wait=60)
-    late = place.poll(Job("env", "Env", "", 60), "r1")
+    place.start(Job("env", "Env", sh("echo mine; exit 3"), HANG_S), "r1", wait=HANG_S)
+    place.start(Job("env", "Env", sh("echo theirs"), HANG_S), "r2", wait=HANG_S)
+    late = place.poll(Job("env", "Env", sh(""), HANG_S), "r1")
     assert (late.state, late.run, late.code, late.lines) == ("done", "r1", 3, ()), "not the other's log"
 
 
 def test_nothing_secret_is_written(place: Place) -> None:
-    job = Job("env", "Env", 'read -r x; : "pw-in-script"; touch "$HOME/read"; '
-                            'until [ -e "$HOME/go" ]; do sleep 0.1; done', 60, "pw-in-input\n" * 9000)
+    reads = Program('read -r x; : "pw-in-script"; touch "$HOME/read"; until [ -e "$HOME/go" ]; do sleep 0.1; done')
+    job = Job("env", "Env", reads("pw-in-word", name="pw-in-variable"), HANG_S, "pw-in-input\n" * 9000)
     place.start(job, "r1")
     until((place.home / "read").exists)
-    secrets = [b"hf_secret", b"pw-in-script", b"pw-in-input"]
+    secrets = [b"hf_secret", b"pw-in-script", b"pw-in-input", b"pw-in-word", b"pw-in-variable"]
     secrets += [base64.b64encode(b"x" * n + s)[4:-4] for s in secrets for n in range(3)]
     for path in filter(Path.is_file, place.folder.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, "others can't read it"
@@ -282,10 +293,10 @@ def test_a_full_disk_is_told_and_costs_no_end(place: Place) -> None:
     place.folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "small", str(place.folder)], check=True)
     try:
-        fills = Job("env", "Env", f"cat /dev/zero >{place.folder}/fill", 60)
-        end = place.start(fills, "r1", wait=60)
+        fills = Job("env", "Env", sh(f"cat /dev/zero >{place.folder}/fill"), HANG_S)
+        end = place.start(fills, "r1", wait=HANG_S)
         assert end.state == "done" and end.code not in (0, None), end
-        refused = place.start(Job("env", "Env", "true", 60), "r2", wait=60)
+        refused = place.start(Job("env", "Env", sh("true"), HANG_S), "r2", wait=HANG_S)
         assert refused.state == "error" and "No space left" in refused.why and place.began() == ["r1"]
     finally:
         subprocess.run(["umount", "-l", str(place.folder)], check=True)

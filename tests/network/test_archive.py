@@ -15,6 +15,7 @@ import pytest
 
 from qwen_rig.network.archive import Archive, Forbidden
 from qwen_rig.network.web import Unreachable
+from qwen_rig.program import load
 
 DEB = b"a package" * 1000
 SUM = hashlib.sha256(DEB).hexdigest()
@@ -128,8 +129,6 @@ def test_without_a_way_out_the_last_indexes_are_good_enough(site: Site, tmp_path
     ("deb cdrom:[Debian]/ stable main", "deb cdrom:[Debian]/ stable main"),
 ])
 def test_apt_s_sources_are_sent_by_way_of_the_bundle(line: str, becomes: str) -> None:
-    from qwen_rig.run.apt import rewritten
-
-    done = subprocess.run(["sed", "-E", rewritten("http://127.0.0.1:20001")], input=line, text=True,
-                          capture_output=True, check=True)
+    redirected = f"{load('shell/apt.sh').text}\nredirected http://127.0.0.1:20001/apt"
+    done = subprocess.run(["sh", "-euc", redirected], input=line, text=True, capture_output=True, check=True)
     assert done.stdout == becomes.replace("AT", "http://127.0.0.1:20001/apt")

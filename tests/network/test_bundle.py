@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from qwen_rig import bundle
 from qwen_rig.errors import RigError
-from qwen_rig.network import bundle, serve
+from qwen_rig.network import serve
 from qwen_rig.network.archive import Archive
 from qwen_rig.network.collect import repodata
 from qwen_rig.network.fetch import fetch

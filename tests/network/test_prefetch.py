@@ -16,6 +16,7 @@ import pytest
 from qwen_rig import fits
 from testbed import hub
 from testbed.httpd import Server, Site
+from tests import HANG_S
 
 PROGRAM = Path(__file__).parents[2] / "qwen_rig" / "host" / "prefetch.py"
 WEIGHTS = hub.FILES["model.safetensors"]
@@ -39,7 +40,7 @@ def _run(tmp_path: Path, server: Server, below: str = "hub", model: str = hub.MO
     spec = {"model": model, "endpoint": f"http://127.0.0.1:{server.server_address[1]}/{below}", "margin_mib": 1,
             "home": str(tmp_path / "home"), "files": list(fits.files_to_fetch()), **more}
     return subprocess.run([sys.executable, str(PROGRAM), "--spec", json.dumps(spec), "--record",
-                           str(tmp_path / "prefetch.json")], text=True, capture_output=True, timeout=120)
+                           str(tmp_path / "prefetch.json")], text=True, capture_output=True, timeout=HANG_S)
 
 
 def _snapshot(tmp_path: Path) -> Path:
@@ -111,6 +112,6 @@ def test_huggingface_hub_finds_it_there_offline(tmp_path: Path, server: Server) 
     assert _run(tmp_path, server).returncode == 0
     ask = (f"from huggingface_hub import snapshot_download as s; from transformers import AutoConfig as a; "
            f"print(s({hub.MODEL!r}, local_files_only=True)); print(a.from_pretrained({hub.MODEL!r}).model_type)")
-    done = subprocess.run([python, "-c", ask], text=True, capture_output=True, timeout=120,
+    done = subprocess.run([python, "-c", ask], text=True, capture_output=True, timeout=HANG_S,
                           env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"})
     assert done.stdout.split() == [str(_snapshot(tmp_path)), "qwen2"], done.stderr

@@ -20,6 +20,7 @@ from qwen_rig.network import measure
 from qwen_rig.network.measure import Probe
 from qwen_rig.network.route import DEFAULT, Measured, Source, candidates, choose, needs, torch_sources, unmeasured
 from qwen_rig.plan import Action, make_plan
+from tests import HANG_S
 from tests.plan.states import RTX5090, bare, context
 
 NAMES = ("one", "two", "three")
@@ -166,7 +167,8 @@ def test_the_host_times_and_hashes_a_locked_file(url: str) -> None:
                                 ((DEFAULT, "gone"), ("good", "good"), ("liar", "lying"), ("bare", "hashless")))}
     probe = Probe("six", "1.17.0", ("0" * 64, hashlib.sha256(BODY).hexdigest()))
     script = measure.script(found, probe, {}, {})
-    done = subprocess.run(["sh", "-c", "set -eu\n" + script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", script.text], input=script.stdin(), capture_output=True, text=True,
+                          timeout=HANG_S)
     rows = {row.label: row for row in measure.read(done.stdout)}
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "404" in rows[DEFAULT].verdict

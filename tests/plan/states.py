@@ -1,4 +1,4 @@
-"""Host states for the planner's tests, all synthesized in the shape of facts.probe.HostState."""
+"""Host states for the planner's tests: plain data as facts.probe.HostState returns, all synthesized."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from qwen_rig import knobs
 from qwen_rig.catalog.rules import load_rules
+from qwen_rig.facts.state import State
 from qwen_rig.plan import Context, make_context
 
 REPO = Path(__file__).parents[2]
@@ -56,4 +57,6 @@ def context(state: dict[str, Any], stack: str = "guide", **set_: Any) -> Context
     """A planner's context with the defaults of group_data/all.py, but for what is set."""
     defaults = runpy.run_path(str(REPO / "group_data" / "all.py"))
     data = {name: defaults[name] for name in knobs.NAMES} | {"stack": stack} | set_
-    return make_context("lab-01", state, knobs.stack_of(stack), knobs.read(data, "test"), load_rules())
+    made = State.of(state)
+    assert made.problems == state["problems"], made.problems
+    return make_context("lab-01", made, knobs.stack_of(stack), knobs.read(data, "test"), load_rules())

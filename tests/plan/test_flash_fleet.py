@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from qwen_rig.deploy.flash_attn.plan import flash_spec
-from qwen_rig.flash.key import Key
+from qwen_rig.facts.records import Tried
+from qwen_rig.facts.state import Toolkit
 from qwen_rig.plan import Action, Context, make_plan
 
 from .states import context
@@ -18,21 +19,21 @@ SHA256 = "5" * 64
 
 def nvcc(ctx: Context, release: str | None, memory_mib: int = 65536) -> Context:
     """The same host with that nvcc, or none, and that memory."""
-    cuda = [{"path": f"/usr/local/cuda-{release}", "release": release, "version": f"{release}.89"}]
-    state = {**ctx.state, "cuda": cuda if release else [],
-             "host": {**ctx.machine, "memory_mib": memory_mib, "kind": "container"}}
+    cuda = (Toolkit(f"/usr/local/cuda-{release}", release, f"{release}.89"),)
+    state = replace(ctx.state, cuda=cuda if release else (),
+                    machine=replace(ctx.machine, memory_mib=memory_mib, kind="container"))
     return replace(ctx, state=state)
 
 
 def test_a_host_that_cannot_build_may_have_what_another_one_builds() -> None:
-    able, = flash_spec(nvcc(context(converged("guide"), "guide"), "12.8"))["builds"]
-    assert able["able"] and able["jobs"] == 8 and able["archs"] == ["120"]
+    able, = flash_spec(nvcc(context(converged("guide"), "guide"), "12.8")).builds
+    assert able.here and able.here.jobs == 8 and able.key.archs == ("120",)
     for unable in (nvcc(context(converged("guide"), "guide"), None),
                    nvcc(context(converged("guide"), "guide"), "12.8", memory_mib=6144)):
         spec = flash_spec(unable)
-        foreign, = spec["builds"]
-        assert not foreign["able"] and foreign["key"] == able["key"]
-        assert any(line.startswith("no build: ") for line in spec["rejected"])
+        foreign, = spec.builds
+        assert not foreign.here and foreign.key == able.key
+        assert any(line.startswith("no build: ") for line in spec.rejected)
         step = make_plan(unable).step("flash_attn")
         assert "build" not in step.wanted, "the plan promises nothing that hangs on other hosts"
 
@@ -44,10 +45,13 @@ def test_a_host_on_sdpa_takes_the_fleets_wheel_once_there_is_one(
         rung: str, tried: list[dict[str, str]], changes: bool) -> None:
     ctx = nvcc(context(converged("guide"), "guide", flash_attn="auto"), "12.8")
     spec = flash_spec(ctx)
-    made = ctx.state["generations"][0]["records"]["flash_attn"]
-    made |= {"rung": rung, "tried": tried, "fingerprint": spec["fingerprint"]}
+    generation, = ctx.state.generations
+    made = replace(generation.records.flash_attn, rung=rung, tried=tuple(Tried(**row) for row in tried),
+                   fingerprint=spec.fingerprint)
+    generation = replace(generation, records=replace(generation.records, flash_attn=made))
+    ctx = replace(ctx, state=replace(ctx.state, generations=(generation,)))
     assert make_plan(ctx).step("flash_attn").action is Action.NONE
-    key = Key.from_json(spec["builds"][0]["key"])
+    key = spec.builds[0].key
     step = make_plan(replace(ctx, fleet_wheels=((key, SHA256),))).step("flash_attn")
     assert (step.action is Action.CHANGE) is changes
     assert not changes or step.wanted.startswith("the fleet's wheel, else ")

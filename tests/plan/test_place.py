@@ -17,8 +17,9 @@ def disks(*mounts: tuple[str, int]) -> list[dict[str, Any]]:
             for mount, free in mounts]
 
 
-def machine(kind: str, *mounts: tuple[str, int]) -> Any:
-    return context(with_driver(bare(RTX5090, kind=kind, disks=disks(("/", 3_000), *mounts)), "580.95.05", "open"))
+def machine(kind: str, *mounts: tuple[str, int], virt: str | None = None) -> Any:
+    state = bare(RTX5090, kind=kind, virt=virt, disks=disks(("/", 3_000), *mounts))
+    return context(with_driver(state, "580.95.05", "open"))
 
 
 def test_a_disk_that_a_stop_empties_comes_after_one_that_is_kept() -> None:
@@ -35,11 +36,9 @@ def test_a_disk_that_a_stop_empties_comes_after_one_that_is_kept() -> None:
 @pytest.mark.parametrize("mount", ["/mnt", "/mnt/resource"])
 def test_azures_temporary_disk_is_one_under_its_hypervisor_alone(mount: str) -> None:
     for virt, folder in (("microsoft", "/data/qwen-rig"), ("kvm", f"{mount}/qwen-rig")):
-        both = machine("vm", (mount, 900_000), ("/data", 100_000))
-        both.machine["virt"] = virt
+        both = machine("vm", (mount, 900_000), ("/data", 100_000), virt=virt)
         assert data_folder(both) == folder
-    only = machine("vm", (mount, 900_000))
-    only.machine["virt"] = "microsoft"
+    only = machine("vm", (mount, 900_000), virt="microsoft")
     assert [said for said in make_plan(only).caveats if f"on Azure {mount} is the temporary disk" in said]
 
 

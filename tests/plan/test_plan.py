@@ -35,7 +35,7 @@ def test_a_bare_5090_gets_everything_in_the_guides_order() -> None:
         "verify"]
     assert not plan.refusals
     assert plan.step("driver").wanted == "580 open"
-    assert plan.step("driver").data["packages"] == [["nvidia-driver-pinning-580"], ["nvidia-open"]]
+    assert plan.step("driver").payload.packages == (("nvidia-driver-pinning-580",), ("nvidia-open",))
     assert plan.step("toolkit").action is Action.NA
     assert plan.step("reboot").action is Action.REBOOT
     assert plan.step("env").bytes > 3e9
@@ -147,7 +147,7 @@ def converged(stack: str = "standin") -> dict[str, Any]:
     records: dict[str, Any] = {"env": {}, "flash_attn": {"attention": "sdpa"}, "verify": None, "training": None}
     state["generations"] = [{"name": name, "path": f"/root/miniforge3/envs/{name}", "complete": True,
                              "records": records}]
-    records["flash_attn"]["fingerprint"] = flash_spec(context(state, stack))["fingerprint"]
+    records["flash_attn"]["fingerprint"] = flash_spec(context(state, stack)).fingerprint
     records["training"] = settings(context(state, stack))
     records["verify"] = {"fingerprint": fingerprint(context(state, stack)), "overall": "partial",
                          "checks": [{"name": "import", "status": "pass"}, {"name": "kernel", "status": "not_run"}]}
@@ -165,7 +165,7 @@ def test_one_wrong_package_is_mended_alone() -> None:
     state = converged()
     state["env"]["packages"]["six"] = "1.16.0"
     env = make_plan(context(state, "standin")).step("env")
-    assert (env.action, env.data["mode"], env.data["names"]) == (Action.CHANGE, "mend", ["six"])
+    assert (env.action, env.payload.mode, env.payload.names) == (Action.CHANGE, "mend", ("six",))
     del state["env"]["packages"]["idna"]
     assert "idna absent" in make_plan(context(state, "standin")).step("env").why
 
@@ -174,7 +174,7 @@ def test_torch_drift_and_a_wrong_build_mean_an_env_beside() -> None:
     state = converged("guide")
     state["env"]["torch"] = {"version": "2.8.0+cu126", "cuda": "12.6"}
     env = make_plan(context(state)).step("env")
-    assert env.data["mode"] == "build" and env.data["generation"].endswith("-2")
+    assert env.payload.mode == "build" and env.payload.generation.endswith("-2")
     assert "torch 2.8.0+cu126 is built for CUDA 12.6, not 12.8" in env.problems[0]
     state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
     assert "CPU build" in make_plan(context(state)).step("env").problems[0]
@@ -187,7 +187,7 @@ def test_an_unfinished_generation_is_resumed() -> None:
     state = bare(RTX5090)
     name = f".qwen-train-{context(state, 'standin').stack.lock_id}-3"
     state["generations"] = [{"name": name, "path": f"/x/{name}", "complete": False, "records": {}}]
-    assert make_plan(context(state, "standin")).step("env").data["generation"] == name
+    assert make_plan(context(state, "standin")).step("env").payload.generation == name
 
 
 def test_a_verification_stands_until_what_it_is_about_changes() -> None:
@@ -250,6 +250,7 @@ def test_a_certificate_on_record_bounds_the_batch_and_a_newer_one_that_says_the_
     assert (step.action, step.now, step.wanted) == (Action.CHANGE, "other", "batch 4 × 4")
     assert "measured 2026-11-20: 5 samples fit" in step.why
     state["generations"][0]["records"]["training"] = settings(ctx)
+    ctx = replace(context(state, "standin"), largest=ctx.largest)
     assert make_plan(ctx).step("training").action is Action.NONE
     again = replace(ctx, largest=LargestBatch(5, "GPU-1", "2026-11-26"))
     assert make_plan(again).step("training").action is Action.NONE
@@ -266,11 +267,11 @@ def test_training_json_has_why_its_attention_is_what_it_is() -> None:
                               "tried": [failed, {**held, "why_not": None}]}
     records["training"]["attention_from"] = {"rung": "build", "version": "2.8.3"}  # as it was once written
     step = make_plan(context(state, "standin")).step("training")
-    assert step.why.startswith("differs in: attention_from") and step.data["settings"]["attention_from"] == {
+    assert step.why.startswith("differs in: attention_from") and step.payload.settings["attention_from"] == {
         "rung": "build", "version": "2.8.3", "sha256": "0" * 64, "archs": ["sm_120"], "rejected": ["b: for cp311"],
         "tried": [{"rung": "wheel", "why_not": "no kernel", "last": ["CUDA error"]}],
         "proof": {"worst": 0.00312, "tolerance": 0.02}, "minutes": 41.5}
-    records["training"] = step.data["settings"]
+    records["training"] = step.payload.settings
     assert make_plan(context(state, "standin")).step("training").action is Action.NONE
     records["flash_attn"] |= {"minutes": 39.0, "time": 2}  # another attempt that ended the same
     assert make_plan(context(state, "standin")).step("training").action is Action.NONE

@@ -38,7 +38,7 @@ def mess() -> dict[str, Any]:
 
 def test_a_mess_has_each_wrong_thing_named_and_is_built_beside() -> None:
     step = make_plan(context(mess())).step("env")
-    assert step.action is Action.CHANGE and step.data["mode"] == "build"
+    assert step.action is Action.CHANGE and step.payload.mode == "build"
     assert step.problems[0] == (
         "torch 2.7.1+cu126 is built for CUDA 12.6, not 12.8, as a plain `pip install torch==2.7.1` brings it; it has "
         "no code for sm_120 (CUDA 12.8 is the first that can compile it), so every kernel ends in «no kernel image is "
@@ -77,7 +77,7 @@ def test_what_a_standing_verification_saw_is_mended_by_an_env_beside(check: str,
     record["verify"] = {"fingerprint": fingerprint(context(state)), "overall": "fail",
                         "checks": [{"name": check, "status": "fail", "why": why}]}
     step = make_plan(context(state)).step("env")
-    assert step.data["mode"] == "build" and step.problems[0].startswith(said)
+    assert step.payload.mode == "build" and step.problems[0].startswith(said)
     record["verify"]["fingerprint"] = "of another env"
     assert make_plan(context(state)).step("env").action is Action.NONE, "what it said no longer holds"
 
@@ -89,10 +89,10 @@ def test_after_an_undo_the_newer_env_is_linked_again_and_an_older_one_never() ->
     state["generations"].append(newer)
     state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
     step = make_plan(context(state)).step("env")
-    assert (step.data["generation"], step.data["kept"], step.bytes) == (newer["name"], True, 0)
+    assert (step.payload.generation, step.payload.kept, step.bytes) == (newer["name"], True, 0)
     state["env"]["target"] = newer["name"]
     step = make_plan(context(state)).step("env")
-    assert step.data["generation"].endswith("-3") and not step.data["kept"] and step.bytes > 3e9
+    assert step.payload.generation.endswith("-3") and not step.payload.kept and step.bytes > 3e9
 
 
 def test_drift_names_who_moved_since_the_last_apply() -> None:
@@ -204,7 +204,7 @@ def test_a_whole_env_of_somebody_elses_is_adopted_and_its_records_are_read() -> 
     state["generations"][0].update(name="qwen-train", path=path)
     records = state["generations"][0]["records"]
     ctx = context(state)
-    records["flash_attn"]["fingerprint"] = flash_spec(ctx)["fingerprint"]
+    records["flash_attn"]["fingerprint"] = flash_spec(ctx).fingerprint
     records["verify"]["fingerprint"] = fingerprint(ctx)
     plan = make_plan(context(state))
     assert not plan.changes and "adopted as it is" in plan.step("env").why

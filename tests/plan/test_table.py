@@ -97,7 +97,7 @@ def test_a_real_host_gets_its_verdict(row: dict[str, Any]) -> None:
     said["plan"] = "; ".join((plan.headline, *plan.caveats))
     for component, words in row.get("says", {}).items():
         assert words in said[component]
-    settings = steps["training"].data["settings"]
+    settings = steps["training"].payload.settings
     precision = next(kind for kind in ("bf16", "fp16") if settings[kind])
     batch = f"{settings['per_device_train_batch_size']}x{settings['gradient_accumulation_steps']}"
     assert f"{batch} {precision}" == row["train"]

@@ -13,6 +13,7 @@ import pytest
 
 from testbed import HostSpec, TestbedError, kmod, models, nvidia
 from testbed.httpd import Server, Site
+from tests import HANG_S
 
 WHEEL = "some_thing-1.0-py3-none-any.whl"
 DIGEST = "03ac674216f3e15c761ee1a5e255f067953623c8b388b4459e13f978d7c846f4"  # sha256 of 1234
@@ -34,7 +35,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def get(url: str, **headers: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=HANG_S) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, b""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import training
+from tests import HANG_S
 
 PROGRAM = Path(training.__file__)
 
@@ -44,5 +45,5 @@ def test_the_table_compares_with_fp32_and_never_fills_a_row_that_was_not_run() -
     (("--output", "/nowhere/bench.json"), "--output: there is no folder /nowhere", 2),
 ])
 def test_bad_input_is_one_line(words: tuple[str, ...], said: str, code: int) -> None:
-    done = subprocess.run([sys.executable, "-S", str(PROGRAM), *words], text=True, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-S", str(PROGRAM), *words], text=True, capture_output=True, timeout=HANG_S)
     assert done.returncode == code and said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

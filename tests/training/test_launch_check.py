@@ -10,12 +10,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from tests import HANG_S, until
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 NAMES = ("one", "two")
@@ -52,7 +56,7 @@ def _both(wires: tuple[str, str], python: str, tmp_path: Path, limit: int = 100,
             ["ip", "netns", "exec", wires[node], python, str(HOST / "launch_check.py"), "--spec", json.dumps(spec),
              "--record", str(tmp_path / f"{node}.json")], stdout=subprocess.DEVNULL))
     for process in running:
-        assert process.wait(timeout=200) == 0
+        assert process.wait(timeout=HANG_S) == 0
     return {node: json.loads((tmp_path / f"{node}.json").read_text()) for node in nodes}
 
 
@@ -64,9 +68,10 @@ def test_two_hosts_add_up_and_one_alone_is_a_finding_within_its_limit(wires: tup
     for found in _both(wires, python, tmp_path).values():
         assert found["status"] == "pass", found
         assert found["data"]["ranks"] == 2 and found["data"]["backend"] == "gloo" and found["data"]["bus_gbs"] > 0
-    alone = _both(wires, python, tmp_path, limit=20, nodes=(1,))[1]
+    # Longer than the import of torch takes, and shorter than torch waits for the others.
+    alone = _both(wires, python, tmp_path, limit=50, nodes=(1,))[1]
     assert alone["status"] == "fail" and alone["hang"] is True
-    assert alone["why"] == "two, meeting at 10.77.0.1:29500 by eth0: hangs: no end after 20 s"
+    assert alone["why"] == "two, meeting at 10.77.0.1:29500 by eth0: hangs: no end after 50 s"
 
 
 @pytest.mark.real
@@ -81,7 +86,7 @@ def test_the_written_files_train_one_model_over_two_hosts(script: str, wires: tu
     python = os.environ.get("QWEN_RIG_TRAIN_PYTHON")
     if not python:
         pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the training stack")
-    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "model")], check=True, timeout=300)
+    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "model")], check=True, timeout=HANG_S)
     (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"text": f"the quick brown fox {n}"}) for n in range(64)))
     settings = training_settings(12282, "8.9")
     members = [launch.Member(name, f"10.77.0.{n}", str(tmp_path / name), (f"GPU-{name}",),
@@ -101,7 +106,7 @@ def test_the_written_files_train_one_model_over_two_hosts(script: str, wires: tu
              str(tmp_path / "model"), "--data", str(tmp_path / "data.jsonl"), "--output", str(tmp_path / f"out-{name}"),
              "--max-steps", "2", "--max-length", "32"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / f"hf-{name}")}))
-    said = [process.communicate(timeout=400) for process in running]
+    said = [process.communicate(timeout=HANG_S) for process in running]
     assert [process.returncode for process in running] == [0, 0], [words[1][-1500:] for words in said]
     assert all("2 processes: effective batch 16 (wanted 16)" in out for out, _ in said), said
     assert "after step 2" in said[0][0], "host 0 saves"
@@ -117,16 +122,35 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def _job(**more: Any) -> dict[str, Any]:
     return {"names": NAMES, "node": 1, "per_node": 2, "master": "10.77.0.1", "port": 29500, "interface": "eth0",
-            "backend": "gloo", "bytes": 4, "limit": 60, **more}
+            "backend": "gloo", "bytes": 4, "limit": HANG_S, **more}
 
 
-def test_what_hangs_is_killed_with_all_that_it_started(check: Any, tmp_path: Path) -> None:
+def test_what_hangs_is_killed_with_all_that_it_started(
+        check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is over when both ranks hang, and not before."""
+    over: list[float] = []
+
+    class Timer(threading.Thread):
+        def __init__(self, limit: float, act: Callable[[], object]) -> None:
+            super().__init__(daemon=True)
+            self.act = act
+
+        def run(self) -> None:
+            until(lambda: all((tmp_path / local).exists() and (tmp_path / local).read_text() for local in "01"))
+            over.append(8)
+            self.act()
+
+        def cancel(self) -> None:
+            """It has been over."""
+
+    monkeypatch.setattr(check, "threading", SimpleNamespace(Timer=Timer))
+    monkeypatch.setattr(check, "time", SimpleNamespace(monotonic=lambda: sum(over)))
     program = tmp_path / "rank.py"
     program.write_text("import json, subprocess, sys, time\nlocal = json.loads(sys.argv[2])['local']\n"
                        "print('rig-stage all-reduce', flush=True)\n"
-                       "child = subprocess.Popen(['sleep', '600'])\n"
+                       "child = subprocess.Popen(['sleep', '3600'])\n"
                        f"open({str(tmp_path)!r} + f'/{{local}}', 'w').write(str(child.pid))\n"
-                       "time.sleep(600)\n")
+                       "time.sleep(3600)\n")
     found = check.check(_job(limit=8), program=str(program))
     assert (found["status"], found["hang"]) == ("fail", True)
     assert found["why"] == "two, all-reduce: hangs: no end after 8 s"
@@ -149,7 +173,7 @@ def test_a_rank_that_dies_or_fails_is_told_with_its_words(check: Any, tmp_path: 
 def test_without_torch_it_is_not_run(tmp_path: Path) -> None:
     """`-S`: no site-packages, so no torch, whatever this Python has."""
     done = subprocess.run([sys.executable, "-S", str(HOST / "launch_check.py"), "--spec",
-                           json.dumps(_job(fingerprint="f"))], text=True, capture_output=True, timeout=60)
+                           json.dumps(_job(fingerprint="f"))], text=True, capture_output=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["status"], found["why"]) == ("not_run", "torch is not installed")

@@ -1,0 +1,64 @@
+#!/bin/sh
+# The env in a generation of its own: created, filled from the lock on standard input, its import proven, its record
+# written, then the link flipped.
+#   $root, $name, $generation  the folder of the envs; the link there; the new env there, to which the link goes
+#   $conda, $channels          conda, and the channels for Python, one a line, the best first
+#   $python_version            for the env
+#   $lock_options              of the installer; $afresh: not empty where the caches must not serve
+#   $import_gate               the statement that must run
+#   $made                      the record, a JSON object, but for what is known here only
+set -eu
+: "${root:?}" "${name:?}" "${generation:?}" "${conda:?}" "${channels:?}" "${python_version:?}" "${lock_options?}" \
+  "${afresh?}" "${import_gate:?}" "${made:?}"
+lock_env
+place
+proxies
+installers
+new=$root/$generation
+mkdir -p "${cache:?}"
+if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
+  created=''
+  while IFS= read -r channel <&8; do
+    rm -rf "$new"
+    if "$conda" create -y -q -p "$new" --override-channels -c "$channel" "python=$python_version" pip; then
+      created=1
+      break
+    fi
+  done 8<<EOT
+$channels
+EOT
+  [ -n "$created" ] || exit 1
+  mkdir -p "$new/.rig" && : >"$new/.rig/python"
+fi
+cat >"$new/.rig/lock.txt"
+# In an env that was left aside whole: nothing, or what it lost.
+[ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
+packages "$new/bin/python" "$new/.rig/lock.txt" ${lock_options:+"$lock_options"}
+torch_apart "$new"
+timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
+  rm -rf "$new" # no use to resume it: the next run builds anew
+  printf '%s\n' "qwen-rig: the new env can't do «$import_gate»; the old env is untouched"
+  exit 1
+}
+link=$root/$name
+old=$(readlink "$link" 2>/dev/null || true)
+if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: kept, under another name
+  old=$name.before-qwen-rig n=1
+  while [ -e "$root/$old" ]; do n=$((n + 1)) old=$name.before-qwen-rig-$n; done
+fi
+{
+  printf %s "${made%\}}"
+  printf ', "installer": "%s", "source": "%s", "refused": "%s", "previous": "%s"}' \
+    "${installer:?}" "${source:?}" "${refused?}" "$old"
+} >"$new/.rig/env.json.new"
+mv "$new/.rig/env.json.new" "$new/.rig/env.json"
+[ -L "$link" ] || [ ! -e "$link" ] || mv "$link" "$root/$old"
+ln -sfn "$generation" "$link.new"
+mv -T "$link.new" "$link"
+# An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
+hex='[0-9a-f]'
+ours=.$name-$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex
+# shellcheck disable=SC2231,SC2254  # $ours is a pattern
+for other in "$root"/$ours-*; do # what neither runs nor would be gone back to
+  case ${other##*/} in "$generation" | "$old" | $ours-*[!0-9]*) ;; *) rm -rf "$other" ;; esac
+done

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Single packages ("$@") put right in the env that runs ($path), from their lock on standard input; nothing else moves.
+#   $root, $name   the folder of the envs, and the env's name there
+#   $import_gate   the statement that must run
+set -eu
+: "${path:?}" "${import_gate:?}"
+# What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.
+forget='import importlib.metadata, re, shutil, sys
+for found in list(importlib.metadata.distributions()):
+    if re.sub("[-_.]+", "-", found.metadata["Name"] or "").lower() in sys.argv[1:]:
+        shutil.rmtree(found._path)
+'
+lock_env
+place
+proxies
+installers
+python=$path/bin/python
+rm -f "$path/.rig/verify.json" # what it proved was before this
+mkdir -p "${cache:?}"
+cat >"$cache/mend.txt"
+try=$(mktemp -d) # fetched and checked first: a file that isn't the lock's must not cost the one that is there
+trap 'rm -rf "$try"' EXIT
+packages "$python" "$cache/mend.txt" --no-deps --target "$try"
+"$python" -m pip uninstall -q -y "$@" || true
+"$python" -c "$forget" "$@"
+packages "$python" "$cache/mend.txt" --no-deps
+timeout -k 10 600 "$python" -c "$import_gate"

@@ -1,0 +1,4 @@
+#!/bin/sh
+# The wheels that were brought to the env in $1, or built there, away.
+set -eu
+rm -f "$1"/.rig/build/*.whl

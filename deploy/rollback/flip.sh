@@ -1,0 +1,30 @@
+#!/bin/sh
+# The link of the env $name in $root, which goes to $now, goes back to $before; an env that was no generation gets its
+# own name again.
+set -eu
+: "${root:?}" "${name:?}" "${now:?}" "${before:?}"
+link=$root/$name
+exec 9>"$root/.$name.lock"
+flock -w 5 9 || {
+  echo "qwen-rig: another run is building this env: wait for it"
+  exit 75
+}
+[ "$(readlink "$link")" = "$now" ] || {
+  echo "qwen-rig: the env has changed meanwhile: look again"
+  exit 1
+}
+[ -x "$root/$before/bin/python" ] || {
+  echo "qwen-rig: $root/$before is gone: there is nothing to go back to"
+  exit 1
+}
+case $before in
+  ."$name"-*)
+    ln -sfn "$before" "$link.new"
+    mv -T "$link.new" "$link"
+    ;;
+  *)
+    mv -T "$link" "$link.undone"
+    mv -T "$root/$before" "$link"
+    rm -f "$link.undone"
+    ;;
+esac

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Files ("$@": name and text in turn) in $folder, each whole or not at all, and by one run at a time, which is waited
+# $wait_s for. $piped: the name of one more, whose text comes on standard input; empty: none. A full disk leaves what was
+# there. The folder is made where the one above it is there; it is itself what is locked, so that nothing is left behind.
+set -eu
+: "${folder:?}" "${wait_s:?}" "${piped?}"
+cd "${folder%/*}"
+mkdir -p "${folder##*/}"
+cd "${folder##*/}"
+exec 9<.
+flock -w "$wait_s" 9 || {
+  echo 'qwen-rig: another run writes to this folder: wait for it'
+  exit 75
+}
+if [ -n "$piped" ]; then
+  cat >"$piped.new"
+  mv "$piped.new" "$piped"
+fi
+while [ $# -gt 0 ]; do
+  printf %s "$2" >"$1.new"
+  mv "$1.new" "$1"
+  shift 2
+done

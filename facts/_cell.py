@@ -1,0 +1,25 @@
+"""Cells as types: a cell in which a tool has no value to give is None. Pure: knows no pyinfra."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from packaging.version import Version
+from pydantic import AfterValidator, BeforeValidator
+
+from qwen_rig.facts._smi import value
+
+
+def _cell(raw: Any) -> Any:
+    return value(raw) if isinstance(raw, str) else raw
+
+
+def _release(text: str) -> str:
+    Version(text)  # raises a ValueError
+    return text
+
+
+Cell = Annotated[str | None, BeforeValidator(_cell)]
+Number = Annotated[int | None, BeforeValidator(_cell)]
+Flag = Annotated[bool | None, BeforeValidator(_cell)]
+Release = Annotated[Annotated[str, AfterValidator(_release)] | None, BeforeValidator(_cell)]  # can be compared

@@ -1,0 +1,205 @@
+"""A host's state as typed nouns: made here, and here alone, from what facts.probe.HostState returns.
+
+None is "absent" or "not known", as each noun says; never "healthy". A cell in which nvidia-smi has no value to give
+([N/A], [Unknown Error], ERR!) is None. Pure: knows no pyinfra.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from qwen_rig.facts._cell import Cell, Flag, Number, Release
+from qwen_rig.facts._faults import cut, faults, named
+from qwen_rig.facts.machine import Machine
+from qwen_rig.facts.records import Records
+
+
+@dataclass(frozen=True)
+class PciGpu:
+    """A GPU on the PCI bus. `device_id`: `10de:2b85`; `driver`: the kernel's for it, None: none; widths in lanes, of
+    now and of card and slot together, None: not told."""
+
+    slot: str
+    device_id: str
+    subsystem_id: Cell = None
+    driver: Cell = None
+    pcie_width: Number = None
+    pcie_width_max: Number = None
+
+
+@dataclass(frozen=True)
+class SmiGpu:
+    """A GPU as nvidia-smi lists it; None in a cell: nvidia-smi has no value to give. `memory_mib`: MiB of the whole
+    card, also under MIG; `compute_capability`: `12.0`; `mig`: whether MIG is on."""
+
+    index: Number = None
+    name: Cell = None
+    uuid: Cell = None
+    pci_bus_id: Cell = None
+    memory_mib: Number = None
+    compute_capability: Release = None
+    mig: Flag = None
+
+    @property
+    def slot(self) -> str | None:
+        """The bus id as the kernel writes it, None where it is none: `00000000:01:00.0` and `0000:01:00.0` are one."""
+        domain, colon, rest = (self.pci_bus_id or "").lower().partition(":")
+        try:
+            return f"{int(domain, 16):04x}:{rest}" if colon else None
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver (facts.driver.NvidiaDriver). `error` None: nvidia-smi answers as it should. Versions and flavours are
+    None where there are none or they can't be told; `excerpt`: the words that tell the error."""
+
+    loaded_version: Cell = None
+    installed_version: Cell = None
+    flavour: Cell = None
+    installed_flavour: Cell = None
+    cuda_version: Cell = None
+    nouveau_loaded: bool = False
+    error: str | None = "unknown"
+    excerpt: str | None = None
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA compiler's folder. `release`: `12.8`; None where it doesn't answer."""
+
+    path: str
+    release: Release = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Conda:
+    """A conda installation. `version` None: there's no record of it; `sound`: bin/conda, its Python and that record are
+    there; `writable`: by us."""
+
+    prefix: str
+    version: str | None = None
+    kind: str = "unknown"
+    sound: bool = False
+    writable: bool = False
+    envs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What torch/version.py says. `cuda` None: a CPU build."""
+
+    version: str
+    cuda: str | None = None
+
+
+@dataclass(frozen=True)
+class Env:
+    """The wanted env, by its files. `target`: where its link leads, None for a plain folder; `python` None: it has
+    none; `packages`: canonical name → version; `duplicates`: names there in two versions; `torch` None: no torch, or a
+    version.py that can't be read."""
+
+    path: str
+    target: str | None = None
+    python: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    duplicates: tuple[str, ...] = ()
+    torch: TorchBuild | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files beside the records: sha256, None where absent. `snapshot` "whole": each file of the prefetched model."""
+
+    accelerate: Annotated[str | None, Field(validation_alias="accelerate.yaml")] = None
+    train_qwen: Annotated[str | None, Field(validation_alias="train_qwen.py")] = None
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `beside` None: not
+    looked at."""
+
+    name: str
+    path: str
+    complete: bool = False
+    records: Records = field(default_factory=Records)
+    beside: Beside | None = None
+
+
+@dataclass(frozen=True)
+class KernelLog:
+    """Lines of this boot that speak of the driver or the bus. `source` None: it can't be read, `why_not` says why."""
+
+    source: str | None = None
+    why_not: str | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DriverUpgrade:
+    """The newest unattended upgrade of the driver: package → (from, to)."""
+
+    when: str
+    packages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a plan knows of a host (facts.probe.HostState).
+
+    `env` None: absent; `driver_upgrade` None: none is told of. `files`: path → sha256, None: absent, or "unreadable";
+    `texts`: of those that are small and readable. `problems`: part → why it couldn't be read; that part is empty.
+    """
+
+    machine: Annotated[Machine, Field(validation_alias="host")] = field(default_factory=Machine)
+    pci_gpus: tuple[PciGpu, ...] = ()
+    gpus: tuple[SmiGpu, ...] = ()
+    driver: Driver = Driver()
+    cuda: tuple[Toolkit, ...] = ()
+    conda: tuple[Conda, ...] = ()
+    env: Env | None = None
+    generations: tuple[Generation, ...] = ()
+    dpkg: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    kernel_log: KernelLog = KernelLog()
+    driver_upgrade: DriverUpgrade | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(raw: Any) -> State:
+        """The state out of the fact's plain data. Never raises: what has another type is left out, and `problems` says
+        so: a value, the row that can't do without that value, or the record that holds it."""
+        if not isinstance(raw, dict) or not raw:
+            return State(problems={"probe": "it brought no state"})
+        try:
+            return _adapter().validate_python(raw)
+        except ValidationError as error:
+            found, wrong = copy.deepcopy(raw), error
+        said: dict[str, str] = {}
+        while True:  # each time something is cut, and {} is right
+            for at, why in faults(found, wrong):
+                said[named(found, at)] = why
+                cut(found, at)
+            try:
+                made = _adapter().validate_python(found)
+            except ValidationError as error:
+                wrong = error
+                continue
+            return replace(made, problems={**made.problems, **said})
+
+
+@cache
+def _adapter() -> TypeAdapter[State]:
+    """What validates; made when it is first asked for, as that takes longer than any host's state."""
+    return TypeAdapter(State)

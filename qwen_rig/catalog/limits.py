@@ -1,0 +1,63 @@
+"""qwen_rig/data/network.yml, loaded and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from qwen_rig.catalog.datafile import DATA, Row, Text, Whole, load
+
+
+@dataclass(frozen=True)
+class _Lookup(Row):
+    seconds: Whole
+    at_once: Whole
+    keep_hours: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Clock(Row):
+    refuse_s: Whole
+    say_s: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Measure(Row):
+    seconds: Whole
+    largest_bytes: Whole
+    enough_bytes_s: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class LimitsFile(Row):
+    """The form of network.yml."""
+
+    lookup: _Lookup
+    clock: _Clock
+    measure: _Measure
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, bytes, and bytes a second, as each name says; the source of each number stands in network.yml."""
+
+    lookup_seconds: int
+    lookup_at_once: int
+    lookup_keep_hours: int
+    clock_refuse_s: int
+    clock_say_s: int
+    measure_seconds: int
+    measure_largest_bytes: int
+    measure_enough_bytes_s: int
+
+
+@cache
+def load_limits() -> Limits:
+    """The limits. Raises RigError naming file and key where the data is wrong."""
+    file = load(DATA / "network.yml", LimitsFile)
+    lookup, clock, measure = file.lookup, file.clock, file.measure
+    return Limits(lookup.seconds, lookup.at_once, lookup.keep_hours, clock.refuse_s, clock.say_s,
+                  measure.seconds, measure.largest_bytes, measure.enough_bytes_s)

@@ -1,0 +1,173 @@
+"""The form of qwen_rig/data/rules.yml and of qwen_rig/data/gpus.yml. Each block names its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, Texts, VersionText, Whole
+
+
+@dataclass(frozen=True)
+class _Modules(Row):
+    open_from: VersionText
+    proprietary_below: VersionText
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Legacy(Row):
+    below: VersionText
+    last_branch: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Nvswitch(Row):
+    source: Text
+    chips: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class _CudaRelease(Row):
+    driver: VersionText
+    compatible: VersionText
+
+
+@dataclass(frozen=True)
+class _Cuda(Row):
+    source: Text
+    compatible_below: VersionText
+    releases: dict[VersionText, _CudaRelease]
+
+
+@dataclass(frozen=True)
+class _Nvcc(Row):
+    source: Text
+    least: dict[VersionText, VersionText]
+
+
+@dataclass(frozen=True)
+class _TorchBuilds(Row):
+    source: Text
+    releases: dict[VersionText, Texts]
+
+
+@dataclass(frozen=True)
+class _TorchArchs(Row):
+    source: Text
+    builds: dict[Text, Texts]
+
+
+@dataclass(frozen=True)
+class FlashRelease(Row):
+    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
+    glibc on (None: not known)."""
+
+    nvcc: VersionText
+    torch: MaybeTexts = ()
+    archs: MaybeTexts = ()
+    glibc: VersionText | None = None
+    pythons: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class _FlashAttn(Row):
+    source: Text
+    releases: dict[VersionText, FlashRelease]
+
+
+@dataclass(frozen=True)
+class _Flavours(Row):
+    open: Text
+    proprietary: Text
+
+
+@dataclass(frozen=True)
+class _Distribution(Row):
+    tested: Flag
+    bytes: Whole | None = None
+
+
+@dataclass(frozen=True)
+class _Drivers(Row):
+    source: Text
+    pinning_from: Whole
+    pinning: Text
+    pinned: _Flavours
+    versioned: _Flavours
+    distributions: dict[Text, _Distribution]
+
+
+@dataclass(frozen=True)
+class _Toolkit(Row):
+    source: Text
+    packages: dict[VersionText, Text]
+    bytes: Whole | None = None
+
+
+@dataclass(frozen=True)
+class _Compilers(Row):
+    source: Text
+    bytes: Whole | None = None
+
+
+@dataclass(frozen=True)
+class _Part(Row):
+    installed: Whole
+    fetched: Whole
+
+
+@dataclass(frozen=True)
+class _Room(Row):
+    source: Text
+    parts: dict[Text, _Part]
+
+
+@dataclass(frozen=True)
+class _BatchRow(Row):
+    from_mib: Whole
+    per_device: Whole
+
+
+@dataclass(frozen=True)
+class _Batch(Row):
+    source: Text
+    effective: Whole
+    rows: tuple[_BatchRow, ...]
+
+
+@dataclass(frozen=True)
+class RulesFile(Row):
+    """rules.yml."""
+
+    unfit_remedy: Text
+    modules: _Modules
+    legacy: _Legacy
+    nvswitch: _Nvswitch
+    cuda: _Cuda
+    nvcc: _Nvcc
+    torch_builds: _TorchBuilds
+    torch_archs: _TorchArchs
+    flash_attn: _FlashAttn
+    drivers: _Drivers
+    toolkit: _Toolkit
+    compilers: _Compilers
+    room: _Room
+    batch: _Batch
+    bf16_from: VersionText
+
+
+@dataclass(frozen=True)
+class _Chip(Row):
+    compute_capability: VersionText
+    cards: dict[Text, Text]
+
+
+@dataclass(frozen=True)
+class GpusFile(Row):
+    """gpus.yml."""
+
+    source: Text
+    memory_source: Text
+    memory_mib: dict[Text, Whole]
+    chips: dict[Text, _Chip]

@@ -1,0 +1,60 @@
+"""The small parts of a stack that other modules read. Imports nothing of what reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, VersionText
+
+
+def cuda_tag(cuda: str) -> str:
+    """`cu128`: a CUDA release as wheels and indexes spell it."""
+    return "cu" + cuda.replace(".", "")
+
+
+@dataclass(frozen=True)
+class Pin(Row):
+    """A version that the stack insists on, and where it comes from."""
+
+    version: VersionText
+    source: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torch(Row):
+    """The torch build: its release (None: whichever its index has), its CUDA, the GPU architectures it has code for,
+    and the least glibc that its wheels run on (None: not known)."""
+
+    release: VersionText | None = None
+    cuda: VersionText
+    archs: MaybeTexts = ()
+    cxx11abi: Flag
+    source: Text
+    glibc: VersionText | None = None
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return self.release or "nightly"
+
+    @property
+    def cuda_tag(self) -> str:
+        """`cu128`."""
+        return cuda_tag(self.cuda)
+
+
+@dataclass(frozen=True)
+class Deviation(Row):
+    """Where the stack leaves the guide, and why."""
+
+    guide: Text
+    ours: Text
+    why: Text
+
+
+@dataclass(frozen=True)
+class Refused(Row):
+    """Why the stack can't be had at all, and the stack to take instead."""
+
+    reason: Text
+    nearest: Text

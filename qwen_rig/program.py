@@ -1,0 +1,87 @@
+"""Shell programs for hosts: constant text out of .sh files, and arguments that travel beside that text. Pure.
+
+Nothing of a host, knob or inventory is ever part of the text. The arguments are the first line of the program's
+standard input, where no other user of the host sees them (qwen_rig/shell/arguments.sh reads that line).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+_NAME = re.compile("[a-z_]+")
+
+
+@dataclass(frozen=True)
+class Program:
+    """POSIX sh, run under `set -eu`. `name`: for people. Called with arguments, it is a `Call`."""
+
+    text: str = field(repr=False)
+    name: str = "sh"
+
+    def __call__(self, *words: str, **variables: str) -> Call:
+        """The program with positional parameters and variables."""
+        return Call(self, words, tuple(variables.items()))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A program and its arguments: positional parameters and variables."""
+
+    program: Program
+    words: tuple[str, ...] = field(default=(), repr=False)
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if wrong := [name for name, _ in self.variables if not _NAME.fullmatch(name)]:
+            raise ValueError(f"{self.program.name}: {', '.join(wrong)} can't be a variable")
+
+    @property
+    def text(self) -> str:
+        """What the shell runs."""
+        return "set -eu\n" + (load("shell/arguments.sh").text if self._arguments else "") + self.program.text
+
+    def stdin(self, more: str = "") -> str:
+        """The standard input: the line of arguments, where there are any, then the program's own input. ValueError
+        where one of these, or the text, holds a NUL: no shell carries that."""
+        if "\0" in "".join((self.program.text, *self._arguments, more)):
+            raise ValueError(f"{self.program.name}: its text, input or an argument holds a NUL")
+        if not self._arguments:
+            return more
+        encoded = (base64.b64encode(f"{word}.".encode()).decode() for word in self._arguments)
+        return f"{' '.join(encoded)}\n{more}"
+
+    @property
+    def _arguments(self) -> tuple[str, ...]:
+        if not self.words and not self.variables:
+            return ()
+        return (*(f"{name}={value}" for name, value in self.variables), "--", *self.words)
+
+    def __str__(self) -> str:
+        """The program's name and its arguments, as a shell's command line."""
+        variables = (f"{name}={shlex.quote(value)}" for name, value in self.variables)
+        return " ".join([self.program.name, *variables, *map(shlex.quote, self.words)])
+
+
+@cache
+def load(*paths: str) -> Program:
+    """A program of .sh files: the libraries first, at last the file that it is named after."""
+    return Program("".join(_read(path) for path in paths), paths[-1])
+
+
+def _read(path: str) -> str:
+    """A .sh file by its path in the package."""
+    return files("qwen_rig").joinpath(*path.split("/")).read_text(encoding="utf-8")
+
+
+def lines(rows: Iterable[str]) -> str:
+    """A list as one argument, a row a line. ValueError where a row is several lines."""
+    rows = list(rows)
+    if wrong := next((row for row in rows if "\n" in row), None):
+        raise ValueError(f"{wrong!r} is more than one line")
+    return "\n".join(rows)

@@ -1,0 +1,117 @@
+# shellcheck shell=sh
+# Locks installed: by uv where it can be had, else by pip; from the best source, and from the next where one fails or
+# serves other bytes than the lock's.
+#   $wanted_installer          auto, uv or pip
+#   $uv_version, $uv_lock      the installer itself, and its lock
+#   $pip_sources, $uv_sources  a line for each source, the best first: its label, then that installer's options
+
+installers() { # before anything else here, and after `place`
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/qwen-rig
+  uv=$cache/uv-${uv_version:?}/bin/uv
+  export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120
+}
+
+labels() {
+  printf '%s\n' "${pip_sources:?}" | cut -d' ' -f1
+}
+
+options() { # SOURCES LABEL
+  while read -r label words; do
+    if [ "$label" = "$2" ]; then
+      printf %s "$words"
+      return
+    fi
+  done <<EOT
+$1
+EOT
+}
+
+by_pip() { # LABEL, then pip's own arguments
+  words=$(options "${pip_sources:?}" "$1")
+  shift
+  set -f
+  # shellcheck disable=SC2086  # options: a URL has no blanks
+  set -- $words "$@"
+  set +f
+  "$python" -m pip install -q "$@"
+}
+
+by_uv() { # LABEL, then uv's own arguments
+  words=$(options "${uv_sources:?}" "$1")
+  shift
+  set -f
+  # shellcheck disable=SC2086  # options: a URL has no blanks
+  set -- $words "$@"
+  set +f
+  "$uv" pip install -q "$@"
+}
+
+get_uv() {
+  [ "${wanted_installer:?}" != pip ] || return 1
+  [ -x "$uv" ] && "$uv" --version >/dev/null 2>&1 && return 0
+  { mkdir -p "$cache" && printf %s "${uv_lock:?}" >"$cache/uv.txt"; } || return 1
+  for from in $(labels); do
+    rm -rf "$cache/uv.new"
+    by_pip "$from" --timeout 30 --require-hashes --no-deps --target "$cache/uv.new" -r "$cache/uv.txt" || continue
+    rm -rf "${uv%/bin/uv}" && mv "$cache/uv.new" "${uv%/bin/uv}" && return 0
+  done
+  return 1
+}
+
+configured() { # uv doesn't read pip's configuration: where no source is named, both shall ask the same index
+  [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] || return 0
+  UV_DEFAULT_INDEX=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || :)}
+  if [ -n "$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi
+}
+
+packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and refused (`label:why;` of those before it)
+  python=$1 lock=$2 refused=''
+  shift 2
+  set -- --require-hashes "$@" -r "$lock"
+  configured
+  if get_uv; then
+    installer="uv $uv_version" by=by_uv
+    set -- --python "$python" "$@"
+  elif [ "$wanted_installer" = uv ]; then
+    echo "qwen-rig: uv $uv_version can't be had and installer=uv: set installer=auto, or check source_pip_index"
+    exit 1
+  else
+    installer=pip by=by_pip
+    set -- --timeout 60 "$@"
+  fi
+  for source in $(labels); do
+    if "$by" "$source" "$@" >"$cache/said.$$" 2>&1; then
+      cat "$cache/said.$$"
+      rm -f "$cache/said.$$"
+      return 0
+    fi
+    cat "$cache/said.$$"
+    if grep -qi 'hash' "$cache/said.$$"; then why='other bytes than the lock names'; else why='failed'; fi
+    rm -f "$cache/said.$$"
+    refused="$refused$source:$why;"
+    echo "source $source: $why"
+  done
+  exit 1
+}
+
+torch_apart() { # ENV: the torch packages from an index of their own, by the installer that the rest came by
+  # $torch_lock: they, empty where they are in the lock; $torch_pip, $torch_uv: a line of options for each source
+  [ -n "${torch_lock?}" ] || return 0
+  python=$1/bin/python torch=$1/.rig/torch.txt
+  printf %s "$torch_lock" >"$torch"
+  if [ "$installer" = pip ]; then list=${torch_pip:?}; else list=${torch_uv:?}; fi
+  while IFS= read -r words <&8; do
+    set -f
+    # shellcheck disable=SC2086  # options: a URL has no blanks
+    set -- $words -r "$torch"
+    set +f
+    if [ "$installer" = pip ]; then
+      "$python" -m pip install -q --timeout 60 "$@" && return 0
+    else
+      "$uv" pip install -q --python "$python" "$@" && return 0
+    fi
+  done 8<<EOT
+$list
+EOT
+  return 1
+}

@@ -1,0 +1,72 @@
+"""The shell libraries (qwen_rig/shell/), run here by every shell that is here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qwen_rig.program import Program, lines, load
+
+SHELLS = [[name, "sh"][: 1 + (name == "busybox")] for name in ("dash", "bash", "busybox") if shutil.which(name)]
+
+
+@pytest.fixture(params=SHELLS, ids=lambda words: str(words[0]))
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    words: list[str] = request.param
+    return words
+
+
+def ran(shell: list[str], library: str, text: str, stdin: str = "", path: Path | None = None, **variables: str) -> str:
+    """The standard output of some lines after a library."""
+    call = Program(load(f"shell/{library}.sh").text + text)(**variables)
+    environment = {"PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"], "http_proxy": "http://own"}
+    done = subprocess.run([*shell, "-c", call.text], input=call.stdin(stdin), text=True, capture_output=True,
+                          env=environment, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("proxy", "becomes"), [("", "http://own -"), ("direct", "- -"),
+                                                ("http://p:1/$(id)", "http://p:1/$(id) http://p:1/$(id)")])
+def test_the_proxy_knob_is_the_variables_of_what_follows(shell: list[str], proxy: str, becomes: str) -> None:
+    text = "proxies\nsh -c 'echo \"${http_proxy--} ${HTTPS_PROXY--}\"'"
+    assert ran(shell, "network", text, proxy=proxy) == f"{becomes}\n"
+
+
+def test_a_proxy_script_is_read_where_there_is_one(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a turbo").write_text("false\necho noise $unset\nexport way=fast\n")
+    text = 'way=""; turbo ""; turbo "$file"; echo "$way"; turbo "$file.gone"; false; echo never'
+    call = Program(load("shell/network.sh").text + text)(file=str(tmp_path / "a turbo"))
+    done = subprocess.run([*shell, "-c", call.text], input=call.stdin(), text=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, "fast\n"), "and the shell is strict again"
+
+
+def test_the_data_disk_s_folders_are_made_and_named(shell: list[str], tmp_path: Path) -> None:
+    place = lines([f"TMPDIR={tmp_path}/a disk/tmp", f"HF_HOME={tmp_path}/hub"])
+    text = "place\ncat\nsh -c 'ls -d \"$TMPDIR\" \"$HF_HOME\"'"
+    assert ran(shell, "place", text, "input\n", place=place) == f"input\n{tmp_path}/a disk/tmp\n{tmp_path}/hub\n"
+    assert ran(shell, "place", "place; echo done", place="") == "done\n"
+
+
+@pytest.mark.parametrize(("apt", "says"), [
+    ("", "sim a b\ndid a b\nsim c*\ndid c*\n"),
+    ('case $* in -s*) case $* in *" c"*) echo "no such c"; exit 100 ;; esac ;; esac', "sim a b\ndid a b\nno such c\n"),
+])
+def test_groups_of_packages_in_turn_each_refused_before_it_is_begun(shell: list[str], apt: str, says: str,
+                                                                    tmp_path: Path) -> None:
+    fake = tmp_path / "apt-get"
+    fake.write_text(f"#!/bin/sh\n{apt}\nkind=did; [ \"$1\" != -s ] || kind=sim\nwhile [ \"$1\" != install ]; do shift; "
+                    "done; shift\n[ $kind = did ] || echo \"$kind $*\" >&3\n[ $kind = sim ] || echo \"$kind $*\"\n")
+    fake.chmod(0o755)
+    (tmp_path / "cc").touch()
+    text = f"exec 3>&1\ncd {tmp_path}\n(packages) || :"
+    assert ran(shell, "apt", text, path=tmp_path, groups=lines(["a b", "c*"]), lock_s="1") == says
+
+
+def test_a_list_that_is_no_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than one line"):
+        lines(["a", "b\nc"])
