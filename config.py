@@ -4,9 +4,14 @@ import sys
 
 import click
 
-from qwen_rig.errors import RigError
-from qwen_rig.knobs import NAMES, check, ours, unknown
-from qwen_rig.run import report as _report
+from qwen_rig.project import check_version
+
+QWEN_RIG = "0.2.0"  # the version that wrote this folder's files; another one's package refuses them, in one line
+check_version(QWEN_RIG)  # before anything that another version may not have is imported
+
+from qwen_rig.errors import RigError  # noqa: E402
+from qwen_rig.knobs import NAMES, check, ours, unknown  # noqa: E402
+from qwen_rig.run import report as _report  # noqa: E402
 
 REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 

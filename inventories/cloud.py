@@ -9,9 +9,9 @@ import os as _os
 import sys as _sys
 from pathlib import Path as _Path
 
-from inventories._handover import hand_over as _hand_over
 from qwen_rig.cloud import load_cloud as _load_cloud
 from qwen_rig.errors import RigError as _RigError
+from qwen_rig.run.handover import hand_over as _hand_over
 
 _folder = _Path(__file__).parent
 try:

@@ -8,9 +8,9 @@ pyinfra makes a group of every list of hosts in an inventory file: names with an
 import os as _os
 from pathlib import Path as _Path
 
-from inventories._handover import hand_over as _hand_over
 from qwen_rig.errors import RigError as _RigError
 from qwen_rig.lab import load_hosts as _load_hosts
+from qwen_rig.run.handover import hand_over as _hand_over
 
 try:
     lab = _hand_over(_load_hosts(_Path(_os.environ.get("LAB_HOSTS") or _Path(__file__).parent / "lab.yml")))

@@ -1,4 +1,4 @@
-"""`python -m rig VERB …`: the command's former name, kept for one release. It stands in the clone alone, in no wheel."""
+"""`python -m rig VERB …`: the command's former name, kept for one release, in the clone alone."""
 
 import sys
 

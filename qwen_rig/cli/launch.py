@@ -21,6 +21,6 @@ def run(options: argparse.Namespace) -> int:
 
     limit = [*options.limit, *options.hosts]
     with _door.opened(options.inventory, limit, options.data, options.verbose, table=False) as door:
-        door.prepare(_door.ROOT / "deploy" / "launch.py")
+        door.prepare("launch.py")
         door.execute()
         return door.status()

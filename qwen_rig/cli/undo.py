@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.run import api as _door
 
     with _door.opened(options.inventory, options.limit, options.data, options.verbose) as door:
-        door.prepare(_door.UNDO)
+        door.prepare("undo.py")
         plans = door.plans()
         for plan in plans:
             step = plan.step("undo")

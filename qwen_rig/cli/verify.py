@@ -19,6 +19,6 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.run import api as _door
 
     with _door.opened(options.inventory, options.limit, options.data, options.verbose) as door:
-        door.prepare(_door.ROOT / "deploy" / "verify.py")
+        door.prepare("verify.py")
         door.execute()
         return door.status()

@@ -37,24 +37,20 @@ from qwen_rig.run import progress as _board
 from qwen_rig.run import report as _report
 from qwen_rig.run import session as _session
 
-ROOT = project.find()
-MAIN = ROOT / "deploy" / "5090.py"
-UNDO = ROOT / "deploy" / "undo.py"
-
 
 class Door:
     """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
 
-    def __init__(self, state: State, asked: dict[str, Any]) -> None:
-        self.state, self.asked = state, asked
+    def __init__(self, state: State, root: Path, asked: dict[str, Any]) -> None:
+        self.state, self.root, self.asked = state, root, asked
 
-    def prepare(self, deploy: Path = MAIN) -> None:
-        """Load a deploy file for every connected host: each is probed and planned, the plans are shown."""
+    def prepare(self, entry: str = "5090.py") -> None:
+        """Load a file of the project's deploy/ for every connected host: each is probed and planned, its plan shown."""
         if not self.state.active_hosts:
             return
         self.state.set_stage(StateStage.Prepare)
         try:
-            load_deploy_file(self.state, str(deploy))
+            load_deploy_file(self.state, str(self.root / "deploy" / entry))
         except PyinfraError:  # no host is left; each has its card
             if self.state.active_hosts:
                 raise
@@ -114,27 +110,30 @@ class Door:
 
 
 @contextmanager
-def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
+def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
            saved: dict[str, Any] | None = None) -> Iterator[Door]:
     """A door to these hosts, connected. Raises RigError for bad input before any host is dialled.
 
+    `inventory`: a file or connector; None: the project's inventories/lab.py.
     `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
     """
     override = dict(map(_pair, data))
+    root = project.find()
+    inventory = inventory or str(root / "inventories" / "lab.py")
     pyinfra.is_cli = True  # deploy/5090.py is written for pyinfra's command line: order by line, as there
     logging.getLogger("pyinfra").addHandler(logging.NullHandler())  # its words; ours are in _report
     logging.getLogger("pyinfra").propagate = False
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
     state = State(check_for_changes=False)  # the plan tells what changes; pyinfra needs not run it all to find out
-    state.cwd, state.print_noop_info = str(ROOT), verbose > 0
+    state.cwd, state.print_noop_info = str(root), verbose > 0
     ctx_state.set(state)
     config = Config()
     ctx_config.set(config)
     _report.hook(state)
     _report.tables = table
     preview.saved = saved
-    made = make_inventory(_file(inventory), cwd=str(ROOT), override_data=override)
+    made = make_inventory(_file(inventory, root), cwd=str(root), override_data=override)
     ctx_inventory.set(made)
     state.init(made, config, initial_limit=_limited(made, limit))
     try:
@@ -144,7 +143,8 @@ def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: i
         except PyinfraError:  # nobody could be reached; each has its card
             if state.active_hosts:
                 raise
-        yield Door(state, {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)})
+        asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
+        yield Door(state, root, asked)
         _report.end()
     finally:
         disconnect_all(state)
@@ -161,7 +161,7 @@ def _pair(text: str) -> tuple[str, Any]:
     return name, knobs.check(name, read)
 
 
-def _file(inventory: str) -> str:
+def _file(inventory: str, root: Path) -> str:
     """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py, one of sources through
     inventories/cloud.py."""
     path = Path(inventory).expanduser()
@@ -173,7 +173,7 @@ def _file(inventory: str) -> str:
         text = path.read_text(encoding="utf-8", errors="replace")
         kind = "cloud" if re.search(r"^sources\s*:", text, re.MULTILINE) else "lab"
         os.environ[f"{kind.upper()}_HOSTS"] = str(path)
-        return str(ROOT / "inventories" / f"{kind}.py")
+        return str(root / "inventories" / f"{kind}.py")
     return str(path)
 
 

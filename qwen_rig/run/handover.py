@@ -1,4 +1,4 @@
-"""From the checked hosts of lab.yml to pyinfra: what host data can't do."""
+"""Hands the checked hosts of lab.yml or cloud.yml over to pyinfra: what host data can't do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hand_over(hosts: Hosts) -> Hosts:
     pyinfra's state is emptied when it is initialised, after the inventory was read: they go in after that.
     """
     secrets = {name: {key: data.pop(key) for key in _SECRETS if key in data} for name, data in hosts}
-    state: State = ctx_state.get()  # type: ignore[no-untyped-call]
+    state: State = ctx_state.get()
     initialise = state.init
 
     def init(*args: Any, **kwargs: Any) -> None:
