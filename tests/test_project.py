@@ -12,6 +12,7 @@ import pytest
 
 from qwen_rig import __version__, cli, exits, knobs, project
 from qwen_rig.errors import RigError
+from qwen_rig.hostkeys import KnownHosts, default
 
 REPO = Path(__file__).parents[1]
 ENTRIES = ("config.py", "deploy/*.py", "facts/__init__.py", "group_data/*.py", "inventories/*.py",
@@ -81,6 +82,13 @@ def test_the_project_is_the_current_folder_else_the_clone(made: Path, monkeypatc
     assert project.find() == made
     monkeypatch.chdir(made / "inventories")
     assert project.find() == REPO
+
+
+def test_a_projects_own_host_keys_are_named_by_no_file(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KnownHosts(default(made))
+    assert kept.command("vast-1") == f"qwen-rig host-keys accept vast-1 --file {kept.path}"
+    monkeypatch.chdir(made)
+    assert kept.command("vast-1") == "qwen-rig host-keys accept vast-1"
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "99.0", None])
