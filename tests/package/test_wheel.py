@@ -176,7 +176,8 @@ def test_facts_go_by_their_short_names_as_in_a_clone(installed: Installed, lab: 
     command = ["fact", "facts.gpu.Gpus", "--json"]
     told = installed.run("pyinfra", "inventories/lab.py", *command)
     assert told.code == 0, told.stderr
-    ((_, hosts),) = json.loads(told.stdout).items()
+    ((name, hosts),) = json.loads(told.stdout).items()
+    assert name == "facts.gpu.Gpus"
     assert [gpu["name"] for gpu in hosts["wheel-01"]] == ["NVIDIA GeForce RTX 5090"]
     assert lab.pyinfra(*command).stdout == told.stdout
 
