@@ -1,11 +1,11 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pictures      (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pictures · wheel   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
-HOSTS := tests/e2e tests/inventories tests/testbed  # files side by side: most of their time is spent waiting for hosts
+HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
-.PHONY: setup check test test-real demo demo-quick bench lock pictures clean
+.PHONY: setup check test test-real demo demo-quick bench lock pictures wheel clean
 
 setup: $(VENV)/.done
 
@@ -42,5 +42,8 @@ lock: setup
 pictures: setup
 	@$(BIN)/python scripts/pictures.py
 
+wheel: setup
+	@$(BIN)/uv build --out-dir dist .  # the wheel out of the sdist, so that nothing that lies about here gets into it
+
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) *.egg-info build dist

@@ -18,6 +18,10 @@ class ProbeFact(FactBase[T]):
 
     abstract = True
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.name.removeprefix("qwen_rig.")  # pyinfra prints the short name, by which it is asked for
+
     def read(self, text: Mapping[str, str]) -> T:
         """The fact out of its sections. May raise; subclasses say what they return."""
         raise NotImplementedError

@@ -22,9 +22,9 @@ from pathlib import Path
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
+from qwen_rig import project
 from qwen_rig.errors import RigError
 
-DEFAULT = Path(__file__).resolve().parents[1] / "inventories" / "cloud.known_hosts"  # beside cloud.yml
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # known_hosts reads , | ! * ? and blanks as its own
 # Beside the file: the keys that were refused, so that what is accepted is the very key that was shown.
 REFUSED = ".refused"
@@ -94,7 +94,8 @@ class KnownHosts:
 
     def command(self, name: str) -> str:
         """The command that accepts a refused key."""
-        file = "" if self.path == DEFAULT else f" --file {shlex.quote(str(self.path))}"
+        folder = project.found()
+        file = "" if folder and self.path == default(folder).resolve() else f" --file {shlex.quote(str(self.path))}"
         return f"qwen-rig host-keys accept {shlex.quote(name)}{file}"
 
     def _rewrite(self, path: Path, name: str, key: paramiko.PKey | None) -> None:
@@ -119,6 +120,11 @@ class KnownHosts:
         with open(f"{self.path}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def default(folder: Path) -> Path:
+    """A project's own file of host keys, beside cloud.yml."""
+    return folder / "inventories" / "cloud.known_hosts"
 
 
 def shown(path: Path) -> str:

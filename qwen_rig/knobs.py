@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from qwen_rig.bundle import load as load_bundle
@@ -16,6 +18,7 @@ from qwen_rig.catalog.stack import load_stack
 from qwen_rig.catalog.torch_index import PYTORCH
 from qwen_rig.errors import RigError
 
+DEFAULTS = Path(__file__).parent / "template" / "group_data" / "all.py"
 stack_of = cache(load_stack)  # a lock takes a while to read
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -170,9 +173,17 @@ def _url(name: str, value: str, where: str) -> None:
         raise RigError(f"{name} must be a URL, not {value!r}", where, "write spaces and quotes as %20, %27, %22")
 
 
+@cache
+def defaults() -> Mapping[str, Any]:
+    """Each knob's default, as the package's own group_data/all.py has it."""
+    found = runpy.run_path(str(DEFAULTS))
+    return {field.name: found[field.name] for field in fields(Knobs)}
+
+
 def read(data: Mapping[str, Any], where: str) -> Knobs:
-    """The knobs of one host out of its data (all.py's defaults included). Raises RigError, also where they clash."""
-    found = Knobs(**{name: check(name, data.get(name), where) for name in NAMES})
+    """The knobs of one host out of its data; one that the data lack has its default. Raises RigError, also where knobs
+    clash."""
+    found = Knobs(**{name: check(name, data.get(name, default), where) for name, default in defaults().items()})
     stack = stack_of(found.stack)
     stack.check(found.python)
     stack.check_index(found.source_torch_index, found.accept_unlocked_torch, where)

@@ -71,7 +71,7 @@ def test_nothing_is_spliced_into_shell(folder: str) -> None:
     'Job("env", "Env", "rm {}".format(path), 60)', 'Program(f"rm {path}")', "Program(text)", 'Program("a" + text)',
     'Job("env", "Env", call="\\n".join(lines), seconds=60)', 'subprocess.run(["sh", "-c", f"rm {path}"])',
     'StringCommand("rm", path)', 'jobs.Job("env", "Env", f"rm {path}", 60)', 'f("bash", "-euc", text)',
-    'from rig.program import load as shell\nshell(f"deploy/{name}.sh")',
+    'from qwen_rig.program import load as shell\nshell(f"deploy/{name}.sh")',
 ])
 def test_splicing_is_seen(source: str) -> None:
     assert list(spliced(source))
@@ -81,4 +81,4 @@ def test_every_file_is_a_part_of_a_program() -> None:
     named = {node.value for folder in ("deploy", "qwen_rig") for path in (REPO / folder).rglob("*.py")
              for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)
              and isinstance(node.value, str) and node.value.endswith(".sh")}
-    assert sorted({path.relative_to(REPO).as_posix() for path in FILES} - named) == []
+    assert sorted({path.relative_to(REPO).as_posix().removeprefix("qwen_rig/") for path in FILES} - named) == []

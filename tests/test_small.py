@@ -18,8 +18,10 @@ from qwen_rig import knobs, managed
 from qwen_rig.deploy.driver import openpgp
 from qwen_rig.errors import RigError
 from qwen_rig.facts.machine import Os
-from qwen_rig.run import converge as _converge
-from qwen_rig.run import report as _report
+from qwen_rig.program import Program
+from qwen_rig.run import adapter
+from qwen_rig.run.converge import run_script
+from qwen_rig.run.run import Run
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")
@@ -98,11 +100,14 @@ def test_a_connection_that_breaks_while_a_command_is_sent_is_an_answer(
         monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """paramiko has an error of its own for each moment; pyinfra would print the traceback of any of them."""
     said: list[str] = []
-    monkeypatch.setattr(_report, "said", lambda host, lines: said.extend(lines))
+    run, state = Run(), SimpleNamespace()
+    adapter.attach(state, run)  # type: ignore[arg-type]
+    monkeypatch.setattr(run.report, "said", lambda host, lines: said.extend(lines))
 
     def breaks(*_: Any, **__: Any) -> None:
         raise error
 
-    host: Any = SimpleNamespace(name="lab-1", connector=SimpleNamespace(), data={}, run_shell_command=breaks)
-    assert _converge.run(host, "true", 1) == (False, "")
+    host: Any = SimpleNamespace(name="lab-1", connector=SimpleNamespace(), data={}, run_shell_command=breaks,
+                                state=state)
+    assert run_script(host, Program("true")(), 1) == (False, "")
     assert len(said) == 1 and said[0].startswith("connection lost: ") and len(said[0]) > len("connection lost: ")

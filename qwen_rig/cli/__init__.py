@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
-from qwen_rig import exits
+from qwen_rig import __version__, exits
 from qwen_rig.errors import RigError
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
 VERBS = (
+    "init",
     "plan",
     "apply",
     "verify",
@@ -58,8 +59,9 @@ def verb(name: str) -> Verb:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status."""
-    parser = Parser(prog="rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
+    parser = Parser(prog="qwen-rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
                     epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"qwen-rig {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     for name in VERBS:
         module = verb(name)
@@ -70,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except RigError as error:
-        print(f"rig: {error}", file=sys.stderr)
+        print(f"qwen-rig: {error}", file=sys.stderr)
         return exits.FAILED
     except KeyboardInterrupt:
-        print("rig: interrupted; what runs on a host goes on there · the same command again finds it", file=sys.stderr)
+        print("qwen-rig: interrupted; what runs on a host goes on there · the same command again finds it",
+              file=sys.stderr)
         return exits.INTERRUPTED

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-
-DEFAULT = str(Path(__file__).resolve().parents[2] / "inventories" / "lab.py")
 
 
 def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
     """-i, --limit (where several hosts make sense) and --data, as pyinfra has them."""
-    parser.add_argument("-i", "--inventory", metavar="FILE", default=DEFAULT,
+    parser.add_argument("-i", "--inventory", metavar="FILE",
                         help="inventory (.py), or a file like lab.yml or cloud.yml (default: inventories/lab.py)")
     if limit:
         parser.add_argument("--limit", metavar="HOST", action="append", default=[],

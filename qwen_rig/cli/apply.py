@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     inventory, limit, data, saved = options.inventory, options.limit, options.data, None
     if options.plan:
-        if options.inventory != _hosts.DEFAULT or options.limit or options.data:
+        if options.inventory or options.limit or options.data:
             raise RigError("-i, --limit and --data can't be given with a saved plan", str(options.plan),
                            "it holds to the hosts and knobs that it was made for")
         saved = _saved.load(options.plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
     from qwen_rig import bundle
-    from qwen_rig.knobs import NAMES, read
+    from qwen_rig.knobs import read
     from qwen_rig.network.collect import Collector
     from qwen_rig.render import size
 
-    defaults = Path(__file__).resolve().parents[2] / "group_data" / "all.py"
-    data: dict[str, Any] = runpy.run_path(str(defaults))
+    data: dict[str, Any] = {}
     for pair in options.data:
         name, _, text = pair.partition("=")
         words = {"true": True, "false": False, "none": None}
         data[name] = int(text) if text.isdigit() else words.get(text.lower(), text)
-    knobs = read({name: data.get(name) for name in NAMES}, "bundle")
+    knobs = read(data, "bundle")
     folder = options.folder.expanduser().resolve()
     Collector(folder, knobs, lambda line: print(line, file=sys.stderr)).collect(options.conda)
     made = bundle.load(str(folder))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen_rig import exits
+from qwen_rig import exits, project
 from qwen_rig.errors import RigError
-from qwen_rig.hostkeys import DEFAULT, NAME, KnownHosts, shown
+from qwen_rig.hostkeys import NAME, KnownHosts, default, shown
 
 SUMMARY = "host keys of rented machines: list them, accept one that was refused, forget one"
 
@@ -17,13 +17,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "accept", "forget"),
                         help="accept: the key that was refused last · forget: the next key is a first one")
     parser.add_argument("name", nargs="?", help="the machine's name, as the refusal had it (vast-123456)")
-    parser.add_argument("--file", type=Path, default=DEFAULT, metavar="KNOWN_HOSTS",
+    parser.add_argument("--file", type=Path, metavar="KNOWN_HOSTS",
                         help="default: inventories/cloud.known_hosts")
 
 
 def run(options: argparse.Namespace) -> int:
     """0: done. Raises RigError where there's no such key."""
-    kept = KnownHosts(options.file)
+    kept = KnownHosts(options.file or default(project.find()))
     if options.action == "list":
         for name, print_, refused in kept.all():
             print(f"{name}  {print_}{'  refused' if refused else ''}")

@@ -21,6 +21,6 @@ def run(options: argparse.Namespace) -> int:
 
     limit = [*options.limit, *options.hosts]
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
-        opened.prepare("deploy/launch.py")
+        opened.prepare("launch.py")
         opened.execute()
         return opened.status()

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.run import session
 
     with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
-        opened.prepare(session.UNDO)
+        opened.prepare("undo.py")
         plans = opened.plans()
         for plan in plans:
             step = plan.step("undo")

@@ -19,6 +19,6 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.run import session
 
     with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
-        opened.prepare("deploy/verify.py")
+        opened.prepare("verify.py")
         opened.execute()
         return opened.status()

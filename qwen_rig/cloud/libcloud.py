@@ -1,4 +1,4 @@
-"""Any of the providers that Apache Libcloud knows, through its own API: `pip install -e '.[cloud]'`."""
+"""Any of the providers that Apache Libcloud knows, through its own API; it is the extra `cloud`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance
         from libcloud.compute.providers import get_driver
         from libcloud.compute.types import NodeState
     except ImportError:
-        raise RigError("Apache Libcloud isn't installed", where, "pip install -e '.[cloud]'") from None
+        raise RigError("Apache Libcloud isn't installed", where, "pip install 'apache-libcloud>=3.8'") from None
     secrets = []
     for name in options.get("arguments") or []:
         if not os.environ.get(str(name)):

@@ -35,7 +35,7 @@ class ProbeFailed(Exception):
 
 def knobs(host: Host) -> Knobs:
     """The host's knobs. Raises RigError."""
-    return knobs_of.read({name: host.data.get(name) for name in knobs_of.NAMES}, f"host {host.name}")
+    return knobs_of.read(adapter.data(host), f"host {host.name}")
 
 
 def refuse_bad_knobs(state: State) -> None:

@@ -24,20 +24,18 @@ from .entry import join
 from .report import now
 from .run import Run
 
-MAIN, UNDO = "deploy/5090.py", "deploy/undo.py"  # in a project
-
 
 class Session:
     """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
 
-    def __init__(self, state: State, run: Run, asked: dict[str, Any]) -> None:
-        self.state, self.run, self.asked = state, run, asked
+    def __init__(self, state: State, run: Run, root: Path, asked: dict[str, Any]) -> None:
+        self.state, self.run, self.root, self.asked = state, run, root, asked
         self.report = run.report
 
-    def prepare(self, deploy: str = MAIN) -> None:
-        """Load a deploy file for every connected host: each is probed and planned, the plans are shown."""
+    def prepare(self, entry: str = "5090.py") -> None:
+        """Load a file of the project's deploy/ for every connected host: each is probed and planned, the plans are shown."""
         if self.state.active_hosts:
-            process.prepare(self.state, str(project.find() / deploy))
+            process.prepare(self.state, str(self.root / "deploy" / entry))
             self.report.show_commands(list(self.state.inventory))
 
     def plans(self) -> list[Plan]:
@@ -87,20 +85,23 @@ class Session:
 
 
 @contextmanager
-def opened(inventory: str, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
+def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
            saved: dict[str, Any] | None = None) -> Iterator[Session]:
     """A session with these hosts, connected. Raises RigError for bad input before any host is dialled.
 
+    `inventory`: a file or connector; None: the project's inventories/lab.py.
     `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
     """
     override = dict(map(_pair, data))
+    root = project.find()
+    inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
-    state = process.state(str(project.find()), verbose > 0)
+    state = process.state(str(root), verbose > 0)
     run = join(state, Run(table, saved))
-    process.ready(state, _file(inventory), override, limit)
+    process.ready(state, _file(inventory, root), override, limit)
     try:
         process.connect(state)
-        yield Session(state, run, asked)
+        yield Session(state, run, root, asked)
         run.end(adapter.current_state())
     finally:
         process.disconnect(state)
@@ -117,7 +118,7 @@ def _pair(text: str) -> tuple[str, Any]:
     return name, knobs.check(name, read)
 
 
-def _file(inventory: str) -> str:
+def _file(inventory: str, root: Path) -> str:
     """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py, one of sources through
     inventories/cloud.py."""
     path = Path(inventory).expanduser()
@@ -129,5 +130,5 @@ def _file(inventory: str) -> str:
         text = path.read_text(encoding="utf-8", errors="replace")
         kind = "cloud" if re.search(r"^sources\s*:", text, re.MULTILINE) else "lab"
         os.environ[f"{kind.upper()}_HOSTS"] = str(path)
-        return str(project.find() / "inventories" / f"{kind}.py")
+        return str(root / "inventories" / f"{kind}.py")
     return str(path)

@@ -58,7 +58,8 @@ def applied(lab: Lab) -> Lab:
 
     asked = lab.rig("apply", "--limit", "door-01")
     assert (asked.code, asked.stderr.splitlines()[-1]) == (
-        exits.FAILED, "rig: nothing was changed: there is no terminal to ask on · --yes goes on without being asked")
+        exits.FAILED,
+        "qwen-rig: nothing was changed: there is no terminal to ask on · --yes goes on without being asked")
     refused = lab.rig("apply", "--limit", "door-01", answer="of course")
     assert refused.code == exits.FAILED and "isn't the answer" in refused.stderr
     assert lab.fingerprint("door-01") == before, "nothing was changed so far"

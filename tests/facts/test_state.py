@@ -202,7 +202,7 @@ def test_the_words_for_no_value_are_known_in_one_place() -> None:
 
 
 def test_plans_know_no_pyinfra() -> None:
-    code = ("import sys, rig.plan.explain, rig.doctor, rig.sameness, facts.state\n"
+    code = ("import sys, qwen_rig.plan.explain, qwen_rig.doctor, qwen_rig.plan.compare, qwen_rig.facts.state\n"
             "print([name for name in sys.modules if name.partition('.')[0] == 'pyinfra'])")
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, cwd=REPO)
     assert (done.stdout, done.stderr) == ("[]\n", "")
