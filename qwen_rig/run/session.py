@@ -33,7 +33,7 @@ class Session:
         self.report = run.report
 
     def prepare(self, entry: str = "5090.py") -> None:
-        """Load a file of the project's deploy/ for every connected host: each is probed and planned, the plans are shown."""
+        """Load a file of the project's deploy/ for every connected host: each is probed, planned and shown."""
         if self.state.active_hosts:
             process.prepare(self.state, str(self.root / "deploy" / entry))
             self.report.show_commands(list(self.state.inventory))
