@@ -15,7 +15,8 @@ from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
 from qwen_rig import knobs, managed
-from qwen_rig.deploy.driver import openpgp
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.deploy.repository import openpgp
 from qwen_rig.errors import RigError
 from qwen_rig.facts.machine import Os
 from qwen_rig.program import Program
@@ -100,7 +101,7 @@ def test_a_connection_that_breaks_while_a_command_is_sent_is_an_answer(
         monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """paramiko has an error of its own for each moment; pyinfra would print the traceback of any of them."""
     said: list[str] = []
-    run, state = Run(), SimpleNamespace()
+    run, state = Run(make_plan), SimpleNamespace()
     adapter.attach(state, run)  # type: ignore[arg-type]
     monkeypatch.setattr(run.report, "said", lambda host, lines: said.extend(lines))
 

@@ -9,10 +9,10 @@ from typing import Any
 from qwen_rig import exits
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
-from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context
+from qwen_rig.plan.env import records
 from qwen_rig.program import load
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation

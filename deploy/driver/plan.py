@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.version import Version
 
-from qwen_rig.managed import (
-    GUARD,
-    PREFERENCES,
-    REPOSITORY,
-    guard_digests,
-    preferences_text,
-    repository_files,
-    repository_text,
-    repository_url,
-)
+from qwen_rig.plan.apt import disk
 from qwen_rig.plan.context import Context, version
-from qwen_rig.plan.files import managed
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
+from qwen_rig.plan.planner import OURS, Fact, Parts, Planner, Rule, fact, gpus, loaded
 
 # Errors that no package cures: somebody has to look at the machine (KB: Xid 79, driver handle errors).
 HARDWARE = {
@@ -35,7 +27,7 @@ class DriverPayload(Payload):
     headers: bool
 
 
-def refusals(ctx: Context) -> list[Refusal]:
+def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     """What forbids touching this host on its driver's account."""
     driver, found = ctx.state.driver, []
     if ctx.foreign_kernel:
@@ -49,17 +41,15 @@ def refusals(ctx: Context) -> list[Refusal]:
             names = ", ".join(gpu.name for gpu in ctx.gpus)
             found.append(Refusal(f"no driver serves all of {names}: Blackwell needs open modules, cards before "
                                  "Turing can't use them", "take one of the cards out"))
-        elif _driver_action(ctx).changes:
+        elif driver_action(ctx).changes:
             found += _in_the_way(ctx)
-        elif line := _rejected(ctx):
+        elif line := rejected(ctx):
             found.append(Refusal(f"Secure Boot is on, and the kernel refuses the driver's module: {line}",
                                  "switch it off in the firmware, or enrol the key that signed the module (mokutil)"))
-        elif _reboot(ctx, Action.NONE).action is Action.REBOOT:
-            found += _busy(ctx, "the host must be rebooted")
     return found
 
 
-def _busy(ctx: Context, due: str) -> list[Refusal]:
+def busy(ctx: Context, due: str) -> list[Refusal]:
     """Whose work on the GPU would be lost by what is due."""
     if not ctx.machine.gpu_users or ctx.knobs.allow_busy_gpu:
         return []
@@ -67,19 +57,11 @@ def _busy(ctx: Context, due: str) -> list[Refusal]:
     return [Refusal(f"the GPU is in use by {users}, and {due}", "wait or stop it, or set allow_busy_gpu=True")]
 
 
-def _rejected(ctx: Context) -> str | None:
+def rejected(ctx: Context) -> str | None:
     """The kernel's own word that it didn't load a module for its signature; no reboot would change that."""
     if ctx.machine.secure_boot != "enabled" or ctx.state.driver.loaded_version:
         return None
     return next((line for line in ctx.state.kernel_log.lines if "rejected" in line), None)
-
-
-def unanswered(ctx: Context) -> str | None:
-    """What nvidia-smi complains of although the driver and its loading are right; None where it answers."""
-    driver = ctx.state.driver
-    if ctx.foreign_kernel or driver.error is None or any(step.action.changes for step in steps(ctx)[1::2]):
-        return None
-    return driver.excerpt or driver.error
 
 
 def _foreign(ctx: Context) -> list[Refusal]:
@@ -124,34 +106,19 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
     if machine.secure_boot == "enabled":
         found.append(Refusal("Secure Boot is on, and the driver's DKMS modules are not signed",
                              "switch it off in the firmware, or install modules signed by your distribution"))
-    return found + _busy(ctx, "the driver must be replaced")
+    return found + busy(ctx, "the driver must be replaced")
 
 
 def _too_old(ctx: Context) -> list[Refusal]:
     """Why the branch that would be installed can't serve: the knob's, or the last one for an old card beside."""
     floor, asked = Version(ctx.driver_floor).major, ctx.knobs.nvidia_driver_branch
-    if _branch(ctx) >= floor:
+    if branch(ctx) >= floor:
         return []
     if asked < floor:
         return [Refusal(f"nvidia_driver_branch={asked} can't serve {ctx.stack.cuda_tag} on {_archs(ctx)}, which needs "
                         f"≥ {ctx.driver_floor}", f"set nvidia_driver_branch={floor} or later")]
-    return [Refusal(f"no driver serves all of {', '.join(gpu.name for gpu in ctx.gpus)}: branch {_branch(ctx)} is the "
+    return [Refusal(f"no driver serves all of {', '.join(gpu.name for gpu in ctx.gpus)}: branch {branch(ctx)} is the "
                     f"last for one of them, and {ctx.driver_floor} is the least for another", "take one out")]
-
-
-def steps(ctx: Context) -> list[Step]:
-    """Repository, driver, guard, reboot; all `n/a` where the kernel is somebody else's."""
-    driver = ctx.state.driver
-    if ctx.foreign_kernel:
-        why = f"host's driver {driver.loaded_version or 'unknown'} serves {ctx.stack.cuda_tag}"
-        foreign = f"in a {ctx.machine.kind} the kernel is somebody else's"
-        return [Step("repository", "NVIDIA repository", "-", "-", Action.NA, foreign),
-                Step("driver", "NVIDIA driver", driver.loaded_version or "unknown", f"≥ {ctx.driver_floor}",
-                     Action.NA, why),
-                Step("guard", "Driver guard", "-", "-", Action.NA, foreign),
-                Step("reboot", "Reboot", "-", "-", Action.NA, foreign)]
-    action = _driver_action(ctx)
-    return [_repository(ctx, action), _driver(ctx, action), _guard(ctx, action), _reboot(ctx, action)]
 
 
 def _flavour(ctx: Context) -> str | None:
@@ -165,7 +132,7 @@ def _installed(ctx: Context) -> tuple[str | None, str | None]:
             driver.installed_flavour or driver.flavour)
 
 
-def _driver_action(ctx: Context) -> Action:
+def driver_action(ctx: Context) -> Action:
     """Whether the driver on disk must come or go; that it isn't loaded yet is the reboot's business."""
     installed, flavour = _installed(ctx)
     found = version(installed)
@@ -176,10 +143,10 @@ def _driver_action(ctx: Context) -> Action:
 
 
 def _wanted(ctx: Context) -> str:
-    return f"{_branch(ctx)} {_flavour(ctx) or 'open'}"
+    return f"{branch(ctx)} {_flavour(ctx) or 'open'}"
 
 
-def _branch(ctx: Context) -> int:
+def branch(ctx: Context) -> int:
     """The wanted branch, or the last that still knows the oldest card here."""
     ends = [end for gpu in ctx.gpus if (end := ctx.rules.last_branch(gpu.compute_capability))]
     return min([ctx.knobs.nvidia_driver_branch, *ends])
@@ -190,75 +157,60 @@ def _archs(ctx: Context) -> str:
     return ", ".join(f"sm_{v.major}{v.minor}" for v in sorted(known)) or "this GPU"
 
 
-def _driver(ctx: Context, action: Action) -> Step:
+def step(ctx: Context, before: Sequence[Step]) -> Step:
+    """Adopted where it serves every card and the stack; in a container and in WSL it is somebody else's."""
+    if ctx.foreign_kernel:
+        running = ctx.state.driver.loaded_version or "unknown"
+        return Step("NVIDIA driver", running, f"≥ {ctx.driver_floor}", Action.NA,
+                    f"host's driver {running} serves {ctx.stack.cuda_tag}")
+    action = driver_action(ctx)
     installed, flavour = _installed(ctx)
     now = f"{installed} {flavour or ''}".strip() if installed else "none"
     demand = f"{_archs(ctx)} needs ≥ {ctx.driver_floor}"
     if _flavour(ctx):
         demand += f", {_flavour(ctx)} modules"
     if action is Action.NONE:
-        return Step("driver", "NVIDIA driver", now, now, action, f"adopted: {demand}")
+        return Step("NVIDIA driver", now, now, action, f"adopted: {demand}")
     packages = ctx.rules.driver_set(ctx.machine.os.id, ctx.machine.os.version_id)
     if packages is None:  # refused
-        return Step("driver", "NVIDIA driver", now, _wanted(ctx), action, demand, bytes=None)
-    groups = packages.packages(_flavour(ctx) or "open", _branch(ctx))
-    return Step("driver", "NVIDIA driver", now, _wanted(ctx), action, demand, bytes=packages.bytes,
-                payload=DriverPayload(tuple(map(tuple, groups)), not ctx.machine.headers))
+        return Step("NVIDIA driver", now, _wanted(ctx), action, demand, bytes=None, fetches=("apt",))
+    groups = packages.packages(_flavour(ctx) or "open", branch(ctx))
+    return Step("NVIDIA driver", now, _wanted(ctx), action, demand, bytes=packages.bytes,
+                payload=DriverPayload(tuple(map(tuple, groups)), not ctx.machine.headers), fetches=("apt",),
+                disk=disk(ctx, "driver", replaces=action is Action.CHANGE))
 
 
-def repository_at(ctx: Context) -> str:
-    """Where NVIDIA's packages for this host's system are."""
-    return repository_url(ctx.machine.os, ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
+def _kernel(ctx: Context) -> Fact:
+    evidence = "; ".join(ctx.machine.kind_evidence)
+    return fact("kind of host", ctx.machine.kind + (f" ({evidence})" if evidence else ""), "host.Host")
 
 
-def _repository(ctx: Context, driver: Action) -> Step:
-    """NVIDIA's apt repository: wanted where the driver or the toolkit must come from it."""
-    from qwen_rig.deploy.toolkit.plan import toolkit_action  # the toolkit asks for the same repository
-
-    files = ctx.state.files
-    configured = [path for path in repository_files(ctx.machine.os) if files.get(path)]
-    if not (driver.changes or toolkit_action(ctx).changes):
-        return Step("repository", "NVIDIA repository", "configured" if configured else "none", "-", Action.NONE,
-                    "nothing has to come from it")
-    if configured:
-        return Step("repository", "NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
-    url = repository_at(ctx)
-    return Step("repository", "NVIDIA repository", "none", "signed, one origin", Action.ADD,
-                "the driver or the toolkit comes from it", bytes=None, files=managed(ctx, {
-                    REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver.changes)}))
+def _card_rules(ctx: Context) -> list[Rule]:
+    source, said = ctx.rules.source, []
+    for cc in sorted({gpu.compute_capability for gpu in ctx.gpus if gpu.compute_capability}):
+        arch = f"sm_{cc.major}{cc.minor}"
+        said.append(Rule(f"{arch} with CUDA {ctx.stack.cuda}: driver ≥ {ctx.rules.least_driver(ctx.stack.cuda, cc)}",
+                         source("cuda")))
+        if flavour := ctx.rules.flavour(cc):
+            said.append(Rule(f"{arch} runs on {flavour} kernel modules only", source("modules")))
+        if last := ctx.rules.last_branch(cc):
+            said.append(Rule(f"{arch}: branch {last} is the last that knows it", source("legacy")))
+    return said
 
 
-def _guard(ctx: Context, driver: Action) -> Step:
-    """What keeps the driver from harm: nouveau stays out, unattended upgrades leave NVIDIA's packages alone."""
-    title, wanted = "Driver guard", "no nouveau, no unattended upgrade"
-    if not (driver.changes or any("nvidia" in name for name in ctx.state.dpkg)):
-        return Step("guard", title, "-", "-", Action.NA, "the driver isn't apt's")
-    wrong = [path for path, digest in guard_digests().items() if ctx.state.files.get(path) != digest]
-    if not wrong:
-        return Step("guard", title, "set", "set", Action.NONE, wanted)
-    if not ctx.root:
-        return Step("guard", title, "not set", "-", Action.NA, "needs root")
-    absent = all(ctx.state.files.get(path) is None for path in wrong)
-    return Step("guard", title, "not set" if absent else "altered", wanted,
-                Action.ADD if absent else Action.CHANGE,
-                "an unattended upgrade is the commonest cause of a driver/library mismatch", files=managed(ctx, GUARD))
+def explain(ctx: Context) -> Parts:
+    """The cards, the driver, the system, and what the cards demand."""
+    machine = ctx.machine
+    facts = [*gpus(ctx), *loaded(ctx), _kernel(ctx), fact("system", machine.os.pretty, "host.Host"),
+             fact("root", machine.sudo, "host.Host"), fact("Secure Boot", machine.secure_boot, "host.Host"),
+             fact("GPU in use by", ", ".join(f"{u.name or 'unknown'} (pid {u.pid})" for u in machine.gpu_users),
+                   "host.Host")]
+    rules = _card_rules(ctx)
+    if ctx.foreign_kernel:
+        rules.append(Rule(f"in a {machine.kind} the driver belongs to whoever owns the kernel", OURS))
+    elif packages := ctx.rules.driver_set(machine.os.id, machine.os.version_id):
+        rules.append(Rule(f"driver packages are known for {packages.folder}", ctx.rules.source("drivers")))
+    return facts, rules
 
 
-def _reboot(ctx: Context, driver_action: Action) -> Step:
-    driver = ctx.state.driver
-    loaded, installed = driver.loaded_version, driver.installed_version
-    now = f"loaded {loaded or 'none'}"
-    if driver_action.changes:
-        why, needed, wanted = "the new driver's modules must be loaded", True, f"loaded {_branch(ctx)}"
-    elif driver.nouveau_loaded and installed:
-        why, needed, wanted = "nouveau holds the GPU", True, f"loaded {installed}"
-    elif installed and installed != loaded:
-        why, needed, wanted = f"installed {installed}, loaded {loaded or 'none'}", True, f"loaded {installed}"
-    else:
-        why, needed, wanted = "loaded and installed driver agree", False, now
-    if not needed:
-        return Step("reboot", "Reboot", now, wanted, Action.NONE, why)
-    if ctx.knobs.reboot == "never" or not ctx.root:
-        return Step("reboot", "Reboot", now, wanted, Action.NA,
-                    f"needed ({why}), but " + ("reboot=never" if ctx.root else "it takes root"))
-    return Step("reboot", "Reboot", now, wanted, Action.REBOOT, why)
+PLANNER = Planner(step, explain, knobs=("nvidia_driver", "nvidia_driver_branch", "allow_busy_gpu"), refusals=refusals)

@@ -7,24 +7,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from qwen_rig.deploy.env import installers as _packages
-from qwen_rig.deploy.env.plan import Build, Mend, env_record, envs_dir, prefix
+from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.network.route import DEFAULT
 from qwen_rig.plan import Context, Step
+from qwen_rig.plan.env import env_record, envs_dir, prefix
 from qwen_rig.program import lines, load
-from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy
-from qwen_rig.run.converge import converge
+from qwen_rig.run.adapter import FunctionCommand, Host, State
+from qwen_rig.run.converge import Applier
 from qwen_rig.run.job import JobCommand, job
 from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.run import Run
 
 
-@deploy("Env")
-def env() -> None:
-    """The env with exactly what the lock names."""
-    converge("env", "Build or mend the env", _env)
-
-
-def _env(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    """The env built beside, or mended in place."""
     if isinstance(step.payload, Mend):
         yield _mend(run, ctx, step, step.payload)
     else:
@@ -79,3 +75,6 @@ def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     call = MEND(*wanted.names, **_packages.installers(run, ctx), root=envs_dir(ctx), name=ctx.knobs.env_name,
                 path=wanted.path, import_gate=ctx.stack.import_gate)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
+
+
+APPLIER = Applier("Env | Build or mend the env", commands)

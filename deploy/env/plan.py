@@ -1,24 +1,19 @@
-"""Conda and the env: adopt, add, mend in place, or build beside and flip (DESIGN rule 9). Pure."""
+"""The env: right as it is, mended in place, or built beside and linked. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen_rig.deploy.env import diagnosis
-from qwen_rig.facts.records import EnvRecord, Records
-from qwen_rig.facts.state import Conda, Generation
+from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.plan.context import Context, gib
+from qwen_rig.plan.env import current, env_record, envs_dir
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
-from qwen_rig.plan.place import data_folder, disk_at, usable
+from qwen_rig.plan.place import disk_at, usable
+from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
 
 NAMED = 3  # wrong packages that the step itself names; more stand below it, a line each
-
-
-@dataclass(frozen=True)
-class CondaPayload(Payload):
-    """Where Miniforge goes, or the adopted conda is."""
-
-    prefix: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,10 @@ class Build(Payload):
     def mode(self) -> str:
         return "kept" if self.kept else "build"
 
+    @property
+    def new_env(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Mend(Payload):
@@ -46,61 +45,6 @@ class Mend(Payload):
     @property
     def mode(self) -> str:
         return "mend"
-
-
-def conda(ctx: Context) -> Conda | None:
-    """The conda to use: the one the knob names, else the first sound one; None where one must be installed."""
-    for found in ctx.state.conda:
-        if ctx.knobs.conda_prefix in (None, found.prefix) and found.sound:
-            return found
-    return None
-
-
-def prefix(ctx: Context) -> str:
-    """Where that conda is, or will be."""
-    found = conda(ctx)
-    home = data_folder(ctx) or ctx.machine.user.home
-    return found.prefix if found else ctx.knobs.conda_prefix or f"{home}/miniforge3"
-
-
-def envs_dir(ctx: Context) -> str:
-    """Where the env goes: to the data disk where one is used; else beside the others, or under the user's own
-    ~/.conda where conda isn't ours to write.
-    """
-    if folder := data_folder(ctx):
-        return f"{folder}/envs"
-    found = conda(ctx)
-    if found and not found.writable:
-        return f"{ctx.machine.user.home}/.conda/envs"
-    return f"{prefix(ctx)}/envs"
-
-
-def current(ctx: Context) -> Generation | None:
-    """The generation that the env's link points at, or None."""
-    env = ctx.state.env
-    if not env or not env.target:
-        return None
-    name = env.target.rstrip("/").rpartition("/")[2]
-    return next((g for g in ctx.state.generations if g.name == name), None)
-
-
-def holder(ctx: Context) -> Generation | None:
-    """Where the env's records lie: its generation, or an env that somebody else made and that was adopted as it is."""
-    env = ctx.state.env
-    if not env or env.target:
-        return current(ctx)
-    return next((g for g in ctx.state.generations if g.path == env.path), None)
-
-
-def records(ctx: Context) -> Records:
-    """The records of the env; each is None where there is none."""
-    generation = holder(ctx)
-    return generation.records if generation else Records()
-
-
-def env_record(ctx: Context) -> EnvRecord:
-    """The record of the env's build, with nothing told where there is none."""
-    return records(ctx).env or EnvRecord()
 
 
 def _number(ctx: Context, name: str) -> int | None:
@@ -132,43 +76,8 @@ def next_generation(ctx: Context) -> str:
     return f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-{1 + max(same, default=0)}"
 
 
-def is_filled(env: Step) -> bool:
-    """Whether this step builds an env of what is fetched; one that was left aside whole is only linked again."""
-    return isinstance(env.payload, Build) and not env.payload.kept
-
-
-def is_relinked(env: Step) -> bool:
-    """Whether this step only links an env again that was left aside whole: nothing is fetched."""
-    return isinstance(env.payload, Build) and env.payload.kept
-
-
-def steps(ctx: Context) -> list[Step]:
-    """Conda, then the env with its packages."""
-    return [_conda(ctx), _env(ctx)]
-
-
-def _conda(ctx: Context) -> Step:
-    found = conda(ctx)
-    if found:
-        what = f"{found.kind} {found.version or ''}".strip()
-        return Step("conda", "Conda", what, what, Action.NONE, f"adopted: {found.prefix}",
-                    payload=CondaPayload(prefix(ctx)))
-    broken = [row.prefix for row in ctx.state.conda]
-    why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
-    release = ctx.rules.miniforge
-    version = ctx.knobs.source_miniforge_version or release.version
-    return Step("conda", "Conda", "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
-                bytes=release.bytes if version == release.version else None,
-                payload=CondaPayload(_free_prefix(ctx, broken)))
-
-
-def _free_prefix(ctx: Context, broken: list[str]) -> str:
-    """Our own prefix, or a name beside it where a broken conda sits there (it isn't ours to remove)."""
-    wanted = prefix(ctx)
-    return f"{wanted}-qwen-rig" if wanted in broken else wanted
-
-
-def _env(ctx: Context) -> Step:
+def step(ctx: Context, before: Sequence[Step]) -> Step:
+    """What is to be done about the env, by how far it is from its lock."""
     env, title = ctx.state.env, f"Env {ctx.knobs.env_name}"
     wanted_count = len(ctx.stack.requirements(ctx.knobs.python))
     wanted = f"{ctx.stack.name}: {wanted_count} packages"
@@ -184,14 +93,14 @@ def _env(ctx: Context) -> Step:
         lock = generation.name.rpartition("-")[0].rpartition("-")[2]
         return _build(ctx, title, f"lock {lock}", f"lock {ctx.stack.lock_id}", Action.CHANGE,
                       f"the lock of stack {ctx.stack.name} is another; the old env is kept")
-    failed = _failed(ctx)
+    failed = failed_checks(ctx)
     if torch_wrong or failed:
         problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
         return _build(ctx, title, now, wanted, Action.CHANGE, "built beside; the old env is kept", problems,
                       afresh=bool(failed))
     if not wrong:
         adopted = "" if generation else " (adopted as it is)"
-        return Step("env", title, f"{wanted_count} packages", wanted, Action.NONE,
+        return Step(title, f"{wanted_count} packages", wanted, Action.NONE,
                     f"all as in lock {ctx.stack.lock_id}{adopted}")
     few = len(wrong) <= NAMED and not env.duplicates
     why = ", ".join(f"{name} {old or 'absent'} → {new}" for name, (old, new) in sorted(wrong.items())) if few \
@@ -199,17 +108,9 @@ def _env(ctx: Context) -> Step:
     problems = () if few else diagnosis.named(ctx, wrong)
     if generation is None or diagnosis.rebuilds(ctx, wrong):
         return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, the old env is kept", problems)
-    return Step("env", title, now, wanted, Action.CHANGE, why, problems=problems,
+    return Step(title, now, wanted, Action.CHANGE, why, problems=problems,
                 bytes=ctx.stack.bytes_for(wrong, ctx.knobs.python),
-                payload=Mend(tuple(sorted(wrong)), env.path))
-
-
-def _failed(ctx: Context) -> list[str]:
-    """What the last verification said can't be done in the env, while that verification still stands."""
-    from qwen_rig.deploy.training.plan import fingerprint  # it fingerprints what this module reads
-
-    verified = records(ctx).verify
-    return diagnosis.proofs(ctx, verified) if verified and verified.fingerprint == fingerprint(ctx) else []
+                payload=Mend(tuple(sorted(wrong)), env.path), fetches=("pip_index",), packages=tuple(sorted(wrong)))
 
 
 def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
@@ -217,14 +118,17 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
     """The step that builds an env beside, or links one again that was left aside whole."""
     aside = kept(ctx)
     fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
-    return Step("env", title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
+    return Step(title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
                 else why, bytes=fetched, problems=problems,
-                payload=Build(next_generation(ctx), bool(aside), afresh))
+                payload=Build(next_generation(ctx), bool(aside), afresh),
+                fetches=() if aside else ("pip_index", "conda_channel", "huggingface"),
+                packages=() if aside else tuple(ctx.stack.requirements(ctx.knobs.python)),
+                disk=() if aside else ((envs_dir(ctx), ctx.stack.disk_mib),))
 
 
-def refusals(ctx: Context, env: Step) -> list[Refusal]:
+def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     """Too little disk for an env that must be built."""
-    if not is_filled(env):
+    if not any(isinstance(step.payload, Build) and not step.payload.kept for step in steps):
         return []
     place = envs_dir(ctx)
     disk, need = disk_at(ctx, place), ctx.stack.disk_mib
@@ -235,3 +139,32 @@ def refusals(ctx: Context, env: Step) -> list[Refusal]:
     remedy = f"set data_dir to a folder on {roomy[0]}" if roomy else f"free {gib(need - free)} there"
     return [Refusal(f"{disk.mount} has {gib(free)} free, and stack {ctx.stack.name} takes {gib(need)} at {place}",
                     remedy)]
+
+
+def explain(ctx: Context) -> Parts:
+    """The env that is there, and the lock that is wanted."""
+    env, generation, torch = ctx.state.env, current(ctx), ctx.stack.torch
+    facts = [fact("env", f"{env.path} → {env.target or 'a folder, no link of ours'}" if env else None,
+                   "env.EnvPackages")]
+    if env:
+        build = env.torch
+        facts += [fact("Python", env.python, "env.EnvPackages"),
+                  fact("packages", len(env.packages), "env.EnvPackages (*.dist-info)"),
+                  fact("torch's build", f"{build.version}, CUDA {build.cuda or 'none'}" if build else None,
+                        "env.EnvPackages (torch/version.py)")]
+        facts += [fact("wrong", line, "env.EnvPackages")
+                  for line in diagnosis.named(ctx, diagnosis.packages(ctx))]
+    if generation:
+        facts.append(fact("env before it", env_record(ctx).previous, "probe.HostState (.rig/env.json)"))
+    rules = [Rule(f"stack {ctx.stack.name}: {len(ctx.stack.requirements(ctx.knobs.python))} packages with hashes, "
+                  f"lock {ctx.stack.lock_id}", str(ctx.stack.lock.name if ctx.stack.lock else "no lock"))]
+    if torch:
+        rules.append(Rule(f"torch {torch.release} for CUDA {torch.cuda}, code for {', '.join(torch.archs)}",
+                          torch.source))
+    rules += [Rule(f"{name} {pin.version}", pin.source) for name, pin in ctx.stack.pins.items()]
+    rules.append(Rule(f"{', '.join(ctx.stack.rebuild)} wrong, or a broken import: built beside; else mended in place",
+                      OURS))
+    return facts, rules
+
+
+PLANNER = Planner(step, explain, knobs=("stack", "python", "env_name"), refusals=refusals)

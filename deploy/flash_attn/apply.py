@@ -20,8 +20,8 @@ from qwen_rig.flash.key import Key
 from qwen_rig.plan import Context, Step
 from qwen_rig.program import load as shell
 from qwen_rig.run import network, transfer
-from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy
-from qwen_rig.run.converge import converge, run_script
+from qwen_rig.run.adapter import FunctionCommand, Host, State
+from qwen_rig.run.converge import Applier, run_script
 from qwen_rig.run.job import JobCommand, Outcome, attend
 from qwen_rig.run.job_protocol import Job, cause
 from qwen_rig.run.programs import env_path, program
@@ -34,13 +34,8 @@ STARTING_S = 120  # for Python and pip themselves, beside what they are given
 FETCHING_S = 1800  # for sources and tools, before the build's own limit counts
 
 
-@deploy("flash-attn")
-def flash_attn() -> None:
-    """The attempt, and its record in the env."""
-    converge("flash_attn", "Attempt flash-attn", _attempt)
-
-
-def _attempt(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    """One host's way down the rungs."""
     yield Climb(run, ctx, step)
 
 
@@ -245,3 +240,6 @@ def _said(outcome: Outcome) -> dict[str, Any] | None:
     except (IndexError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+APPLIER = Applier("flash-attn | Attempt flash-attn", commands)

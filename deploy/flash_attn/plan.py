@@ -6,15 +6,13 @@ The first rung, a wheel that another host of this controller built, is known onl
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.catalog.sources import load_sources
-from qwen_rig.deploy.env.plan import current, records
-from qwen_rig.deploy.toolkit.plan import compilers_come, least_nvcc, nvcc_releases
+from qwen_rig.deploy.compilers import plan as compilers
+from qwen_rig.deploy.toolkit.plan import least_nvcc, nvcc_releases
 from qwen_rig.facts.records import AttentionRecord
 from qwen_rig.flash import Candidate, others
 from qwen_rig.flash.build import Source
@@ -22,8 +20,12 @@ from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import arithmetic, jobs
 from qwen_rig.flash.source import Room, misfits, unserved
 from qwen_rig.plan.context import Context
+from qwen_rig.plan.digest import digest
+from qwen_rig.plan.env import current, records
 from qwen_rig.plan.model import Action, Payload, Step
+from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 
+FETCHES = ("flash_attn",)  # wheels of a release, or sources
 GIT = "git"  # a version, and the rung that has it
 
 
@@ -72,11 +74,6 @@ class AttentionPayload(Payload):
         return tuple((build, build.here) for build in self.builds if build.here)
 
 
-def digest(thing: Any) -> str:
-    """A short fingerprint of plain data."""
-    return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def flash_spec(ctx: Context) -> AttentionPayload:
     """What the step is given."""
     mode, gpu = ctx.knobs.flash_attn, ctx.knobs.verify_gpu
@@ -115,7 +112,7 @@ def _builds(ctx: Context) -> tuple[list[BuildSpec], list[str]]:
         return [], []  # a stack that has no sources has nothing to explain
     torch = ctx.stack.torch
     room = Room([gpu.compute_capability for gpu in ctx.fit], ctx.machine.cores, ctx.machine.memory_mib,
-                nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine.compilers.gxx) or compilers_come(ctx),
+                nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine.compilers.gxx) or compilers.come(ctx),
                 ctx.machine.glibc, ctx.knobs.flash_attn_jobs)
     cuda = torch.cuda if torch else None
     why = misfits(source, cuda, room)
@@ -185,21 +182,48 @@ def _bytes(spec: AttentionPayload) -> int | None:
     return None if spec.able else 0
 
 
-def step(ctx: Context, env_changes: bool) -> Step:
+def step(ctx: Context, before: Sequence[Step]) -> Step:
     """The attempt; done again where what it was decided on has changed."""
-    spec, made = flash_spec(ctx), records(ctx).flash_attn
+    spec, made, env_changes = flash_spec(ctx), records(ctx).flash_attn, new_env(before)
     wanted = _wanted(spec)
     why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec.wheels or spec.able else []),
                      *spec.rejected])
     if env_changes or not made:
-        return Step("flash_attn", "flash-attn", "none", wanted, Action.ADD, why,
-                    known_after="env" if env_changes else "", payload=spec, bytes=_bytes(spec))
+        return Step("flash-attn", "none", wanted, Action.ADD, why,
+                    known_after="env" if env_changes else "", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
     now = f"{made.attention}"
     if _came_since(ctx, spec, made):
-        return Step("flash_attn", "flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
-                    "a host of this controller has built one since", payload=spec)
+        return Step("flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
+                    "a host of this controller has built one since", payload=spec, fetches=FETCHES)
     if made.fingerprint == spec.fingerprint:
-        return Step("flash_attn", "flash-attn", now, now, Action.NONE,
+        return Step("flash-attn", now, now, Action.NONE,
                     made.why or "decided on this very env, driver and GPU")
-    return Step("flash_attn", "flash-attn", now, wanted, Action.CHANGE,
-                "decided on another env, driver or GPU: tried again", payload=spec, bytes=_bytes(spec))
+    return Step("flash-attn", now, wanted, Action.CHANGE,
+                "decided on another env, driver or GPU: tried again", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+
+
+def explain(ctx: Context) -> Parts:
+    """What decides which rungs are open."""
+    spec, made = flash_spec(ctx), records(ctx).flash_attn
+    return [*gpus(ctx), fact("glibc", ctx.machine.glibc, "host.Host"),
+            fact("nvcc", ", ".join(row.release for row in ctx.state.cuda if row.release),
+                  "cuda.CudaToolkits"),
+            fact("memory and cores", f"{ctx.machine.memory_mib} MiB, {ctx.machine.cores:g}", "host.Host"),
+            fact("decided before", f"{made.attention}: {made.why or 'no reason on record'}" if made
+                  else None, "probe.HostState (.rig/flash_attn.json)")], [
+        *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"{build.rung}: {build.source} "
+               f"{'with ' + build.here.arithmetic if build.here else 'by another host of the run, if at all'}; for "
+               f"{', '.join(f'sm_{arch}' for arch in build.key.archs) or 'any card'}",
+               "qwen_rig/data/flash.yml") for build in spec.builds],
+        *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build")
+               else "qwen_rig/data/flash.yml")
+          for why in spec.rejected],
+        Rule("an attempt; SDPA is a normal outcome", "guide, step 4, plan B")]
+
+
+def _known_after_reboot(ctx: Context, step: Step) -> bool:
+    return step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus)
+
+
+PLANNER = Planner(step, explain, knobs=("flash_attn",), known_after_reboot=_known_after_reboot)

@@ -10,12 +10,12 @@ from typing import Any
 
 from qwen_rig import exits
 from qwen_rig import launch as plan
-from qwen_rig.deploy.env.plan import records
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.facts.launch import LaunchState
 from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
+from qwen_rig.plan.env import records
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
 from qwen_rig.run.converge import script

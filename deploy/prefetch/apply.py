@@ -8,22 +8,19 @@ from collections.abc import Iterator
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.prefetch.plan import spec
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import adapter, memory, network
-from qwen_rig.run.adapter import FunctionCommand, deploy
-from qwen_rig.run.converge import converge
+from qwen_rig.run import network
+from qwen_rig.run.adapter import FunctionCommand
+from qwen_rig.run.converge import Applier
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
 
 
-@deploy("Model")
-def prefetch() -> None:
-    """Fetch it; nothing is declared where none is wanted."""
-    if memory.knobs(adapter.current_host()).prefetch_model:
-        converge("prefetch", "Prefetch the model", _fetch)
-
-
-def _fetch(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    """The model's files, checked against the hub's listing."""
     endpoint = run.network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
     given = spec(ctx, endpoint)
     words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/prefetch.json"]
     yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, proxy=network.proxy(ctx))
+
+
+APPLIER = Applier("Model | Prefetch the model", commands)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from qwen_rig.deploy.env.plan import current, env_record, envs_dir
 from qwen_rig.plan import Action, Context, Plan, Step
+from qwen_rig.plan.env import current, env_record, envs_dir
 from qwen_rig.program import load
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import Host, StringCommand, operation
@@ -35,8 +35,8 @@ def _way_back(host: Host) -> Plan | None:
         run.report.fail(host.name, "there is no env before this one to go back to",
                      "`rig plan` says what is wrong with it, `rig apply` mends it")
         return None
-    step = Step("undo", f"Env {ctx.knobs.env_name}", now.name, before, Action.CHANGE,
-                "the link goes back; the env that it leaves is kept")
+    step = Step(f"Env {ctx.knobs.env_name}", now.name, before, Action.CHANGE,
+                "the link goes back; the env that it leaves is kept", component="undo")
     return Plan(host.name, "", (step,))
 
 

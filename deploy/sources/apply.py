@@ -11,17 +11,16 @@ from qwen_rig.network import measure
 from qwen_rig.network.route import candidates, choose, from_bundle, needs
 from qwen_rig.program import load
 from qwen_rig.run import adapter, network
-from qwen_rig.run.adapter import FunctionCommand, Host, State, deploy, operation
+from qwen_rig.run.adapter import FunctionCommand, Host, State, operation
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.run import Run
 
 ARCHIVES = load("deploy/sources/archives.sh")
 
 
-@deploy("Sources")
 def sources() -> None:
     """One command on the host, where something is to be fetched; a host that can't is left before it is touched."""
-    _reach(name="Reach what will be fetched")
+    _reach(name="Sources | Reach what will be fetched")
 
 
 @operation()

@@ -1,50 +1,20 @@
-"""Compilers and the CUDA toolkit: wanted only where something will be compiled. Pure."""
+"""The CUDA toolkit: wanted only where something will be compiled. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from packaging.version import Version
 
+from qwen_rig.plan.apt import Packages, disk
 from qwen_rig.plan.context import Context, version
-from qwen_rig.plan.model import Action, Payload, Step
-
-
-@dataclass(frozen=True)
-class Packages(Payload):
-    """What apt installs."""
-
-    names: tuple[str, ...]
-
-
-def steps(ctx: Context) -> list[Step]:
-    """The C compilers, then the toolkit."""
-    return [_compilers(ctx), _toolkit(ctx)]
-
-
-def _compilers(ctx: Context) -> Step:
-    have = ctx.machine.compilers
-    missing = [name for name, found in (("gcc", have.gcc), ("g++", have.gxx)) if not found]
-    now = f"gcc {have.gcc}" if have.gcc else "none"
-    title, why = "C and C++ compiler", "Triton and torch.compile call gcc while training"
-    if not missing:
-        return Step("compilers", title, now, now, Action.NONE, why)
-    if ctx.knobs.compilers == "never":
-        return Step("compilers", title, now, "-", Action.NA, f"{why}; compilers=never: left as it is")
-    if not ctx.root or not ctx.machine.tools.apt_get:
-        return Step("compilers", title, now, "-", Action.NA, f"{why}, but installing needs root and apt")
-    return Step("compilers", title, now, " ".join(missing), Action.ADD, why, payload=Packages(tuple(missing)),
-                bytes=ctx.rules.compilers_bytes)
+from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus
 
 
 def least_nvcc(ctx: Context) -> str:
     """The least nvcc that can compile for every GPU here and for the stack's CUDA."""
     return max((ctx.rules.least_nvcc(gpu.compute_capability) for gpu in ctx.gpus), key=Version, default="12.0")
-
-
-def compilers_come(ctx: Context) -> bool:
-    """Whether this run installs the compilers."""
-    return _compilers(ctx).action.changes
 
 
 def nvcc_releases(ctx: Context) -> list[str]:
@@ -80,7 +50,8 @@ def toolkit_action(ctx: Context) -> Action:
     return Action.CHANGE if releases else Action.ADD
 
 
-def _toolkit(ctx: Context) -> Step:
+def step(ctx: Context, before: Sequence[Step]) -> Step:
+    """An nvcc that can compile for every card here, where one is wanted."""
     action = toolkit_action(ctx)
     releases = sorted({row.release for row in ctx.state.cuda if row.release}, key=Version)
     now, floor, package = ", ".join(releases) or "none", least_nvcc(ctx), _package(ctx)
@@ -88,7 +59,7 @@ def _toolkit(ctx: Context) -> Step:
         why = f"nvcc {releases[-1]} can compile for these GPUs"
         if Version(releases[-1]).major != Version(ctx.stack.cuda).major:
             why += f"; a source build would also need CUDA {Version(ctx.stack.cuda).major}.x, as {ctx.stack.cuda_tag}"
-        return Step("toolkit", "CUDA toolkit", now, now, action, why)
+        return Step("CUDA toolkit", now, now, action, why)
     if action is Action.NA:
         why = "nothing will be compiled: torch brings its own CUDA libraries"
         if _building(ctx):
@@ -97,11 +68,24 @@ def _toolkit(ctx: Context) -> Step:
             why = f"nvcc {releases[-1]} is too old for these GPUs, but can't or mustn't be replaced here"
         if package is None:
             why += f"; no package is known of an nvcc ≥ {floor} for {ctx.stack.cuda_tag}"
-        return Step("toolkit", "CUDA toolkit", now, "-", action, why)
+        return Step("CUDA toolkit", now, "-", action, why)
     assert package is not None  # else toolkit_action says NA
     least = max(floor, f"{Version(ctx.stack.cuda).major}.0", key=Version) if _building(ctx) else floor
     old = releases and Version(releases[-1]) < Version(floor)
     why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if old
            else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
-    return Step("toolkit", "CUDA toolkit", now, f"≥ {least}", action, why, bytes=ctx.rules.toolkit_bytes,
+    return Step("CUDA toolkit", now, f"≥ {least}", action, why, bytes=ctx.rules.toolkit_bytes,
+                fetches=("apt",), disk=disk(ctx, "toolkit"),
                 payload=Packages((package[1],)))
+
+
+def explain(ctx: Context) -> Parts:
+    """The toolkits that are there, and the least nvcc that will do."""
+    return [*gpus(ctx), *[fact("toolkit", f"{row.release} at {row.path}", "cuda.CudaToolkits")
+                           for row in ctx.state.cuda]], [
+        Rule(f"the least nvcc for these GPUs: {least_nvcc(ctx)}", ctx.rules.source("nvcc")),
+        Rule("torch brings CUDA's libraries of its own: a toolkit is for compiling",
+             "torch's wheels, which require the nvidia-* packages")]
+
+
+PLANNER = Planner(step, explain, knobs=("cuda_toolkit",))

@@ -6,25 +6,23 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 
-from qwen_rig.deploy.env.plan import envs_dir
 from qwen_rig.deploy.training.plan import TrainingPayload
 from qwen_rig.plan import Context, Step
-from qwen_rig.run.adapter import StringCommand, deploy
-from qwen_rig.run.converge import converge, script
+from qwen_rig.plan.env import envs_dir
+from qwen_rig.run.adapter import StringCommand
+from qwen_rig.run.converge import Applier, script
 from qwen_rig.run.files import written
 from qwen_rig.run.run import Run
 from qwen_rig.training import accelerate_text
 
 
-@deploy("Training settings")
-def training() -> None:
-    """What train_qwen.py reads, and train_qwen.py."""
-    converge("training", "Write the training settings", _settings)
-
-
-def _settings(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand]:
+def commands(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand]:
+    """training.json, accelerate.yaml and train_qwen.py."""
     settings = step.need(TrainingPayload).settings
     texts = {"accelerate.yaml": accelerate_text(settings), "training.json": json.dumps(settings, indent=1) + "\n"}
     folder = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig"
     yield script(written(folder, texts, piped="train_qwen.py"), 60,
                  stdin=(files("qwen_rig.host") / "train_qwen.py").read_text())
+
+
+APPLIER = Applier("Training settings | Write the training settings", commands)

@@ -1,20 +1,20 @@
-"""The training settings and the verification, after flash-attn: what the env is for. Pure."""
+"""training.json and what stands beside it: the settings for the card that is here. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_rig.deploy.env.plan import env_record, envs_dir, holder, records
-from qwen_rig.deploy.flash_attn import plan as flash
-from qwen_rig.facts.records import VerifyRecord
+from qwen_rig.deploy.flash_attn.plan import decision
 from qwen_rig.fits import largest
 from qwen_rig.plan.context import Context
+from qwen_rig.plan.env import env_record, envs_dir, holder, records
 from qwen_rig.plan.files import as_json
 from qwen_rig.plan.model import Action, Payload, Step
 from qwen_rig.plan.place import hf_home
+from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 from qwen_rig.training import accelerate_config, accelerate_text, training_settings
 
 
@@ -26,16 +26,10 @@ class TrainingPayload(Payload):
     env: str
     fits: str
 
-
-def fingerprint(ctx: Context) -> str:
-    """What a verification is about: env, driver, GPUs, kernel, attention. Another value, and it must be redone.
-    Records on hosts hold it: its form must not change."""
-    env, made = ctx.state.env, records(ctx).flash_attn
-    return flash.digest([
-        ctx.stack.lock_id, sorted(env.packages.items()) if env else None, ctx.state.driver.loaded_version,
-        sorted(gpu.uuid or "" for gpu in ctx.state.gpus), ctx.machine.kernel, made.attention if made else None,
-        ctx.knobs.verify_gpu,
-    ])
+    def next_commands(self, login: str, host: str) -> list[str]:
+        return [f"{login} cat {self.env}/.rig/verify.json",
+                f"{login} {self.env}/bin/python {self.env}/.rig/train_qwen.py --help",
+                *([f"qwen-rig fits {host}      # {self.fits} (estimates)"] if self.fits else [])]
 
 
 def settings(ctx: Context) -> dict[str, Any]:
@@ -51,13 +45,8 @@ def settings(ctx: Context) -> dict[str, Any]:
         largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or env_record(ctx).hf_endpoint
-    return {**settings, "attention_from": flash.decision(made), "hf_home": hf_home(ctx),
+    return {**settings, "attention_from": decision(made), "hf_home": hf_home(ctx),
             "hf_endpoint": endpoint, "accelerate": accelerate_config(settings, len(ctx.fit))}
-
-
-def steps(ctx: Context, env_changes: bool) -> list[Step]:
-    """flash-attn's attempt, training.json, the verification. After a new env, all three are done anew."""
-    return [flash.step(ctx, env_changes), _training(ctx, env_changes), _verify(ctx, env_changes)]
 
 
 def fitting(ctx: Context) -> str:
@@ -93,24 +82,26 @@ def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in want if plain(want, key) != plain(have, key))
 
 
-def _training(ctx: Context, env_changes: bool) -> Step:
+def step(ctx: Context, before: Sequence[Step]) -> Step:
+    """Written where it is missing or differs; anew after a new env."""
+    env_changes = new_env(before)
     want, made = settings(ctx), records(ctx).training
     have = made.raw if made else {}
     path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
     payload = TrainingPayload(want, f"{envs_dir(ctx)}/{ctx.knobs.env_name}", fitting(ctx))
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
-        return Step("training", "training.json", "none", said, Action.ADD,
+        return Step("training.json", "none", said, Action.ADD,
                     f"{_whose(want)}{f'; fits {payload.fits} (estimates: rig fits)' if payload.fits else ''}",
                     known_after="env" if env_changes else "", payload=payload, files=as_json(path, None, want))
     changed, beside = _same(want, have), _beside(ctx, want)
     if not changed and not beside:
-        return Step("training", "training.json", said, said, Action.NONE, _whose(want), payload=payload)
+        return Step("training.json", said, said, Action.NONE, _whose(want), payload=payload)
     if not changed:
-        return Step("training", "training.json", said, said, Action.CHANGE,
+        return Step("training.json", said, said, Action.CHANGE,
                     f"{', '.join(beside)} beside it isn't as it should be", payload=payload)
     why = f"differs in: {', '.join(changed)}" + (f"; {_whose(want)}" if "batch_source" in changed else "")
-    return Step("training", "training.json", "other", said, Action.CHANGE, why, payload=payload,
+    return Step("training.json", "other", said, Action.CHANGE, why, payload=payload,
                 files=as_json(path, have, want))
 
 
@@ -121,27 +112,18 @@ def _whose(want: Mapping[str, Any]) -> str:
         f"; measured {source['date']}: {source['largest']} samples fit" if source["measured"] else "")
 
 
-def _verify(ctx: Context, env_changes: bool) -> Step:
-    made, wanted, title = records(ctx).verify, fingerprint(ctx), "Verification"
-    if ctx.knobs.verify == "never":
-        return Step("verify", title, "-", "-", Action.NA, "verify=never")
-    if env_changes or not made:
-        return Step("verify", title, "none", "result", Action.ADD, "nothing has proved this env yet",
-                    known_after="env" if env_changes else "")
-    said = summary(made)
-    if ctx.knobs.verify == "always":
-        return Step("verify", title, said, "on record", Action.CHANGE, "verify=always")
-    if made.fingerprint != wanted:
-        return Step("verify", title, said, "on record", Action.CHANGE, "env, driver, GPU or kernel has changed since")
-    if made.overall == "fail":
-        return Step("verify", title, said, "pass", Action.CHANGE, "it failed")
-    return Step("verify", title, said, said, Action.NONE, "nothing has changed since")
+def explain(ctx: Context) -> Parts:
+    """The cards, and how the batch is split."""
+    made = records(ctx).flash_attn
+    return [*gpus(ctx), fact("attention", made.attention if made else None,
+                               "probe.HostState (.rig/flash_attn.json)")], [
+        Rule(f"effective batch {ctx.rules.effective_batch}, split by the smallest card's memory",
+             ctx.rules.source("batch")),
+        Rule(f"bf16 and tf32 from compute capability {ctx.rules.bf16_from} on", "NVIDIA Ampere tuning guide")]
 
 
-def summary(made: VerifyRecord) -> str:
-    """`9 pass, 5 not run` of a verification record."""
-    counts: dict[str, int] = {}
-    for check in made.checks:
-        counts[check.status] = counts.get(check.status, 0) + 1
-    order = ("fail", "pass", "not_run")
-    return ", ".join(f"{counts[s]} {s.replace('_', ' ')}" for s in order if s in counts) or "empty"
+def _known_after_reboot(ctx: Context, step: Step) -> bool:
+    return step.action.changes and any(gpu.memory_mib is None for gpu in ctx.gpus)
+
+
+PLANNER = Planner(step, explain, known_after_reboot=_known_after_reboot)

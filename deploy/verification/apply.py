@@ -6,23 +6,19 @@ import json
 from collections.abc import Iterator
 
 from qwen_rig import exits
-from qwen_rig.deploy.env.plan import records
-from qwen_rig.deploy.training.plan import fingerprint, summary
+from qwen_rig.deploy.env.proof import fingerprint
+from qwen_rig.deploy.verification.plan import summary
 from qwen_rig.plan import Context, Step
-from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, deploy
-from qwen_rig.run.converge import converge
+from qwen_rig.plan.env import records
+from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State
+from qwen_rig.run.converge import Applier
 from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.programs import VERIFY, env_path, program
 from qwen_rig.run.run import Run
 
 
-@deploy("Verification")
-def verification() -> None:
-    """Prove the env on this host, and keep the record in it."""
-    converge("verify", "Verify on the host", _verify)
-
-
-def _verify(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
+    """The proof, and its judgement."""
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
     words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verify.json", "--fingerprint",
              fingerprint(ctx)]
@@ -50,3 +46,6 @@ def _judge(state: State, host: Host) -> bool:
     if skipped:
         run.report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
     return True
+
+
+APPLIER = Applier("Verification | Verify on the host", commands)

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: done, or nothing to do · 1: failed, refused, or not confirmed · 3: unreachable · 4: verification failed."""
     from qwen_rig.cli import _confirm, _saved
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     inventory, limit, data, saved = options.inventory, options.limit, options.data, None
     if options.plan:

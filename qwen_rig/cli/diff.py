@@ -18,8 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: nothing · 2: something · 1: a host can't be read · 3: unreachable."""
     from qwen_rig import render
-    from qwen_rig.plan import make_plan
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
+    from qwen_rig.deploy.planning import make_plan
 
     with session.opened(options.inventory, options.limit, options.data) as opened:
         plans = [make_plan(ctx) for ctx in opened.look()]

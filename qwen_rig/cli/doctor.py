@@ -54,8 +54,8 @@ def _of_hosts(options: argparse.Namespace) -> int:
     limit = [*options.limit, *options.hosts]
     if said and len(limit) != 1:
         raise RigError("a log is of one host", "--log", "name that host alone")
-    from qwen_rig.deploy.env.plan import records
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
+    from qwen_rig.plan.env import records
 
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
         told: dict[str, tuple[Sequence[Finding], list[str]]] = {}

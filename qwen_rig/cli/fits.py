@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         return exits.OK
     if not options.hosts and not options.limit:
         raise RigError("no host and no --memory", "rig fits", "`rig fits HOST`, or `rig fits --memory 32607`")
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     cards: dict[str, int] = {}
     limit = [*options.limit, *options.hosts]

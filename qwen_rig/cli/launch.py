@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: ready · 1: they can't train together, or bad input · 3: unreachable · 4: the all-reduce failed or hangs."""
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     limit = [*options.limit, *options.hosts]
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: nothing to do · 2: changes pending · 1: refused or failed · 3: unreachable."""
     from qwen_rig.cli import _saved
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     with session.opened(options.inventory, options.limit, options.data, options.verbose,
                         table=not options.json) as opened:

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: gone back · 1: nothing to go back to, failed, or not confirmed · 3: unreachable."""
     from qwen_rig.cli import _confirm
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
         opened.prepare("undo.py")

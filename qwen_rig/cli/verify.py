@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: no gate failed · 4: one did · 1: it could not be measured · 3: unreachable."""
-    from qwen_rig.run import session
+    from qwen_rig.cli import _session as session
 
     with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
         opened.prepare("verify.py")

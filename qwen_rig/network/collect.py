@@ -22,7 +22,7 @@ from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import Stack
-from qwen_rig.deploy.driver import openpgp
+from qwen_rig.deploy.repository import openpgp
 from qwen_rig.errors import RigError
 from qwen_rig.flash.build import load
 from qwen_rig.knobs import Knobs, stack_of

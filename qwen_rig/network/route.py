@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_mirrors, load_sources
 from qwen_rig.catalog.torch_index import PYTORCH, Apart
-from qwen_rig.deploy.env.plan import is_filled, is_relinked
 from qwen_rig.network.web import bare
 from qwen_rig.plan import Context, Plan
 
@@ -64,13 +63,8 @@ class Route:
 
 
 def needs(plan: Plan) -> tuple[str, ...]:
-    """The roles that this plan fetches from."""
-    env = plan.step("env")
-    fetched = env.action.changes and not is_relinked(env)
-    build = fetched and is_filled(env)
-    return (*(("miniforge",) if plan.step_changes("conda") else ()), *(("pip_index",) if fetched else ()),
-            *(("conda_channel",) if build else ()),
-            *(("huggingface",) if build or plan.step_changes("prefetch") else ()))
+    """The roles that this plan fetches from and that have candidates."""
+    return tuple(role for role in ("miniforge", "pip_index", "conda_channel", "huggingface") if plan.fetching(role))
 
 
 def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ...]]:

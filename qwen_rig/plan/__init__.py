@@ -1,64 +1,54 @@
-"""host state × wanted stack × rules → plan. Pure: no SSH, no pyinfra, no clock."""
+"""host state × wanted stack × rules → plan. Pure: no SSH, no pyinfra, no clock; it knows no step by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from packaging.version import Version
 
 from qwen_rig.catalog.lock import MACHINE
-from qwen_rig.catalog.rules import Rules
-from qwen_rig.catalog.stack import Stack
-from qwen_rig.deploy.driver import plan as driver
-from qwen_rig.deploy.env import plan as env
-from qwen_rig.deploy.prefetch import plan as prefetch
-from qwen_rig.deploy.toolkit import plan as tools
-from qwen_rig.deploy.training import plan as train
-from qwen_rig.facts.state import State
-from qwen_rig.flash.key import Key
-from qwen_rig.knobs import Knobs
-from qwen_rig.plan import disk_space as room
-from qwen_rig.plan import drift as since
-from qwen_rig.plan import network, place
+from qwen_rig.plan import disk_space, drift, network, place
 from qwen_rig.plan.context import Context, version
+from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.model import Action, Applied, Plan, Refusal, Step
-from qwen_rig.training import LargestBatch
+from qwen_rig.plan.planner import Planner, new_env
 
-__all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "make_context", "make_plan"]
-
-
-def make_context(host: str, state: State, stack: Stack, knobs: Knobs, rules: Rules,
-                 applied: Applied | None = None, largest: LargestBatch | None = None,
-                 fleet_wheels: tuple[tuple[Key, str], ...] = ()) -> Context:
-    """All that one host's plan is made from; `applied`: how the last apply left it, and `largest`: the largest batch
-    that its cards' certificates tell, where those are on record; `fleet_wheels`: qwen_rig.flash.cache.known's."""
-    return Context(host, state, stack, knobs, rules, applied, largest, fleet_wheels)
+__all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "assemble"]
 
 
-def make_plan(ctx: Context) -> Plan:
-    """The plan for one host: its steps in the guide's order, or why it is refused. Never raises for odd facts."""
-    refused = _stack_refusals(ctx) + (driver.refusals(ctx) if ctx.gpus else [])
+def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
+    """The plan for one host: its steps in the planners' order, or why it is refused. Never raises for odd facts."""
+    refused = _stack_refusals(ctx)
     if not ctx.gpus:
         return Plan(ctx.host, _headline(ctx), (), tuple(refused), **_about(ctx))
-    software = env.steps(ctx)
-    env_step = software[-1]
-    refused += env.refusals(ctx, env_step)
-    changes_env = env_step.action.changes and isinstance(env_step.payload, env.Build)
-    steps = [*driver.steps(ctx), *tools.steps(ctx), *software, *train.steps(ctx, changes_env),
-             *prefetch.steps(ctx, changes_env)]
-    refused += room.refusals(ctx, steps) + network.refusals(ctx, steps) + prefetch.refusals(ctx, steps)
-    if any(step.action is Action.REBOOT for step in steps):
-        steps = [_after_reboot(ctx, step) for step in steps]
-    said = (*_caveats(ctx, changes_env), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))
+    steps = _steps(ctx, planners)
+    for planner in planners.values():
+        refused += planner.refusals(ctx, steps)
+    refused += disk_space.refusals(ctx, steps) + network.refusals(ctx, steps)
+    changes_env = new_env(steps)
+    said = (*_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))
     known = _known(ctx) if changes_env else {}
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 
 
+def _steps(ctx: Context, planners: Mapping[str, Planner]) -> list[Step]:
+    """Each planner's step, by its name; those that only the rebooted host can tell are marked."""
+    steps: list[Step] = []
+    for name, planner in planners.items():
+        if (step := planner.step(ctx, steps)) is not None:
+            steps.append(replace(step, component=name))
+    if any(step.action is Action.REBOOT for step in steps):
+        steps = [replace(step, known_after="reboot") if planners[step.component].known_after_reboot(ctx, step) else step
+                 for step in steps]
+    return steps
+
+
 def _about(ctx: Context) -> dict[str, Any]:
     """What a plan tells beside its steps."""
-    return {"drift": since.drift(ctx), "since": ctx.applied.when if ctx.applied else None,
-            "gpu_users": _users(ctx), "fingerprint": since.fingerprint(ctx)}
+    return {"drift": drift.drift(ctx), "since": ctx.applied.when if ctx.applied else None,
+            "gpu_users": _users(ctx), "fingerprint": drift.fingerprint(ctx)}
 
 
 def _known(ctx: Context) -> dict[str, Any]:
@@ -70,16 +60,6 @@ def _known(ctx: Context) -> dict[str, Any]:
 
 def _users(ctx: Context) -> tuple[str, ...]:
     return tuple(map(str, ctx.machine.gpu_users))
-
-
-def _after_reboot(ctx: Context, step: Step) -> Step:
-    """The same step, marked where only the rebooted host can tell what will be."""
-    unknown = {
-        "reboot": True, "verify": step.action.changes,
-        "training": step.action.changes and any(gpu.memory_mib is None for gpu in ctx.gpus),
-        "flash_attn": step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus),
-    }
-    return replace(step, known_after="reboot") if unknown.get(step.component) else step
 
 
 def _stack_refusals(ctx: Context) -> list[Refusal]:
@@ -108,18 +88,18 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
     return []
 
 
-def _caveats(ctx: Context, changes_env: bool) -> list[str]:
+def _caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
     """What is no step and no refusal, and still must be said."""
-    said = place.caveats(ctx, env.envs_dir(ctx)) if changes_env else []
-    if ctx.machine.display_manager and driver.steps(ctx)[-1].action.changes:
+    said = place.caveats(ctx, envs_dir(ctx)) if new_env(steps) else []
+    if ctx.machine.display_manager and any(step.action is Action.REBOOT for step in steps):
         said.append(f"{ctx.machine.display_manager} shows a desktop on this host: the reboot ends it")
     if ctx.machine.gpu_users:
         said.append(f"the GPU is in use by {', '.join(_users(ctx))}")
-    if complaint := driver.unanswered(ctx):
+    if complaint := _unanswered(ctx, steps):
         said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
     if holder := ctx.machine.apt_lock:
         said.append(f"apt is locked by {holder.name} (pid {holder.pid}): it is waited for")
-    said += _cards(ctx)
+    said += _cards(ctx, steps)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:
         if gpu.compute_capability is None:
@@ -131,14 +111,14 @@ def _caveats(ctx: Context, changes_env: bool) -> list[str]:
     return said
 
 
-def _cards(ctx: Context) -> list[str]:
+def _cards(ctx: Context, steps: Sequence[Step]) -> list[str]:
     """What the plan can't know, or doesn't do, for cards that are cut up or bound together."""
     said = []
     if cut := sorted({gpu.name for gpu in ctx.gpus if gpu.mig}):
         said.append(f"MIG is on ({', '.join(cut)}): a process sees one slice, whose memory isn't known here, so the "
                     "training settings are the smallest")
     bound = [gpu for gpu in ctx.gpus if ctx.rules.switched(gpu.device_id)]
-    if len(bound) > 1 and not ctx.foreign_kernel and driver.steps(ctx)[1].action.changes:
+    if len(bound) > 1 and _changed(steps, "driver"):
         said.append("where NVSwitches join these cards, CUDA answers only beside a running nvidia-fabricmanager of the "
                     "driver's very version: this tool doesn't install it")
     return said
@@ -175,3 +155,15 @@ def _headline(ctx: Context) -> str:
         loaded += f" ({found.flavour})"
     pretty = ctx.machine.os
     return f"{cards} · {pretty.id.capitalize()} {pretty.version_id} · {loaded}"
+
+
+def _changed(steps: Sequence[Step], *names: str) -> bool:
+    return any(step.component in names and step.action.changes for step in steps)
+
+
+def _unanswered(ctx: Context, steps: Sequence[Step]) -> str | None:
+    """What nvidia-smi complains of although the driver and its loading are right; None where it answers."""
+    driver = ctx.state.driver
+    if ctx.foreign_kernel or driver.error is None or _changed(steps, "driver", "reboot"):
+        return None
+    return driver.excerpt or driver.error

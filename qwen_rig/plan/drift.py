@@ -13,6 +13,7 @@ from qwen_rig.facts.state import State
 from qwen_rig.managed import GUARD, REPOSITORY
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.document import of_step
+from qwen_rig.plan.env import records
 from qwen_rig.plan.files import dumped, redacted
 from qwen_rig.plan.model import Action, Drift, FileChange, Plan
 
@@ -49,8 +50,6 @@ def _text(state: State, path: str, digest: str | None) -> str | None:
 
 
 def _records(ctx: Context) -> Records:
-    from qwen_rig.deploy.env.plan import records  # env plans by this package's context, too
-
     return records(ctx)
 
 

@@ -65,6 +65,15 @@ class Payload:
         """Which of a step's ways it is, of those that take differently long; "-" where there is but one."""
         return "-"
 
+    @property
+    def new_env(self) -> bool:
+        """Whether the step puts another env in place, so that all that was proved of the old one is void."""
+        return False
+
+    def next_commands(self, login: str, host: str) -> list[str]:
+        """What a user may want to copy when the run is over; `login`: the ssh command that reaches the host."""
+        return []
+
 
 P = TypeVar("P", bound=Payload)
 
@@ -76,9 +85,10 @@ class Step:
     `bytes` is what the step fetches, None where that isn't known; `known_after` names the step ("env", "reboot")
     that must be done before `wanted` is certain, "" where it is certain now; `problems` names each thing that is wrong;
     `seconds` is what the step took in recorded runs, None where there are none; `payload` is what its commands need.
+    `fetches`: the roles that it fetches from, `packages`: the locked packages among that; `disk`: (place, MiB) that it
+    fills; `without`: the setting that does without it. `component`: its folder's name, which the plan gives it.
     """
 
-    component: str
     title: str
     now: str
     wanted: str
@@ -90,6 +100,11 @@ class Step:
     files: tuple[FileChange, ...] = ()
     seconds: float | None = None
     payload: Payload | None = None
+    fetches: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    disk: tuple[tuple[str, int], ...] = ()
+    without: str = ""
+    component: str = ""
 
     def need(self, kind: type[P]) -> P:
         """The payload, of that kind. TypeError where it is another."""
@@ -143,6 +158,10 @@ class Plan:
             if step.component == component:
                 return step
         raise KeyError(component)
+
+    def fetching(self, *roles: str) -> list[Step]:
+        """The changing steps that fetch from one of these roles."""
+        return [step for step in self.changes if set(step.fetches) & set(roles)]
 
     def step_changes(self, component: str) -> bool:
         """Whether that step is in the plan and changes the host."""

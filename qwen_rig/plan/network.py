@@ -8,18 +8,15 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from qwen_rig.catalog.limits import load_limits
-from qwen_rig.deploy.env.plan import envs_dir, is_filled, is_relinked
 from qwen_rig.plan.context import Context, gib
+from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.model import Refusal, Step
 from qwen_rig.plan.place import disk_at, environment
 
 
 def fetches(steps: Sequence[Step]) -> bool:
     """Whether these steps bring anything in from outside."""
-    return any(step.action.changes and (step.bytes != 0 or step.component in FETCHING) for step in steps)
-
-
-FETCHING = ("repository", "driver", "compilers", "toolkit", "conda", "env", "flash_attn", "prefetch")
+    return any(step.action.changes and (step.bytes != 0 or step.fetches) for step in steps)
 
 
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
@@ -49,10 +46,10 @@ def _unresolved(ctx: Context, steps: Sequence[Step]) -> list[str]:
     if network.nameservers != 0 or ctx.knobs.bundle or proxied:  # None: not known
         return []
     knobs = ctx.knobs
-    places = {"repository": [knobs.source_nvidia_apt], "conda": [knobs.source_miniforge],
-              "env": [knobs.source_pip_index or network.pip_index, knobs.source_conda_channel]}
-    named = [step.title for step in steps if step.action.changes and not is_relinked(step)
-             and any(_by_name(place) for place in places.get(step.component, ()))]
+    places = {"nvidia_apt": knobs.source_nvidia_apt, "miniforge": knobs.source_miniforge,
+              "pip_index": knobs.source_pip_index or network.pip_index, "conda_channel": knobs.source_conda_channel}
+    named = [step.title for step in steps if step.action.changes
+             and any(_by_name(places[role]) for role in step.fetches if role in places)]
     return [f"its /etc/resolv.conf has no name server: it must know the sources of {', '.join(named)} in another way, "
             "as by /etc/hosts"] if named else []
 
@@ -110,5 +107,4 @@ def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
 
 def _builds(steps: Sequence[Step]) -> bool:
     """Whether an env is filled from what is fetched."""
-    env = next((step for step in steps if step.component == "env"), None)
-    return env is not None and is_filled(env)
+    return any(step.action.changes and "conda_channel" in step.fetches for step in steps)

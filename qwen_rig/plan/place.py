@@ -10,6 +10,7 @@ from pydantic import Field
 
 from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
 from qwen_rig.facts.machine import Disk
+from qwen_rig.managed import repository_url
 from qwen_rig.plan.context import Context
 
 PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that name (facts/_conda.py)
@@ -123,3 +124,8 @@ def caveats(ctx: Context, envs: str) -> list[str]:
                 "along; data_dir=FOLDER puts them on a disk that stays", *known]
     return [f"env, caches and HF_HOME lie on {disk.mount}; all else on this container's / may go when it is "
             "stopped", *known]
+
+
+def repository_at(ctx: Context) -> str:
+    """Where NVIDIA's packages for this host's system are."""
+    return repository_url(ctx.machine.os, ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)

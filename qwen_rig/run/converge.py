@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.plan import Context, Step
@@ -47,17 +48,30 @@ def _unread(state: State, host: Host, why: str) -> bool:
     return False
 
 
-def converge(component: str, title: str, commands: Commands, root: bool = False) -> None:
-    """Declare the step for the current host. `root`: its commands take root (sudo is used where we aren't)."""
+@dataclass(frozen=True)
+class Applier:
+    """The commands of one step: what its folder's apply.py offers. `title`: for pyinfra; `root`: they take root (sudo
+    is used where we aren't)."""
+
+    title: str
+    commands: Commands
+    root: bool = False
+
+
+def converge(name: str, applier: Applier) -> None:
+    """Declare a step for the current host, unless it is in no plan of the host's."""
     host = adapter.current_host()
     run = Run.of(host)
-    sudo = root and run.memory.context(host).machine.sudo not in ("root", "none", "locked")
+    plan, ctx = run.memory.plan(host), run.memory.context(host)
+    step = next((step for step in plan.steps if step.component == name), None)
+    if step is None:
+        return
+    sudo = applier.root and ctx.machine.sudo not in ("root", "none", "locked")
     arguments: dict[str, Any] = {"_sudo": True} if sudo else {}
-    if host.state.print_noop_info and run.memory.plan(host).step_changes(component):  # -v
-        step = run.memory.step(host, component)
-        lines = [shown(command) for command in commands(run, run.memory.context(host), step)]
-        run.report.commands[host.name].append((component, title, lines))
-    _apply(name=title, component=component, commands=commands, **arguments)
+    if host.state.print_noop_info and step.action.changes:  # -v
+        lines = [shown(command) for command in applier.commands(run, ctx, step)]
+        run.report.commands[host.name].append((name, applier.title.partition(" | ")[2], lines))
+    _apply(name=applier.title, component=name, commands=applier.commands, **arguments)
 
 
 class ScriptCommand(StringCommand):

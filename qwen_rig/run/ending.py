@@ -5,8 +5,6 @@ from __future__ import annotations
 from rich.text import Text
 
 from qwen_rig import ledger, render
-from qwen_rig.deploy.training.plan import TrainingPayload
-from qwen_rig.plan import Plan
 from qwen_rig.plan.compare import differences, traits
 from qwen_rig.plan.drift import snapshot
 from qwen_rig.ssh import shell_line
@@ -78,13 +76,9 @@ def _next(state: State, report: Report) -> list[str]:
     """Commands worth copying after this run, for the first host that came through."""
     for host in adapter.hosts(state):
         plan = report.plans.get(host.name)
-        if state.is_executing and plan and host.name not in report.cards and _has(plan, "training"):
-            made = plan.step("training").need(TrainingPayload)
-            login, env, fits = shell_line(host.name, adapter.data(host)), made.env, made.fits
-            return [f"{login} cat {env}/.rig/verify.json", f"{login} {env}/bin/python {env}/.rig/train_qwen.py --help",
-                    *([f"qwen-rig fits {host.name}      # {fits} (estimates)"] if fits else [])]
+        if state.is_executing and plan and host.name not in report.cards:
+            login = shell_line(host.name, adapter.data(host))
+            payloads = [step.payload for step in plan.steps if step.payload]
+            if told := [line for each in payloads for line in each.next_commands(login, host.name)]:
+                return told
     return []
-
-
-def _has(plan: Plan, component: str) -> bool:
-    return any(step.component == component for step in plan.steps)

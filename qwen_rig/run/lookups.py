@@ -9,7 +9,6 @@ from threading import Lock
 from qwen_rig import bundle as bundles
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
-from qwen_rig.deploy.env.plan import is_filled
 from qwen_rig.network import preflight
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 from qwen_rig.plan import Context, Plan, Refusal
@@ -66,8 +65,8 @@ class Lookups:
 
     def _torch_apart(self, ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
         """The same for the packages that come from an index of their own: by hash, version or name, as far as known."""
-        env, apart = plan.step("env"), ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
-        if apart is None or not is_filled(env):
+        apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
+        if apart is None or not plan.fetching("conda_channel"):
             return [], []
         names = ", ".join(apart.names)
         said = [f"{names} come from {bare(apart.index)}, not from the bundle: the host must reach that"] \
@@ -82,7 +81,7 @@ class Lookups:
                         + (f", or another stack than {ctx.stack.name}" if only else ", or leave it out"))], said
 
     def _miniforge(self, ctx: Context, plan: Plan) -> list[Refusal]:
-        if ctx.knobs.bundle or not plan.step_changes("conda"):
+        if ctx.knobs.bundle or not plan.fetching("miniforge"):
             return []
         url = miniforge_url(ctx)
         if private_to_host(url):
@@ -121,7 +120,7 @@ def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]
 
 
 def _keyring(ctx: Context, plan: Plan) -> list[Refusal]:
-    if not ctx.knobs.bundle or not plan.step_changes("repository"):
+    if not ctx.knobs.bundle or not plan.fetching("nvidia_apt"):
         return []
     wanted = repository_key(ctx)
     if keyring(ctx, wanted) is not None:

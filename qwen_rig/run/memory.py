@@ -6,6 +6,7 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
@@ -20,7 +21,7 @@ from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
-from qwen_rig.plan import Context, Plan, Step, make_context, make_plan
+from qwen_rig.plan import Context, Plan, Step
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
@@ -64,10 +65,10 @@ class Memory:
     """The hosts of one run. `capabilities`: of the GPUs that each host trains on, as far as known; `alike`: kind and
     stack of each host, under which the times of its steps are kept."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, make_plan: Callable[[Context], Plan]) -> None:
         self.capabilities: dict[str, tuple[Version, ...]] = {}
         self.alike: dict[str, tuple[str, str]] = {}
-        self._links = links
+        self.make_plan, self._links = make_plan, links
         self._contexts: dict[str, Context] = {}
         self._plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
         self._last: dict[str, HostFacts] = {}  # each state as last probed; `forget` leaves it, for the doctor
@@ -79,7 +80,7 @@ class Memory:
             state = _known_here(host, self._probe(host, wanted))
             last = ledger.applied(host.name, address(host))
             largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
-            ctx = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
+            ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
                                wheels.known())
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)
@@ -114,7 +115,7 @@ class Memory:
         ctx = self.context(host)
         of, made = self._plans.get(host.name, (None, None))
         if made is None or of is not ctx:
-            made = make_plan(ctx)
+            made = self.make_plan(ctx)
             self._plans[host.name] = ctx, made
         return made
 

@@ -10,8 +10,6 @@ from qwen_rig import bundle as bundles
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
-from qwen_rig.deploy.driver.plan import repository_at
-from qwen_rig.deploy.env.plan import Mend, is_relinked
 from qwen_rig.errors import RigError
 from qwen_rig.flash import Candidate
 from qwen_rig.managed import repository_folder
@@ -20,12 +18,13 @@ from qwen_rig.network.archive import PLACE, Forbidden
 from qwen_rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
 from qwen_rig.network.web import Unreachable, bare
 from qwen_rig.plan import Context, Plan
+from qwen_rig.plan.place import repository_at
 
 from . import adapter
 from .adapter import Host
 from .tunnel import Tunnels
 
-APT = ("repository", "driver", "compilers", "toolkit")  # the steps that apt fetches for
+APT = ("apt", "nvidia_apt")  # the roles that apt fetches
 
 
 class Network:
@@ -80,7 +79,7 @@ class Network:
         archive = self.tunnels.archive(bundles.load(ctx.knobs.bundle or "").folder)
         rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
         rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
-        if plan.step_changes("repository"):
+        if plan.fetching("nvidia_apt"):
             rows.append([repository_at(ctx), "/"])
         archive.allow(uri for uri, _ in rows)
         for uri, suite in rows:
@@ -92,7 +91,7 @@ class Network:
                                "take it out of the host's apt sources") from None
             except Unreachable as error:
                 if error.status != 404:  # an archive may have Release and Release.gpg instead
-                    apart = " (compilers=never does without)" if _only_compilers(plan) else ""
+                    apart = _without(plan)
                     raise RigError(f"the host's apt needs {bare(uri)}, which this machine can't reach either ({error})",
                                    host.name, "run it where that can be reached; the bundle keeps what was fetched "
                                    "before"                                   + apart) from None
@@ -100,11 +99,13 @@ class Network:
 
 def apt_needed(plan: Plan) -> bool:
     """Whether this plan has apt fetch something."""
-    return any(step.component in APT and step.action.changes for step in plan.steps)
+    return bool(plan.fetching(*APT))
 
 
-def _only_compilers(plan: Plan) -> bool:
-    return not any(plan.step_changes(component) for component in APT if component != "compilers")
+def _without(plan: Plan) -> str:
+    """The setting that does without all that apt would fetch, in brackets; "" where one of these steps has none."""
+    settings = {step.without for step in plan.fetching(*APT)}
+    return f" ({', '.join(sorted(settings))})" if all(settings) else ""
 
 
 def index_of(ctx: Context) -> str | None:
@@ -152,14 +153,10 @@ def turbo(ctx: Context, url: str) -> str:
 
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     """The locked packages that this plan would fetch."""
-    step = plan.step("env")
-    if not step.action.changes or is_relinked(step):
-        return {}
+    names = [name for step in plan.fetching("pip_index") for name in step.packages]
     apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
-    locked = {name: requirement for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
-              if apart is None or name not in apart.names}
-    names = step.payload.names if isinstance(step.payload, Mend) else locked
-    return {name: locked[name] for name in names if name in locked}
+    locked = ctx.stack.requirements(ctx.knobs.python) if names else {}
+    return {name: locked[name] for name in names if name in locked and (apart is None or name not in apart.names)}
 
 
 def repository_key(ctx: Context) -> str:

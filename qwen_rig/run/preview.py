@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from qwen_rig import ledger, render
 from qwen_rig.catalog.stack import Stack
-from qwen_rig.deploy.env.plan import Build
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan
 from qwen_rig.plan.drift import outdated, snapshot
+from qwen_rig.plan.planner import new_env
 
 from . import adapter
 from .adapter import Host, PyinfraError
@@ -59,7 +59,7 @@ def _plan(run: Run, host: Host, preparing: _Preparing) -> None:
     report.states[host.name] = snapshot(ctx)
     if run.saved:
         _hold(run, plan, run.saved)
-    if plan.step_changes("env") and isinstance(plan.step("env").payload, Build):
+    if new_env(plan.steps):
         preparing.stacks[host.name] = ctx.stack
     if plan.refusals:
         what = "; ".join(refusal.what for refusal in plan.refusals)

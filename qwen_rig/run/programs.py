@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 
-from qwen_rig.deploy.env.plan import envs_dir
 from qwen_rig.plan import Context
+from qwen_rig.plan.env import envs_dir
 from qwen_rig.program import load
 from qwen_rig.run.job import JobCommand
 from qwen_rig.run.job_protocol import Job

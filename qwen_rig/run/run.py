@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from qwen_rig.plan import Context, Plan
+
 from . import adapter, ending
 from .adapter import Host, State
 from .links import Links
@@ -21,14 +23,15 @@ T = TypeVar("T")
 class Run:
     """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
     where their files come from
-    (network, lookups). `saved`: a saved plan that every host's own must match.
+    (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that every host's own must match.
     """
 
-    def __init__(self, tables: bool = True, saved: dict[str, Any] | None = None) -> None:
+    def __init__(self, make_plan: Callable[[Context], Plan], tables: bool = True,
+                 saved: dict[str, Any] | None = None) -> None:
         self.saved = saved
         self.links, self.tunnels, self.board = Links(), Tunnels(), Board()
         self.links.after_reconnect(self.tunnels.again)  # what is at work there may be fetching from a bundle
-        self.memory = Memory(self.links)
+        self.memory = Memory(self.links, make_plan)
         self.report = Report(self.memory, self.links, self.board, tables)
         self.network, self.lookups = Network(self.tunnels), Lookups()
         self._parts: dict[Callable[[], Any], Any] = {}

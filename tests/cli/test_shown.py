@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api import FunctionCommand, MaskString, StringCommand
 
-from qwen_rig.deploy.driver.apply import _trust
+from qwen_rig.deploy.repository.apply import _trust
 from qwen_rig.program import Program
 from qwen_rig.run.command_text import shown
 from qwen_rig.run.converge import script

@@ -6,7 +6,7 @@ import pytest
 
 from qwen_rig import render
 from qwen_rig.catalog.advisories import about, load_advisories
-from qwen_rig.plan import make_plan
+from qwen_rig.deploy.planning import make_plan
 
 from ..plan.states import RTX5090, bare, context
 

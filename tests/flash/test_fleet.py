@@ -18,6 +18,7 @@ import pytest
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
@@ -42,7 +43,7 @@ class Fleet:
                                             state=self.state) for name in NAMES}
 
     def next_run(self) -> None:
-        self.run = Run()
+        self.run = Run(make_plan)
         adapter.attach(self.state, self.run)
 
     def get_active_hosts(self) -> list[Any]:
@@ -85,7 +86,7 @@ def plan(able: bool) -> Plan:
     """A plan that comes to a build, or can't."""
     build = BuildSpec("build", "", None, KEY, (), True, Here((), 0, 1, "") if able else None)
     made = AttentionPayload("flash-attn", None, True, (), (build,), (), "")
-    return Plan("", "", (Step("flash_attn", "", "", "", Action.ADD, "", payload=made),))
+    return Plan("", "", (Step("", "", "", Action.ADD, "", payload=made),))
 
 
 def told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> list[str]:

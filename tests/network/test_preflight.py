@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from qwen_rig.catalog.lock import Requirement
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.network import index, preflight
 from qwen_rig.network.index import File
-from qwen_rig.plan import make_plan
 from qwen_rig.run.lookups import Lookups
 from tests.plan.states import RTX5090, bare, context
 

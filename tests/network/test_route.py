@@ -15,11 +15,12 @@ import pytest
 from qwen_rig import knobs
 from qwen_rig.catalog import sources
 from qwen_rig.catalog.torch_index import Apart
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.network import measure
 from qwen_rig.network.measure import Probe
 from qwen_rig.network.route import DEFAULT, Measured, Source, candidates, choose, needs, torch_sources, unmeasured
-from qwen_rig.plan import Action, make_plan
+from qwen_rig.plan import Action
 from tests import HANG_S
 from tests.plan.states import RTX5090, bare, context
 

@@ -17,11 +17,12 @@ import pytest
 import yaml
 
 from qwen_rig import render
+from qwen_rig.deploy import ORDER
+from qwen_rig.deploy.planning import explain, make_plan
 from qwen_rig.facts import _sh
 from qwen_rig.facts.probe import HostState
-from qwen_rig.plan import Plan, make_plan
+from qwen_rig.plan import Plan
 from qwen_rig.plan.document import of_plan
-from qwen_rig.plan.explain import STEPS, explain
 from tests.facts.test_corpus import FILES, ROOT
 
 from .states import context
@@ -156,7 +157,7 @@ def test_a_real_host_is_planned_for_each_stack_on_each_kind_of_host(name: str) -
                 assert not plan.reboots and not any(plan.step_changes(step) for step in ("driver", "guard"))
     json.dumps(of_plan(plan, state))
     assert render.cost([plan])
-    for component in STEPS:
+    for component in ORDER:
         assert explain(ctx, plan, component).host == plan.host
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from qwen_rig.plan import make_plan
-from qwen_rig.plan.explain import STEPS, Explanation, explain
+from qwen_rig.deploy import ORDER
+from qwen_rig.deploy.planning import explain, make_plan
+from qwen_rig.plan.explain import Explanation
 
 from .states import GTX1080, RTX5090, V100, bare, context, with_driver
 from .test_plan import converged
@@ -27,7 +28,7 @@ def explained(host: str, component: str, stack: str = "guide") -> Explanation:
     return explain(ctx, make_plan(ctx), component)
 
 
-@pytest.mark.parametrize("component", STEPS)
+@pytest.mark.parametrize("component", ORDER)
 @pytest.mark.parametrize("host", HOSTS)
 def test_each_step_has_facts_rules_and_a_decision_with_sources(host: str, component: str) -> None:
     told = explained(host, component)
@@ -52,7 +53,7 @@ def test_each_step_has_facts_rules_and_a_decision_with_sources(host: str, compon
     ("v100", "flash_attn", "V100", "out: sm_70: flash-attn needs compute capability 8.0", "SDPA"),
     ("bare", "training", "32607 MiB", "effective batch 16", "batch 8 × 2"),
     ("bare", "toolkit", "RTX 5090", "the least nvcc for these GPUs: 12.8", "nothing will be compiled"),
-    ("converged", "verify", "partial", "done again when its fingerprint differs", "nothing has changed since"),
+    ("converged", "verification", "partial", "done again when its fingerprint differs", "nothing has changed since"),
 ])
 def test_what_it_says(host: str, component: str, fact: str, rule: str, decision: str) -> None:
     told = explained(host, component)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from qwen_rig.deploy.flash_attn.plan import flash_spec
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.facts.records import Tried
 from qwen_rig.facts.state import Toolkit
-from qwen_rig.plan import Action, Context, make_plan
+from qwen_rig.plan import Action, Context
 
 from .states import context
 from .test_plan import converged

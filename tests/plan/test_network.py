@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from qwen_rig import knobs
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
-from qwen_rig.plan import make_plan
 
 from .states import RTX5090, bare, context, with_driver
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from qwen_rig.deploy.env.plan import envs_dir, prefix
-from qwen_rig.plan import make_plan
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.plan.env import envs_dir, prefix
 from qwen_rig.plan.place import data_folder, load_stops
 from tests.plan.states import RTX5090, bare, context, with_driver
 

@@ -13,11 +13,13 @@ import pytest
 
 from qwen_rig import render
 from qwen_rig.catalog.stack import Deviation
+from qwen_rig.deploy.env.proof import fingerprint
 from qwen_rig.deploy.flash_attn.plan import flash_spec
-from qwen_rig.deploy.training.plan import fingerprint, settings
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.managed import REPOSITORY, guard_digests
-from qwen_rig.plan import Action, make_plan
+from qwen_rig.plan import Action
 from qwen_rig.plan.document import of_plan
 from qwen_rig.training import LargestBatch, accelerate_text
 
@@ -32,7 +34,7 @@ def test_a_bare_5090_gets_everything_in_the_guides_order() -> None:
     plan = make_plan(context(bare(RTX5090)))
     assert [s.component for s in plan.steps] == [
         "repository", "driver", "guard", "reboot", "compilers", "toolkit", "conda", "env", "flash_attn", "training",
-        "verify"]
+        "verification"]
     assert not plan.refusals
     assert plan.step("driver").wanted == "580 open"
     assert plan.step("driver").payload.packages == (("nvidia-driver-pinning-580",), ("nvidia-open",))
@@ -193,7 +195,7 @@ def test_an_unfinished_generation_is_resumed() -> None:
 def test_a_verification_stands_until_what_it_is_about_changes() -> None:
     state = converged()
     state["driver"]["loaded_version"] = state["driver"]["installed_version"] = "580.105.08"
-    assert actions(state, stack="standin")["verify"] == "change"
+    assert actions(state, stack="standin")["verification"] == "change"
 
 
 def test_the_user_is_told_where_the_stack_leaves_the_guide() -> None:
@@ -230,7 +232,7 @@ def test_a_size_that_is_not_known_is_said_and_never_counted_as_nothing() -> None
     plan = make_plan(context(bare(RTX5090)))
     unknown = {step.component for step in plan.changes if step.bytes is None}
     assert unknown == {"repository", "driver", "compilers", "conda"}
-    assert {step.component for step in plan.changes if step.bytes == 0} == {"guard", "reboot", "training", "verify"}
+    assert {step.component for step in plan.changes if step.bytes == 0} == {"guard", "reboot", "training", "verification"}
     told = of_plan(plan)
     assert {row["component"] for row in told["steps"] if row["bytes"] is None} == unknown
     only = replace(plan, steps=(plan.step("driver"), plan.step("guard")))

@@ -12,11 +12,12 @@ import pytest
 
 from qwen_rig import ledger, render
 from qwen_rig.cli import _confirm
+from qwen_rig.deploy.env.proof import fingerprint
 from qwen_rig.deploy.flash_attn.plan import flash_spec
-from qwen_rig.deploy.training.plan import fingerprint
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.managed import GUARD, REPOSITORY
-from qwen_rig.plan import Action, Applied, make_plan
+from qwen_rig.plan import Action, Applied
 from qwen_rig.plan.document import of_plan
 from qwen_rig.plan.drift import outdated, snapshot
 from qwen_rig.plan.files import managed, redacted, unified
@@ -153,7 +154,7 @@ def test_a_saved_plan_holds_only_while_its_steps_are_the_same(change: Any, said:
 def test_a_first_run_says_what_only_the_rebooted_host_can_tell() -> None:
     plan = make_plan(context(bare(RTX5090)))
     assert {step.component: step.known_after for step in plan.steps if step.known_after} == {
-        "reboot": "reboot", "flash_attn": "env", "training": "env", "verify": "reboot"}
+        "reboot": "reboot", "flash_attn": "env", "training": "env", "verification": "reboot"}
     unknown = make_plan(context(bare("10de:ffff")))
     assert unknown.step("training").known_after == "reboot", "an unknown card's memory is told by its driver"
 
@@ -209,4 +210,4 @@ def test_a_whole_env_of_somebody_elses_is_adopted_and_its_records_are_read() -> 
     plan = make_plan(context(state))
     assert not plan.changes and "adopted as it is" in plan.step("env").why
     state["generations"] = []
-    assert {step.component for step in make_plan(context(state)).changes} == {"flash_attn", "training", "verify"}
+    assert {step.component for step in make_plan(context(state)).changes} == {"flash_attn", "training", "verification"}

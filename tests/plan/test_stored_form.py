@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from qwen_rig.deploy.env.proof import fingerprint
 from qwen_rig.deploy.flash_attn.plan import flash_spec
-from qwen_rig.deploy.training.plan import fingerprint, settings
-from qwen_rig.plan import Applied, make_plan
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.deploy.training.plan import settings
+from qwen_rig.plan import Applied
 from qwen_rig.plan.drift import snapshot
 
 from .states import RTX4090, RTX5090, bare, context, with_driver

@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.plan import Plan, make_plan
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.plan import Plan
 
 from .states import bare, context, with_driver
 
 TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("table.yml").read_text())
 CARDS, SYSTEMS, ROWS = TABLE["cards"], TABLE["systems"], TABLE["rows"]
 SYSTEM_STEPS = ("repository", "driver", "guard", "reboot", "compilers", "toolkit")
-ALWAYS = ("conda", "env", "flash_attn", "training", "verify")  # no host here has an env
+ALWAYS = ("conda", "env", "flash_attn", "training", "verification")  # no host here has an env
 KEYS = {"gpus", "system", "kind", "driver", "smi", "host", "nvcc", "does", "na", "refused", "says", "train", "flash",
         "log", "source", "assumed"}
 

@@ -6,18 +6,18 @@ import atexit
 import sys
 from collections.abc import Callable
 
+from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.knobs import NAMES, check, ours, unknown
-
-from . import adapter, memory
-from .adapter import State
-from .run import Run
+from qwen_rig.run import adapter, memory
+from qwen_rig.run.adapter import State
+from qwen_rig.run.run import Run
 
 
 def configure() -> None:
     """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
     _or_exit(_refuse_bad_data)
-    run = join(adapter.state_in_the_making(), Run())
+    run = join(adapter.state_in_the_making(), Run(make_plan))
     atexit.register(lambda: run.end(adapter.current_state()))
 
 

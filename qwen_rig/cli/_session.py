@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
+from qwen_rig.run import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
 from qwen_rig import exits, knobs, project
+from qwen_rig.deploy.planning import make_plan
+from qwen_rig.entry import join
 from qwen_rig.errors import RigError
-from qwen_rig.plan import Context, Plan, make_plan
+from qwen_rig.plan import Context, Plan
 from qwen_rig.plan.document import of_all
-
-from . import adapter, preview
-from .adapter import Host, State
-from .entry import join
-from .report import now
-from .run import Run
+from qwen_rig.run import adapter, preview
+from qwen_rig.run.adapter import Host, State
+from qwen_rig.run.report import now
+from qwen_rig.run.run import Run
 
 
 class Session:
@@ -97,7 +97,7 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
     inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
     state = process.state(str(root), verbose > 0)
-    run = join(state, Run(table, saved))
+    run = join(state, Run(make_plan, table, saved))
     process.ready(state, _file(inventory, root), override, limit)
     try:
         process.connect(state)

@@ -1,0 +1,20 @@
+"""All steps of deploy/5090.py for the current host: each host is probed, planned and shown before any is changed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from qwen_rig.deploy import ORDER
+from qwen_rig.deploy.sources.apply import sources
+from qwen_rig.run import adapter
+from qwen_rig.run.converge import converge
+from qwen_rig.run.preview import accepted
+
+
+def provision() -> None:
+    """Declare the steps in their order; none where this host is refused, and its card says why."""
+    if not accepted():
+        return
+    sources()
+    for name in adapter.current_host().loop(ORDER):  # pyinfra orders operations by line, and by place in its own loops
+        converge(name, import_module(f"qwen_rig.deploy.{name}.apply").APPLIER)

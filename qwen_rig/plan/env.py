@@ -1,0 +1,63 @@
+"""Where conda and the env are on a host, or will be, and what the env's records say. Pure."""
+
+from __future__ import annotations
+
+from qwen_rig.facts.records import EnvRecord, Records
+from qwen_rig.facts.state import Conda, Generation
+from qwen_rig.plan.context import Context
+from qwen_rig.plan.place import data_folder
+
+
+def conda(ctx: Context) -> Conda | None:
+    """The conda to use: the one the knob names, else the first sound one; None where one must be installed."""
+    for found in ctx.state.conda:
+        if ctx.knobs.conda_prefix in (None, found.prefix) and found.sound:
+            return found
+    return None
+
+
+def prefix(ctx: Context) -> str:
+    """Where that conda is, or will be."""
+    found = conda(ctx)
+    home = data_folder(ctx) or ctx.machine.user.home
+    return found.prefix if found else ctx.knobs.conda_prefix or f"{home}/miniforge3"
+
+
+def envs_dir(ctx: Context) -> str:
+    """Where the env goes: to the data disk where one is used; else beside the others, or under the user's own
+    ~/.conda where conda isn't ours to write.
+    """
+    if folder := data_folder(ctx):
+        return f"{folder}/envs"
+    found = conda(ctx)
+    if found and not found.writable:
+        return f"{ctx.machine.user.home}/.conda/envs"
+    return f"{prefix(ctx)}/envs"
+
+
+def current(ctx: Context) -> Generation | None:
+    """The generation that the env's link points at, or None."""
+    env = ctx.state.env
+    if not env or not env.target:
+        return None
+    name = env.target.rstrip("/").rpartition("/")[2]
+    return next((g for g in ctx.state.generations if g.name == name), None)
+
+
+def holder(ctx: Context) -> Generation | None:
+    """Where the env's records lie: its generation, or an env that somebody else made and that was adopted as it is."""
+    env = ctx.state.env
+    if not env or env.target:
+        return current(ctx)
+    return next((g for g in ctx.state.generations if g.path == env.path), None)
+
+
+def records(ctx: Context) -> Records:
+    """The records of the env; each is None where there is none."""
+    generation = holder(ctx)
+    return generation.records if generation else Records()
+
+
+def env_record(ctx: Context) -> EnvRecord:
+    """The record of the env's build, with nothing told where there is none."""
+    return records(ctx).env or EnvRecord()
