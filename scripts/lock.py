@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from packaging.utils import parse_wheel_filename
 
+from qwen_rig import atomic
 from qwen_rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
@@ -52,8 +53,8 @@ def main(stack: str) -> None:
     if built != sorted(wanted["sdists"]):
         sys.exit(f"lock: sdists in {path} must be {built}: these are published as source only")
     locks = path.parent if own else DATA / "locks"
-    (locks / wanted["lock"]).write_text(header(wanted) + requirements)
-    (locks / wanted["sizes"]).write_text(sizes(lock, wanted))
+    atomic.write(locks / wanted["lock"], header(wanted) + requirements)
+    atomic.write(locks / wanted["sizes"], sizes(lock, wanted))
     print(f"lock: wrote {locks / wanted['lock']} and {locks / wanted['sizes']}")
 
 
