@@ -33,6 +33,9 @@ class ProbeFailed(Exception):
     """The host answered, but its state could not be read."""
 
 
+UNREAD = (ProbeFailed, PyinfraError, *LOST)  # what a look at a host in mid-run may raise
+
+
 def knobs(host: Host) -> Knobs:
     """The host's knobs. Raises RigError."""
     return knobs_of.read(adapter.data(host), f"host {host.name}")
