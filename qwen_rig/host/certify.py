@@ -1,7 +1,8 @@
 """Runs on the host, under any Python (3.9 or newer) that has torch: measure each card, and write what was seen as JSON.
 
-Usage: certify.py --out FILE [--expect JSON or @FILE]. Needs the files certify_*.py, children.py, tiny_qwen.py and
-flash_attn_check.py beside it, no root and no network. It changes nothing on the host but FILE.
+Usage: certify.py --out FILE [--expect JSON or @FILE]. Needs the files certify_*.py, children.py,
+nvidia_text.py, tiny_qwen.py and flash_attn_check.py beside it, no root and no network. It changes nothing on the host
+but FILE.
 
 It measures and doesn't judge: whether a number is good is said on the controller, by qwen_rig/data/gates.yml
 (`qwen-rig certificate read FILE`). Every check ends as measured, fail (it crashed, hung or computed wrongly) or
@@ -131,7 +132,7 @@ def measure(expect):
 def program_id():
     """Of the very files that measured: two certificates of unlike programs can differ for that alone."""
     here = Path(__file__).resolve().parent
-    names = sorted([*here.glob("certify*.py"), here / "children.py", here / "tiny_qwen.py"])
+    names = sorted([*here.glob("certify*.py"), here / "children.py", here / "nvidia_text.py", here / "tiny_qwen.py"])
     return hashlib.sha256(b"".join(name.read_bytes() for name in names)).hexdigest()[:12]
 
 

@@ -16,7 +16,7 @@ from qwen_rig.run.place import place
 # The program, and what travels with it.
 VERIFY = ("verify.py", "children.py", "tiny_qwen.py")
 CERTIFY = ("certify.py", "certify_attention.py", "certify_card.py", "certify_compute.py", "certify_peers.py",
-           "certify_training.py", "children.py", "tiny_qwen.py", "flash_attn_check.py")
+           "certify_training.py", "children.py", "nvidia_text.py", "tiny_qwen.py", "flash_attn_check.py")
 
 PROGRAM = load("shell/place.sh", "shell/network.sh", "host/program.sh")
 
