@@ -84,17 +84,17 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
 
 def left_out(wanted: Mapping[str, Any]) -> list[str]:
     """Packages that the lock leaves out although others ask for them: only an index of their own has them."""
-    apart = wanted.get("torch_index") or {}
-    return [f"{name}; sys_platform == 'never'" for name in apart["packages"]] if apart.get("only") else []
+    own = wanted.get("torch_index") or {}
+    return [f"{name}; sys_platform == 'never'" for name in own["packages"]] if own.get("only") else []
 
 
 def header(wanted: Mapping[str, Any]) -> str:
     return (f"# Lock of stack {wanted['name']} for CPython {wanted['pythons'][0]} to {wanted['pythons'][-1]} "
             f"on linux x86_64; nothing published after {wanted['exclude_newer']}.\n"
-            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n{apart(wanted)}")
+            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n{torch_note(wanted)}")
 
 
-def apart(wanted: Mapping[str, Any]) -> str:
+def torch_note(wanted: Mapping[str, Any]) -> str:
     """What the lock says of torch from an index of its own."""
     own = wanted.get("torch_index")
     if not own:

@@ -25,7 +25,7 @@ from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
 
-CHECK = ("launch_check.py", "children.py")
+CHECK = ("launch_check.py", "processes.py")
 AT_ONCE = 20  # hosts that are looked at side by side
 
 

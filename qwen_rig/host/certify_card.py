@@ -10,8 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from children import NotRun, one_line, result
 from nvidia_text import PLACES, banner, licence_flavour, loaded_module, read_csv, value
+from processes import NotRun, one_line, result
 
 PCI = Path("/sys/bus/pci/devices")
 IDENTITY = ("index", "name", "uuid", "pci.bus_id", "memory.total", "pci.device_id", "pci.sub_device_id", "compute_cap",

@@ -74,7 +74,7 @@ class Collector:
         if index is None:
             raise RigError("this machine's pip names no package index", "bundle", "set source_pip_index")
         python = self.knobs.python
-        if self.stack.apart(self.knobs.source_torch_index, python):
+        if self.stack.torch_source(self.knobs.source_torch_index, python):
             raise RigError(f"a bundle holds a stack's lock, and the torch of stack {self.stack.name} comes from an "
                            "index of its own", "bundle", "take another stack, or leave source_torch_index out")
         wanted: dict[str, Requirement] = dict(self.stack.requirements(python))

@@ -155,9 +155,9 @@ def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     step = plan.step("env")
     if not step.action.changes or is_relinked(step):
         return {}
-    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
+    torch = ctx.stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
     locked = {name: requirement for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
-              if apart is None or name not in apart.names}
+              if torch is None or name not in torch.names}
     names = step.payload.names if isinstance(step.payload, Mend) else locked
     return {name: locked[name] for name in names if name in locked}
 
