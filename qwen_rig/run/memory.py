@@ -20,7 +20,7 @@ from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
-from qwen_rig.plan import Context, Plan, Step, make_context, make_plan
+from qwen_rig.plan import Context, Plan, Step, make_plan
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
@@ -82,8 +82,8 @@ class Memory:
             state = _known_here(host, self._probe(host, wanted))
             last = ledger.applied(host.name, address(host))
             largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
-            ctx = make_context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
-                               wheels.known())
+            ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
+                          wheels.known())
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)
             self.alike[host.name] = (state.machine.kind, wanted.stack)

@@ -18,7 +18,7 @@ from qwen_rig.facts._smi import value
 from qwen_rig.facts.probe import HostState
 from qwen_rig.facts.records import Records
 from qwen_rig.facts.state import SmiGpu, State
-from qwen_rig.plan import make_context, make_plan
+from qwen_rig.plan import Context, make_plan
 from qwen_rig.plan.compare import traits
 from qwen_rig.plan.context import gpus_of
 from qwen_rig.plan.explain import STEPS, explain
@@ -72,11 +72,11 @@ def test_what_came_as_a_word_all_the_same_is_none_in_the_state(word: str) -> Non
 def looked_at(state: State, stack: str = "standin") -> None:
     """All that reads a state."""
     known = context(bare(RTX5090), stack)
-    ctx = make_context("lab-01", state, known.stack, known.knobs, known.rules)
+    ctx = Context("lab-01", state, known.stack, known.knobs, known.rules)
     plan = make_plan(ctx)
     assert plan.steps or plan.refusals
     traits(ctx)
-    doctor.of_host(state)
+    doctor.findings((), doctor.signs(state), doctor.words(state))
     for component in STEPS:
         explain(ctx, plan, component)
 
@@ -156,11 +156,11 @@ def test_no_value_of_another_type_raises_or_goes_unsaid(odd: Any) -> None:
 def test_no_value_of_another_type_breaks_a_plan(odd: Any) -> None:
     known = context(bare(RTX5090), "standin")
     for at in places(WHOLE):
-        ctx = make_context("lab-01", State.of(changed(WHOLE, at, odd)), known.stack, known.knobs, known.rules)
+        ctx = Context("lab-01", State.of(changed(WHOLE, at, odd)), known.stack, known.knobs, known.rules)
         plan = make_plan(ctx)
         assert plan.steps or plan.refusals, at
         traits(ctx)
-        doctor.of_host(ctx.state)
+        doctor.findings((), doctor.signs(ctx.state), doctor.words(ctx.state))
 
 
 @pytest.mark.parametrize("raw", [None, 7, "x", [], [{}], {"host": 7, "gpus": "x", "env": [], "generations": {}}])
@@ -174,7 +174,7 @@ def test_a_record_of_another_shape_counts_as_absent_and_the_plan_says_so() -> No
     state = converged()
     state["generations"][0]["records"]["flash_attn"]["tried"] = 7
     known = context(bare(RTX5090), "standin")
-    plan = make_plan(make_context("lab-01", State.of(state), known.stack, known.knobs, known.rules))
+    plan = make_plan(Context("lab-01", State.of(state), known.stack, known.knobs, known.rules))
     assert plan.step("flash_attn").now == "none" and plan.step_changes("flash_attn")
     assert any(".rig/flash_attn.json could not be read" in said for said in plan.caveats)
 

@@ -10,7 +10,7 @@ from typing import Any
 from qwen_rig import knobs
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.facts.state import State
-from qwen_rig.plan import Context, make_context
+from qwen_rig.plan import Context
 
 REPO = Path(__file__).parents[2]
 RTX5090, RTX4090, GTX1080, V100 = "10de:2b85", "10de:2684", "10de:1b80", "10de:1db4"
@@ -59,4 +59,4 @@ def context(state: dict[str, Any], stack: str = "guide", **set_: Any) -> Context
     data = {name: defaults[name] for name in knobs.NAMES} | {"stack": stack} | set_
     made = State.of(state)
     assert made.problems == state["problems"], made.problems
-    return make_context("lab-01", made, knobs.stack_of(stack), knobs.read(data, "test"), load_rules())
+    return Context("lab-01", made, knobs.stack_of(stack), knobs.read(data, "test"), load_rules())
