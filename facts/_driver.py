@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwen_rig.facts import _dpkg, _sh, _smi
+from qwen_rig.host.nvidia_text import licence_flavour, loaded_module
 
 SECTIONS = {
     "driver.proc": "cat /proc/driver/nvidia/version",
@@ -34,13 +35,10 @@ EMPTY: dict[str, Any] = {
 
 def proc_version(text: str) -> dict[str, str | None]:
     """/proc/driver/nvidia/version as `{version, flavour, arch}`. Raises ValueError on a text that it doesn't know."""
-    if not text.strip():
-        return {"version": None, "flavour": None, "arch": None}
-    found = re.search(r"NVRM version:\s+NVIDIA UNIX (?:(Open Kernel Module) for (\S+)|(\S+) Kernel Module)\s+"
-                      r"(\d+\.[\d.]+)", text)
-    if not found:
+    found = loaded_module(text)
+    if text.strip() and found["version"] is None:
         raise ValueError(f"/proc/driver/nvidia/version says {_smi.excerpt(text, 120)!r}")
-    return {"version": found[4], "flavour": "open" if found[1] else "proprietary", "arch": found[2] or found[3]}
+    return found
 
 
 def modules(text: str) -> set[str]:
@@ -90,8 +88,7 @@ def read(text: Mapping[str, str]) -> dict[str, Any]:
     smi, said = _sh.pairs(text["smi"]), _smi.banner(text["smi.table"])
     packages = _dpkg.read(text["dpkg"])
     loaded = proc["version"] or sys.get("version") or said["driver_version"]
-    # The P in a module's taint is for a proprietary licence (kernel: Documentation/admin-guide/tainted-kernels).
-    flavour = proc["flavour"] or (("proprietary" if "P" in sys["taint"] else "open") if "taint" in sys else None)
+    flavour = proc["flavour"] or (licence_flavour(sys["taint"]) if "taint" in sys else None)
     on_disk, disk_flavour = modinfo(text["driver.modinfo"])
     packaged, package_flavour = _dpkg.driver(packages)
     library = re.search(r"\.so\.(\d+\.\d+(?:\.\d+)*)$", sys.get("lib", ""))

@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from qwen_rig.host.nvidia_text import PLACES
+from qwen_rig.host.nvidia_text import banner as banner  # these three are handed on
+from qwen_rig.host.nvidia_text import read_csv as read_csv
+from qwen_rig.host.nvidia_text import value as value
+
 FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.total")
 # Newest first: drivers before 510 refuse compute_cap, those before 450 mig.mode.current too.
 EXTRA = ("compute_cap", "mig.mode.current")
 
-# Finds nvidia-smi also where PATH doesn't lead: WSL, containers that mount it, GKE.
-FIND = r"""
+FIND = rf"""
 smi=$(command -v nvidia-smi)
-for p in /usr/bin /usr/lib/wsl/lib /usr/local/nvidia/bin /opt/bin /home/kubernetes/bin/nvidia/bin; do
+for p in {" ".join(PLACES)}; do
   [ -n "$smi" ] && break; [ -x "$p/nvidia-smi" ] && smi=$p/nvidia-smi
 done
 """
@@ -56,14 +60,6 @@ SECTIONS = {
     "smi.table": r"""printf '%s\n' "$smi_table" """,
 }
 
-# What a cell says in place of a value: [N/A], [Not Supported], N/A, [Unknown Error], ERR!
-_NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown( error)?|err!|not supported|)$", re.IGNORECASE)
-_VERSION = r"(\d+\.\d+(?:\.\d+)*)"
-# 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (KB §8).
-_DRIVER = (rf"\bKMD Version\s*:\s*{_VERSION}", rf"\bDriver Version\s*:\s*{_VERSION}")
-_CUDA = (r"\bCUDA UMD Version\s*:\s*(\d+\.\d+)", r"\bCUDA Version\s*:\s*(\d+\.\d+)")
-_SMI = (rf"\bNVIDIA-SMI(?: version\s*:)?\s+{_VERSION}",)
-
 # First match wins. Texts: KB §1.8 and nvidia-smi(1).
 _FAILURES = (
     (r"couldn't communicate with the NVIDIA driver|Failed to initialize NVML: Driver Not Loaded",
@@ -86,42 +82,10 @@ ERRORS = ("not_installed", "driver_not_loaded", "driver_library_mismatch", "no_d
           "gpu_requires_reset", "insufficient_permissions", "bad_query", "unknown")
 
 
-def value(cell: str | None) -> str | None:
-    """A cell's text, or None where nvidia-smi has none to give."""
-    text = (cell or "").strip()
-    return None if _NO_VALUE.match(text) else text
-
-
 def number(cell: str | None) -> int | None:
     """The whole number in `32607 MiB`, `38 %` or `1024`; None where there is none (never int() a raw cell)."""
     found = re.match(r"(\d+)(?:\.\d+)?(?:\s+\S+)?$", value(cell) or "")
     return int(found[1]) if found else None
-
-
-def read_csv(text: str, fields: tuple[str, ...] = ()) -> tuple[list[dict[str, str]], str]:
-    """Rows of `--query-gpu … --format=csv` by field name, units taken off the header; and the text that is no row.
-
-    `fields` names the columns where there is no header (`--format=csv,noheader`).
-    """
-    rows, rest, names = [], [], list(fields)
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if not names and _is_header(cells):
-            names = [cell.split(" [")[0] for cell in cells]
-            continue
-        surplus = len(cells) - len(names)
-        if surplus > 0 and "name" in names:  # a comma in the GPU's name: nvidia-smi quotes nothing
-            at = names.index("name")
-            cells[at: at + surplus + 1] = [", ".join(cells[at: at + surplus + 1])]
-        if names and len(cells) == len(names):
-            rows.append(dict(zip(names, cells, strict=True)))
-        elif line.strip():
-            rest.append(line.strip())
-    return rows, "\n".join(rest)
-
-
-def _is_header(cells: list[str]) -> bool:
-    return len(cells) > 1 and all(re.fullmatch(r"[a-z][\w.]*( \[[^]]*\])?", cell) for cell in cells)
 
 
 def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -144,15 +108,6 @@ def read_list(text: str) -> list[dict[str, str]]:
     """The GPUs of `nvidia-smi -L`, as rows of the query. MIG devices are indented lines, and are no GPUs."""
     found = re.finditer(r"^GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)\s*$", text, re.MULTILINE)
     return [{"index": m[1], "name": m[2], "uuid": m[3]} for m in found]
-
-
-def banner(text: str) -> dict[str, str | None]:
-    """Versions out of the table's head, `--version` or `-q`: `{smi_version, driver_version, cuda_version}`."""
-    def first(patterns: tuple[str, ...]) -> str | None:
-        hits = (re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
-        return next((hit[1] for hit in hits if hit), None)
-
-    return {"smi_version": first(_SMI), "driver_version": first(_DRIVER), "cuda_version": first(_CUDA)}
 
 
 def processes(table: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from qwen_rig import atomic
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.errors import RigError
 
@@ -71,6 +72,4 @@ def _load(folder: Path) -> Bundle:
 def write(folder: Path, stack: str, python: str, files: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the manifest: last of all, so that a bundle that broke off has none."""
     text = json.dumps({"form": FORM, "stack": stack, "python": python, "files": dict(sorted(files.items()))}, indent=1)
-    new = folder / f"{MANIFEST}.new"
-    new.write_text(text + "\n", encoding="utf-8")
-    new.replace(folder / MANIFEST)
+    atomic.write(folder / MANIFEST, text + "\n")

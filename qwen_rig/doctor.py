@@ -159,11 +159,6 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
     return tuple(chosen[row.name] for row in signatures() if row.name in chosen and row.name not in hidden)
 
 
-def of_host(state: State) -> tuple[Finding, ...]:
-    """The causes that a host's state tells by itself."""
-    return findings((), signs(state), words(state))
-
-
 def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False) -> Finding | None:
     """The first cause of a failure on a host whose state, where there is one, was last known as `state`.
 

@@ -6,9 +6,9 @@ import atexit
 import sys
 from collections.abc import Callable
 
+from qwen_rig import knobs
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
-from qwen_rig.knobs import NAMES, check, ours, unknown
 from qwen_rig.run import adapter, memory
 from qwen_rig.run.adapter import State
 from qwen_rig.run.run import Run
@@ -52,14 +52,9 @@ def _or_exit(act: Callable[[], None]) -> None:
 
 def _refuse_bad_data() -> None:
     """Check --data where nothing has been touched: a typo or an impossible stack. Raises RigError."""
-    for pair in (adapter.command_line() or {}).get("data") or ():
-        name, _, text = pair.partition("=")
-        if name not in NAMES:
-            if ours(name):
-                raise unknown(name, "--data")
-            continue
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), int(text) if text.isdigit() else text)
-        check(name, value)
+    for text in (adapter.command_line() or {}).get("data") or ():
+        if knobs.ours(text):
+            knobs.pair(text)
 
 
 def _refuse_bad_knobs(state: State) -> None:

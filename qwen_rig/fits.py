@@ -20,14 +20,14 @@ MIB = 1 << 20
 class _Shape(Row):
     family: Text
     billions: Number
-    hidden: Whole
-    inner: Whole
-    layers: Whole
-    heads: Whole
-    groups: Whole
-    head: Whole
-    words: Whole
-    tied: Flag
+    hidden_size: Whole
+    intermediate_size: Whole
+    num_hidden_layers: Whole
+    num_attention_heads: Whole
+    num_key_value_heads: Whole
+    head_dim: Whole
+    vocab_size: Whole
+    tie_word_embeddings: Flag
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,27 @@ class Model(_Shape):
     @property
     def linears(self) -> tuple[tuple[int, int], ...]:
         """(in, out) of a layer's linear maps: q, k, v, o, gate, up, down."""
-        q, kv = self.heads * self.head, self.groups * self.head
-        return ((self.hidden, q), (self.hidden, kv), (self.hidden, kv), (q, self.hidden),
-                (self.hidden, self.inner), (self.hidden, self.inner), (self.inner, self.hidden))
+        q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        hidden, inner = self.hidden_size, self.intermediate_size
+        return (hidden, q), (hidden, kv), (hidden, kv), (q, hidden), (hidden, inner), (hidden, inner), (inner, hidden)
 
     @property
     def linear(self) -> int:
         """Parameters of all layers' linear maps: what LoRA sits on and 4 bits may hold."""
-        return self.layers * sum(a * b for a, b in self.linears)
+        return self.num_hidden_layers * sum(a * b for a, b in self.linears)
 
     @property
     def other(self) -> int:
         """The rest: embedding, head, biases (Qwen2: q, k, v) or head norms (Qwen3), norms."""
-        q, kv = self.heads * self.head, self.groups * self.head
-        small = q + 2 * kv if self.family == "Qwen2" else 2 * self.head
-        return (self.words * self.hidden * (1 if self.tied else 2) + self.layers * (small + 2 * self.hidden)
-                + self.hidden)
+        q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        small = q + 2 * kv if self.family == "Qwen2" else 2 * self.head_dim
+        embedding = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return embedding + self.num_hidden_layers * (small + 2 * self.hidden_size) + self.hidden_size
 
     @property
     def adapter(self) -> int:
         """Parameters of a LoRA of rank 16 on all linear maps of the layers."""
-        return self.layers * RANK * sum(a + b for a, b in self.linears)
+        return self.num_hidden_layers * RANK * sum(a + b for a, b in self.linears)
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,13 @@ def files_to_fetch() -> tuple[str, ...]:
 
 def need(model: Model, four_bits: bool, batch: int, length: int, checkpointing: bool) -> Need:
     """What one process takes for that batch of texts of `length` tokens."""
-    each, tokens = _data()[1], batch * length
-    layer = tokens * (each["activation_hidden"] * model.hidden + each["activation_inner"] * model.inner)
-    kept = layer + model.layers * tokens * each["checkpoint"] * model.hidden if checkpointing else model.layers * layer
+    each, tokens, layers = _data()[1], batch * length, model.num_hidden_layers
+    layer = tokens * (each["activation_hidden"] * model.hidden_size
+                      + each["activation_inner"] * model.intermediate_size)
+    kept = layer + layers * tokens * each["checkpoint"] * model.hidden_size if checkpointing else layers * layer
     weights = model.linear * (each["weight_4bit"] if four_bits else each["weight"]) + model.other * each["weight"]
     return Need(weights / MIB, model.adapter * each["adapter"] / MIB, kept / MIB,
-                tokens * model.words * each["logit"] / MIB, each["context_mib"])
+                tokens * model.vocab_size * each["logit"] / MIB, each["context_mib"])
 
 
 def fit(model: Model, memory_mib: float, four_bits: bool = False, length: int = 1024) -> Fit | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
-from qwen_rig import project
+from qwen_rig import atomic, project
 from qwen_rig.errors import RigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # known_hosts reads , | ! * ? and blanks as its own
@@ -108,10 +108,7 @@ class KnownHosts:
                 entry.hostnames = others
                 lines.append(str(entry.to_line()).rstrip("\n"))
         text = "".join(f"{line}\n" for line in lines) + (_line(name, key) if key else "")
-        fresh = Path(f"{path}.new")
-        fresh.write_text(text, encoding="utf-8", errors="surrogateescape")
-        fresh.chmod(0o600)
-        fresh.replace(path)
+        atomic.write(path, text.encode(errors="surrogateescape"), 0o600)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -119,10 +119,32 @@ def refuse_misspelt(data: Iterable[str], where: str) -> None:
             raise unknown(name, where)
 
 
+def pair(text: str) -> tuple[str, Any]:
+    """The knob and its value, in its own type, that `--data KNOB=VALUE` gives. Raises RigError."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
+    if name not in NAMES:
+        raise unknown(name, "--data")
+    return name, check(name, parsed(value))
+
+
+def parsed(text: str) -> Any:
+    """The value of `--data` as pyinfra's command line reads it: true, false, a number, JSON, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read_ in (int, json.loads):
+        try:
+            return read_(text)
+        except ValueError:
+            continue
+    return text
+
+
 def check(name: str, value: Any, where: str = "--data") -> Any:
     """The value of one knob in its own type. Raises RigError naming the knob, what it got and what it takes."""
     kind = {field.name: str(field.type) for field in fields(Knobs)}[name]
-    if value is None and kind.endswith("None"):
+    if kind.endswith("None") and (value is None or (isinstance(value, str) and value.lower() == "none")):
         return None
     if kind == "bool":
         if isinstance(value, bool):

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from qwen_rig import atomic
 from qwen_rig.plan.model import Applied, Plan, Step
 
 KEEP = 2000  # lines of history
@@ -55,13 +56,9 @@ def forget(host: str, address: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, for the user alone."""
+    """For the user alone; nothing where the disk takes none."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        new.replace(path)
+        atomic.write(path, text, 0o600, 0o700)
     except OSError:
         return
 

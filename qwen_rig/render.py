@@ -19,12 +19,11 @@ from qwen_rig.plan.explain import Explanation
 from qwen_rig.plan.files import unified
 from qwen_rig.plan.model import Action, FileChange, Plan, Step
 
-SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REMOVE: "-", Action.REBOOT: "⟳", Action.NONE: "·",
-          Action.NA: "·"}
-STYLE = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REMOVE: "red", Action.REBOOT: "magenta",
+SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REBOOT: "⟳", Action.NONE: "·", Action.NA: "·"}
+STYLE = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REBOOT: "magenta",
          Action.NONE: "dim", Action.NA: "dim"}
 DRIFT_SHOWN = 12  # rows; a whole env that somebody upgraded has a hundred
-PAST = {Action.ADD: "added", Action.CHANGE: "changed", Action.REMOVE: "removed", Action.REBOOT: "rebooted"}
+PAST = {Action.ADD: "added", Action.CHANGE: "changed", Action.REBOOT: "rebooted"}
 
 
 def past(step: Step) -> str:
@@ -208,7 +207,7 @@ def cost(plans: Sequence[Plan]) -> str:
         match = "matches" if len(live) == 1 else "match"
         return (f"No changes. {names} {match}." if live else "Nothing can be done.") + tail
     said = []
-    for action, word in ((Action.ADD, "to add"), (Action.CHANGE, "to change"), (Action.REMOVE, "to remove")):
+    for action, word in ((Action.ADD, "to add"), (Action.CHANGE, "to change")):
         if n := sum(step.action is action for step in steps):
             said.append(f"{n} {word}")
     if n := sum(step.action is Action.REBOOT for step in steps):

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from packaging.utils import parse_wheel_filename
 
+from qwen_rig import atomic
 from qwen_rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
@@ -52,8 +53,8 @@ def main(stack: str) -> None:
     if built != sorted(wanted["sdists"]):
         sys.exit(f"lock: sdists in {path} must be {built}: these are published as source only")
     locks = path.parent if own else DATA / "locks"
-    (locks / wanted["lock"]).write_text(header(wanted) + requirements)
-    (locks / wanted["sizes"]).write_text(sizes(lock, wanted))
+    atomic.write(locks / wanted["lock"], header(wanted) + requirements)
+    atomic.write(locks / wanted["sizes"], sizes(lock, wanted))
     print(f"lock: wrote {locks / wanted['lock']} and {locks / wanted['sizes']}")
 
 
@@ -83,17 +84,17 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
 
 def left_out(wanted: Mapping[str, Any]) -> list[str]:
     """Packages that the lock leaves out although others ask for them: only an index of their own has them."""
-    apart = wanted.get("torch_index") or {}
-    return [f"{name}; sys_platform == 'never'" for name in apart["packages"]] if apart.get("only") else []
+    own = wanted.get("torch_index") or {}
+    return [f"{name}; sys_platform == 'never'" for name in own["packages"]] if own.get("only") else []
 
 
 def header(wanted: Mapping[str, Any]) -> str:
     return (f"# Lock of stack {wanted['name']} for CPython {wanted['pythons'][0]} to {wanted['pythons'][-1]} "
             f"on linux x86_64; nothing published after {wanted['exclude_newer']}.\n"
-            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n{apart(wanted)}")
+            f"# Written by `make lock STACK={wanted['name']}`; don't edit.\n{torch_note(wanted)}")
 
 
-def apart(wanted: Mapping[str, Any]) -> str:
+def torch_note(wanted: Mapping[str, Any]) -> str:
     """What the lock says of torch from an index of its own."""
     own = wanted.get("torch_index")
     if not own:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from qwen_rig import atomic
 
 NAME, VERSION = "rig-standin-attn", "1.0"
 MODULE = NAME.replace("-", "_")
@@ -40,15 +41,13 @@ def build(folder: Path, more: Mapping[str, str | bytes] | None = None) -> Path:
     record = "".join(f"{name},sha256={_digest(text)},{len(_bytes(text))}\n" for name, text in wanted.items())
     files = {**wanted, f"{DIST_INFO}/RECORD": f"{record}{DIST_INFO}/RECORD,,\n"}
     target = folder / f"v{VERSION}" / FILE_NAME
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{FILE_NAME}.{os.getpid()}")  # another testbed may be serving the file just now
-    with zipfile.ZipFile(partial, "w") as wheel:
+    # another testbed may be serving the file just now
+    with atomic.replacing(target, 0o777) as partial, zipfile.ZipFile(partial, "w") as wheel:
         for name, text in files.items():
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the earliest time a zip can hold
             entry.create_system = 3  # Unix, also where it is built elsewhere
             entry.external_attr = 0o644 << 16
             wheel.writestr(entry, text)
-    os.replace(partial, target)
     return target
 
 

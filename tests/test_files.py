@@ -1,12 +1,16 @@
-"""Files that two runs write at the same time: by real shells, both succeed and each file is whole."""
+"""Files that two runs write at the same time, here and by a host's shell: both succeed and each file is whole."""
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from qwen_rig import atomic
 from qwen_rig.program import Call
 from qwen_rig.run.files import written
 
@@ -41,3 +45,35 @@ def test_no_env_is_made_of_a_folder(tmp_path: Path) -> None:
     shell = write(written(str(tmp_path / "gone" / ".rig"), {"b": "x"}), "")
     assert shell.wait() != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_at_once_leave_one_whole_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "kept" / "file.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda run: atomic.write(path, str(run) * SIZE, 0o600, 0o700), range(8)))
+    text = path.read_text()
+    assert text == text[0] * SIZE and list(path.parent.iterdir()) == [path]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk"), atomic.replacing(path) as new:
+        new.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        atomic.write(tmp_path / "none" / "file", "new")
+
+
+def test_a_link_stays_and_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(real)
+    atomic.write(link, "new")
+    assert link.is_symlink() and real.read_text() == "new"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    atomic.write(pipe, b"told")
+    assert os.read(reader, 9) == b"told" and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.close(reader)

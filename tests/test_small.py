@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +63,36 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     with pytest.raises(RigError, match=said) as caught:
         knobs.check(name, value, "lab.yml")
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "name", "value"), [
+    ("stack=qwen3", "stack", "qwen3"),
+    ("python=3.10", "python", "3.10"),
+    ("timeout_env=900", "timeout_env", 900),
+    ("verify_gpu=False", "verify_gpu", False),
+    ("conda_prefix=None", "conda_prefix", None),
+    ("proxy=http://proxy.test:3128/?a=b", "proxy", "http://proxy.test:3128/?a=b"),
+])
+def test_a_pair_of_the_command_line_is_a_knob_and_its_value(text: str, name: str, value: object) -> None:
+    assert knobs.pair(text) == (name, value)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("stack", "'stack' is no KNOB=VALUE · --data"),
+    ("stakc=qwen3", "there is no knob 'stakc' · --data · did you mean stack"),
+    ("timeout_env=soon", "timeout_env must be a whole number above 0, not 'soon' · --data"),
+])
+def test_a_wrong_pair_is_one_line(text: str, said: str) -> None:
+    with pytest.raises(RigError, match=said):
+        knobs.pair(text)
+
+
+def test_values_are_read_as_pyinfras_own_command_line_reads_them() -> None:
+    texts = ["true", "FALSE", "3.10", "3.11", "580", "-1", "none", "null", "guide", "", '{"a": 1}', '[1, "b"]', "a=b",
+             "~/own.yml", '"quoted"']
+    code = "import json, sys; from pyinfra_cli.util import parse_cli_arg as p; print(json.dumps([p(sys.argv[1:])]))"
+    told = subprocess.run([sys.executable, "-c", code, *texts], capture_output=True, text=True, check=True).stdout
+    assert [knobs.parsed(text) for text in texts] == json.loads(told)[0]
 
 
 def test_off_is_off_in_yaml_too() -> None:

@@ -54,19 +54,19 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, wanted.generation
     route = run.network.route(ctx, ["conda_channel", "huggingface"])
-    apart = stack.apart(knobs.source_torch_index, knobs.python)
-    unlocked = list(apart.names) if apart and not apart.hashed else []
+    torch = stack.torch_source(knobs.source_torch_index, knobs.python)
+    unlocked = list(torch.names) if torch and not torch.hashed else []
     made = {"stack": stack.name, "unlocked": unlocked, "standin": stack.standin,
             "lock_sha256": stack.lock_sha256, "python": knobs.python}
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
     call = BUILD(
-        **_packages.installers(run, ctx), **_packages.torch_apart(ctx, apart), root=root, name=name,
+        **_packages.installers(run, ctx), **_packages.torch_install(ctx, torch), root=root, name=name,
         generation=generation, conda=f"{prefix(ctx)}/bin/conda",
         channels=lines(source.url or "" for source in route.of("conda_channel")),
-        python_version=knobs.python, lock_options="--no-deps" if apart else "",
+        python_version=knobs.python, lock_options="--no-deps" if torch else "",
         afresh="yes" if wanted.afresh else "", import_gate=stack.import_gate, made=json.dumps(made))
-    return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(apart, knobs.python))
+    return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))
 
 
 def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:

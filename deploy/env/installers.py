@@ -6,7 +6,7 @@ from __future__ import annotations
 from importlib.resources import files
 from urllib.parse import urlsplit
 
-from qwen_rig.catalog.torch_index import Apart
+from qwen_rig.catalog.torch_index import TorchSource
 from qwen_rig.network.route import Source, torch_sources
 from qwen_rig.plan import Context
 from qwen_rig.program import lines
@@ -45,13 +45,13 @@ def installers(run: Run, ctx: Context) -> dict[str, str]:
             "uv_sources": lines(f"{source.label} {options(source, uv=True)}" for source in sources)}
 
 
-def torch_apart(ctx: Context, apart: Apart | None) -> dict[str, str]:
+def torch_install(ctx: Context, torch: TorchSource | None) -> dict[str, str]:
     """The variables for the torch packages from an index of their own; empty where they're in the lock. Mirrors of that
     index stand by only where hashes of ours guard the bytes."""
-    if apart is None:
+    if torch is None:
         return {"torch_lock": "", "torch_pip": "", "torch_uv": ""}
-    more = (" --require-hashes" if apart.hashed else "") + ("" if apart.deps else " --no-deps")
-    pip, uv = (" --pre", " --prerelease allow") if apart.pre else ("", "")
-    sources = torch_sources(ctx, apart)
-    return {"torch_lock": apart.requirements, "torch_pip": lines(options(s) + more + pip for s in sources),
+    more = (" --require-hashes" if torch.hashed else "") + ("" if torch.deps else " --no-deps")
+    pip, uv = (" --pre", " --prerelease allow") if torch.pre else ("", "")
+    sources = torch_sources(ctx, torch)
+    return {"torch_lock": torch.requirements, "torch_pip": lines(options(s) + more + pip for s in sources),
             "torch_uv": lines(options(s, uv=True) + more + uv for s in sources)}

@@ -17,15 +17,15 @@ from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
 from qwen_rig.plan.env import records
 from qwen_rig.run import adapter
-from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
+from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.files import written
-from qwen_rig.run.memory import ProbeFailed
+from qwen_rig.run.memory import UNREAD
 from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
 
-CHECK = ("launch_check.py", "children.py")
+CHECK = ("launch_check.py", "processes.py")
 AT_ONCE = 20  # hosts that are looked at side by side
 
 
@@ -153,7 +153,7 @@ def _judge(state: State, host: Host) -> bool:
     run = Run.of(host)
     try:
         found = plan.record(_member(host))
-    except (ProbeFailed, PyinfraError, *LOST) as error:
+    except UNREAD as error:
         run.report.fail(host.name, f"the all-reduce's result could not be read: {error}", "run the same command again")
         return False
     if found.get("status") == "not_run":

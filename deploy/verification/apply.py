@@ -10,9 +10,9 @@ from qwen_rig.deploy.env.proof import fingerprint
 from qwen_rig.deploy.verification.plan import summary
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.env import records
-from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State
+from qwen_rig.run.adapter import FunctionCommand, Host, State
 from qwen_rig.run.converge import Applier
-from qwen_rig.run.memory import ProbeFailed
+from qwen_rig.run.memory import UNREAD
 from qwen_rig.run.programs import VERIFY, env_path, program
 from qwen_rig.run.run import Run
 
@@ -32,7 +32,7 @@ def _judge(state: State, host: Host) -> bool:
     run.memory.forget(host)
     try:
         made = records(run.memory.context(host)).verify
-    except (ProbeFailed, PyinfraError, *LOST) as error:
+    except UNREAD as error:
         what = f"connection lost while the verification was read: {error}"
         run.report.fail(host.name, what, "run the same command again")
         return False

@@ -16,7 +16,6 @@ from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Text, Whole, checke
 from qwen_rig.catalog.yamlfile import given, shown
 from qwen_rig.errors import RigError
 
-PLACEHOLDERS = {"miniforge": ("version",), "torch_find_links": ("cuda",), "torch_index": ("cuda",)}  # role → what fits
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
 
 

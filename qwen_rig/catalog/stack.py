@@ -23,7 +23,7 @@ from qwen_rig.catalog.lock import Entry, Requirement, read_lock, read_sizes, sel
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
-from qwen_rig.catalog.torch_index import Apart, TorchIndex
+from qwen_rig.catalog.torch_index import TorchIndex, TorchSource
 from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
 from qwen_rig.flash import FlashAttn
@@ -119,12 +119,12 @@ class Stack:
         return (*self.advisories,
                 *advisories.about({name: r.version for name, r in self.requirements(python).items()}))
 
-    def apart(self, source: str | None, python: str) -> Apart | None:
+    def torch_source(self, source: str | None, python: str) -> TorchSource | None:
         """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""
         index = torch_index.index_url(self.torch_index, self.cuda_tag, source)
         if index is None or self.torch_index is None:
             return None
-        return torch_index.apart(self.torch_index, index, python, lambda name: self._local(name, python))
+        return torch_index.torch_source(self.torch_index, index, python, lambda name: self._local(name, python))
 
     def _local(self, name: str, python: str) -> str:
         """A locked version as an index of torch's own calls it: `2.8.0+cu128`; without torch there are no such
@@ -146,12 +146,12 @@ class Stack:
                        "set accept_unlocked_torch=true to take them so"
                        + ("" if wanted.only else ", or leave source_torch_index out"))
 
-    def lock_beside(self, apart: Apart | None, python: str) -> str:
+    def lock_beside(self, torch: TorchSource | None, python: str) -> str:
         """The lock to install first where something comes apart from it: all but that. The whole lock where nothing
         does."""
-        if apart is None:
+        if torch is None:
             return self.lock_text
-        return self.lock_for((name for name in self.requirements(python) if name not in apart.names), python)
+        return self.lock_for((name for name in self.requirements(python) if name not in torch.names), python)
 
     def expect(self, python: str, gpu: bool = True) -> dict[str, Any]:
         """What qwen_rig/host/verify.py is told to look for (its --expect). `gpu` False: none is expected to answer."""

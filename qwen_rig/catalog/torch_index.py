@@ -32,8 +32,8 @@ class TorchIndex:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """What is fetched apart from the rest: packages (with hashes or not) from one index.
+class TorchSource:
+    """torch's packages (with hashes or not) and the index that they are fetched from, beside the lock and its index.
 
     `deps`: what they need and the lock hasn't comes from there too.
     """
@@ -62,13 +62,13 @@ def index_url(wanted: TorchIndex | None, cuda_tag: str, source: str | None) -> s
     return f"{known.nightly if wanted.pre else known.pytorch}/{cuda_tag}"
 
 
-def apart(wanted: TorchIndex, index: str, python: str, local: Callable[[str], str]) -> Apart:
-    """What an env of a stack fetches apart from its lock. `local`: a package's version as that index calls it."""
+def torch_source(wanted: TorchIndex, index: str, python: str, local: Callable[[str], str]) -> TorchSource:
+    """What an env of a stack fetches beside its lock. `local`: a package's version as that index calls it."""
     if wanted.entries:
         packages = dict(sorted(select(wanted.entries, python).items()))
     elif wanted.only:
         packages = {name: Requirement("", (), None) for name in wanted.packages}
     else:
         packages = {name: Requirement(local(name), (), None) for name in wanted.packages}
-    return Apart(index, wanted.packages, packages, bool(wanted.entries), wanted.pre,
+    return TorchSource(index, wanted.packages, packages, bool(wanted.entries), wanted.pre,
                  wanted.only and not wanted.entries)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from time import gmtime, strftime
 
+from qwen_rig import atomic
 from qwen_rig.certificate.model import Certificate, load
 from qwen_rig.errors import RigError
 from qwen_rig.ledger import folder as state
@@ -28,14 +28,10 @@ def keep(certificate: Certificate) -> Path | None:
         return None
     if not UUID.fullmatch(certificate.uuid):
         raise RigError(f"the host calls its GPU {certificate.uuid!r}, which is no UUID", certificate.host)
-    own = folder() / certificate.uuid
-    path = own / f"{strftime('%Y%m%dT%H%M%SZ', gmtime(certificate.began))}.json"
+    path = folder() / certificate.uuid / f"{strftime('%Y%m%dT%H%M%SZ', gmtime(certificate.began))}.json"
     try:
-        own.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}.new")
         text = json.dumps(certificate.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(path)
+        atomic.write(path, text + "\n", folder_mode=0o777)
     except OSError as error:
         raise RigError(f"the certificate can't be kept: {error.strerror}", str(path),
                        "set XDG_STATE_HOME to a folder that can be written") from None

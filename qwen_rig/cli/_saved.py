@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import atomic
 from qwen_rig.errors import RigError
 from qwen_rig.plan.document import FORM
 from qwen_rig.plan.files import redacted
@@ -20,9 +20,7 @@ def save(path: Path, document: dict[str, Any]) -> None:
             raise RigError(f"{pair.partition('=')[0]} holds a login, and a saved plan must hold none", "--data",
                            "put it in lab.yml")
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        atomic.write(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n", 0o600)
     except OSError as error:
         raise RigError(f"the plan can't be saved: {error.strerror}", str(path), "name another file") from None
 

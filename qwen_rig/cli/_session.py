@@ -60,12 +60,15 @@ class Session:
             process.execute(self.state)
         self.report.failures(self.state)
 
-    def look(self) -> list[Context]:
-        """What is known and wanted of each connected host, probed side by side; a card where that fails."""
+    def look(self, diagnose: bool = False) -> list[Context]:
+        """What is known and wanted of each connected host, probed side by side; a card where that fails.
+
+        `diagnose`: as preview.probed has it; the card is then shown at once.
+        """
 
         def see(host: Host) -> Context | None:
             with adapter.on(self.state, host):
-                return preview.probed(host, lambda: self.run.memory.context(host))
+                return preview.probed(host, lambda: self.run.memory.context(host), not diagnose, diagnose)
 
         return [ctx for ctx in process.look(self.state, see) if ctx is not None]
 
@@ -92,7 +95,7 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
     `inventory`: a file or connector; None: the project's inventories/lab.py.
     `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
     """
-    override = dict(map(_pair, data))
+    override = dict(map(knobs.pair, data))
     root = project.find()
     inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
@@ -105,17 +108,6 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
         run.end(adapter.current_state())
     finally:
         process.disconnect(state)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """`KNOB=VALUE` checked, its value in its own type."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
-    if name not in knobs.NAMES:
-        raise knobs.unknown(name, "--data")
-    read = None if value.lower() == "none" else process.parse_cli_arg(value)
-    return name, knobs.check(name, read)
 
 
 def _file(inventory: str, root: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from qwen_rig import exits
 
@@ -24,16 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
     from qwen_rig import bundle
-    from qwen_rig.knobs import read
+    from qwen_rig.knobs import pair, read
     from qwen_rig.network.collect import Collector
     from qwen_rig.render import size
 
-    data: dict[str, Any] = {}
-    for pair in options.data:
-        name, _, text = pair.partition("=")
-        words = {"true": True, "false": False, "none": None}
-        data[name] = int(text) if text.isdigit() else words.get(text.lower(), text)
-    knobs = read(data, "bundle")
+    knobs = read(dict(map(pair, options.data)), "bundle")
     folder = options.folder.expanduser().resolve()
     Collector(folder, knobs, lambda line: print(line, file=sys.stderr)).collect(options.conda)
     made = bundle.load(str(folder))

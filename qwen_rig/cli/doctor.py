@@ -59,16 +59,11 @@ def _of_hosts(options: argparse.Namespace) -> int:
 
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
         told: dict[str, tuple[Sequence[Finding], list[str]]] = {}
-        for host in opened.state.active_hosts:
-            try:
-                ctx = opened.run.memory.context(host)
-            except Exception as error:  # whatever broke the probe costs this host alone
-                opened.report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
-                continue
+        for ctx in opened.look(diagnose=True):
             verified = records(ctx).verify
             failed = [check.why or "" for check in verified.failed] if verified else []
-            told[host.name] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
-                               unknowns(ctx.state))
+            told[ctx.host] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
+                              unknowns(ctx.state))
         return exits.worst([opened.status(), _tell(told, options.json)])
 
 

@@ -44,16 +44,11 @@ def run(options: argparse.Namespace) -> int:
     cards: dict[str, int] = {}
     limit = [*options.limit, *options.hosts]
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
-        for host in opened.state.active_hosts:
-            try:
-                sizes = [gpu.memory_mib for gpu in opened.run.memory.context(host).gpus if gpu.memory_mib]
-            except Exception as error:  # whatever broke the probe costs this host alone
-                opened.report.fail(host.name, f"the probe failed: {error}", "run it again with -v", said=[str(error)])
-                continue
-            if sizes:
-                cards[host.name] = min(sizes)
+        for ctx in opened.look(diagnose=True):
+            if sizes := [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]:
+                cards[ctx.host] = min(sizes)
             else:
-                opened.report.fail(host.name, "its card's memory isn't known", "give it: rig fits --memory MIB")
+                opened.report.fail(ctx.host, "its card's memory isn't known", "give it: rig fits --memory MIB")
         status = opened.status()
     _tell(cards, options)
     return status

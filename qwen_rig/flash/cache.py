@@ -19,6 +19,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig import atomic
 from qwen_rig.flash.key import Key
 
 
@@ -114,15 +115,11 @@ def keep(key: Key, path: Path, record: Mapping[str, Any]) -> Cached:
     sha256 = sha256_of(path)
     own = folder() / key.name
     wheel = own / sha256[:16] / path.name
-    wheel.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = wheel.with_name(f".{wheel.name}.{os.getpid()}")
-    shutil.copyfile(path, new)
-    new.replace(wheel)
+    with atomic.replacing(wheel, 0o700) as new:
+        shutil.copyfile(path, new)
     text = json.dumps({"key": key.to_json(), "wheel": path.name, "sha256": sha256, "bytes": wheel.stat().st_size,
                        "record": dict(record)}, indent=1)
-    new = own / f".record.json.{os.getpid()}"
-    new.write_text(text + "\n", encoding="utf-8")
-    new.replace(own / "record.json")
+    atomic.write(own / "record.json", text + "\n")
     for old in own.iterdir():
         if old.is_dir() and old != wheel.parent:
             shutil.rmtree(old, ignore_errors=True)

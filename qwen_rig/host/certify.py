@@ -1,7 +1,8 @@
 """Runs on the host, under any Python (3.9 or newer) that has torch: measure each card, and write what was seen as JSON.
 
-Usage: certify.py --out FILE [--expect JSON or @FILE]. Needs the files certify_*.py, children.py, tiny_qwen.py and
-flash_attn_check.py beside it, no root and no network. It changes nothing on the host but FILE.
+Usage: certify.py --out FILE [--expect JSON or @FILE]. Needs the files certify_*.py, processes.py,
+nvidia_text.py, tiny_qwen.py and flash_attn_check.py beside it, no root and no network. It changes nothing on the host
+but FILE.
 
 It measures and doesn't judge: whether a number is good is said on the controller, by qwen_rig/data/gates.yml
 (`qwen-rig certificate read FILE`). Every check ends as measured, fail (it crashed, hung or computed wrongly) or
@@ -24,8 +25,8 @@ import certify_card
 import certify_compute
 import certify_peers
 import certify_training
-import children
-from children import attempt, result
+import processes
+from processes import attempt, result
 
 FORMAT = 1  # of what is written; qwen_rig/certificate/ reads this one
 # What isn't said is measured by these: the guide's settings for a 5090, a model in the shape of a small Qwen.
@@ -85,8 +86,8 @@ def certify_one(card, expect, deadline):
             checks.update({check: result("not_run", why=why) for check in batch})
             continue
         say(f"{name}: {', '.join(batch)}")
-        checks.update(children.run(__file__, list(batch), asked, SECONDS, environment, deadline,
-                                   lambda done: hung_in({**checks, **done})))
+        checks.update(processes.run(__file__, list(batch), asked, SECONDS, environment, deadline,
+                                    lambda done: hung_in({**checks, **done})))
     if uuid:
         checks["ecc"] = attempt(certify_card.ecc, card["smi"])
 
@@ -115,7 +116,7 @@ def measure(expect):
         say(f"{len(listed)} GPUs together: {', '.join(GROUP)}")
         every = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(c["uuid"] for c in cards)}
         hung = next(filter(None, (hung_in(card["checks"]) for card in cards)), None)
-        group = children.run(__file__, list(GROUP), expect, SECONDS, every, deadline, lambda done: hung)
+        group = processes.run(__file__, list(GROUP), expect, SECONDS, every, deadline, lambda done: hung)
     after = attempt(certify_card.kernel_log)
     if log["status"] == after["status"] == "measured":
         old = set(log["data"]["lines"])
@@ -131,7 +132,7 @@ def measure(expect):
 def program_id():
     """Of the very files that measured: two certificates of unlike programs can differ for that alone."""
     here = Path(__file__).resolve().parent
-    names = sorted([*here.glob("certify*.py"), here / "children.py", here / "tiny_qwen.py"])
+    names = sorted([*here.glob("certify*.py"), here / "processes.py", here / "nvidia_text.py", here / "tiny_qwen.py"])
     return hashlib.sha256(b"".join(name.read_bytes() for name in names)).hexdigest()[:12]
 
 
@@ -147,7 +148,7 @@ def main():
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        return children.serve({name: check for name, (check, _) in CHECKS.items()})
+        return processes.serve({name: check for name, (check, _) in CHECKS.items()})
     if given.out is None:
         parser.error("--out is needed")
     text = json.dumps(measure(given.expect), default=str)

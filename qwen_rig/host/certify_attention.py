@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from certify_compute import dtype, gpu, name_of
-from children import NotRun, largest, one_line, result
+from processes import NotRun, largest, one_line, result
 
 SHAPE = (2, 8, 1024)  # batch, heads, length
 HEAD_DIMS = (64, 128)

@@ -10,11 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from children import NotRun, one_line, result
+from nvidia_text import PLACES, banner, licence_flavour, loaded_module, read_csv, value
+from processes import NotRun, one_line, result
 
 PCI = Path("/sys/bus/pci/devices")
-PLACES = ("/usr/bin", "/usr/lib/wsl/lib", "/usr/local/nvidia/bin", "/opt/bin", "/home/kubernetes/bin/nvidia/bin")
-NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown|err!|)$", re.IGNORECASE)
 IDENTITY = ("index", "name", "uuid", "pci.bus_id", "memory.total", "pci.device_id", "pci.sub_device_id", "compute_cap",
             "vbios_version", "mig.mode.current", "driver_version", "pcie.link.gen.max", "pcie.link.width.max",
             "power.default_limit", "power.limit", "power.max_limit", "ecc.mode.current", "persistence_mode")
@@ -53,12 +52,10 @@ def ask(arguments, seconds=30):
         raise NotRun(f"nvidia-smi: {one_line(error)}") from None
 
 
-def value(cell):
+def reading(cell):
     """A cell as a number without its unit, else as text; None where nvidia-smi has none to give."""
-    text = cell.strip()
-    if NO_VALUE.match(text):
-        return None
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: (?:MiB|W|MHz|%|C|us))?", text)
+    text = value(cell)
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: (?:MiB|W|MHz|%|C|us))?", text or "")
     if not found:
         return text
     return float(found[1]) if "." in found[1] else int(found[1])
@@ -75,17 +72,10 @@ def query(fields, uuid=None, what="gpu"):
             break
         at = asked.index(unknown[1])
         asked[at: at + 1] = [OLD_WORDS[unknown[1]]] if unknown[1] in OLD_WORDS else []
-    rows = []
     new_words = {old: new for new, old in OLD_WORDS.items()}
-    for line in said.splitlines() if asked else []:
-        cells = line.split(", ")
-        surplus = len(cells) - len(asked)
-        if surplus > 0 and "name" in asked:  # a comma in the GPU's name: nvidia-smi quotes nothing
-            at = asked.index("name")
-            cells[at: at + surplus + 1] = [", ".join(cells[at: at + surplus + 1])]
-        if len(cells) == len(asked):
-            row = {new_words.get(name, name): value(cell) for name, cell in zip(asked, cells)}  # noqa: B905 (3.9 has no strict)
-            rows.append({**dict.fromkeys(fields), **row})
+    told, _ = read_csv(said, tuple(asked)) if asked else ([], "")
+    rows = [{**dict.fromkeys(fields), **{new_words.get(name, name): reading(cell) for name, cell in row.items()}}
+            for row in told]
     return rows if uuid is None else [row for row in rows if row["uuid"] == uuid]
 
 
@@ -150,16 +140,13 @@ def driver():
     except NotRun:
         if not proc:
             raise
-    loaded = re.search(r"(?:Kernel Module|for \S+)\s+(\d+\.[\d.]+)", proc)
-    words = re.search(r"(?:KMD|Driver) Version\s*:\s*(\d+\.[\d.]+)", table)
-    cuda = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d+\.\d+)", table)
-    flavour = "open" if "Open Kernel Module" in proc else "proprietary" if proc else None
-    if flavour is None and taint is not None:
-        flavour = "proprietary" if "P" in taint else "open"
-    if not (loaded or words):
+    loaded, words = loaded_module(proc), banner(table)
+    version = loaded["version"] or words["driver_version"]
+    flavour = loaded["flavour"] or (licence_flavour(taint) if taint is not None else None)
+    if not version:
         raise NotRun(f"no NVIDIA driver answers: {one_line(table, 160) or 'nothing is loaded'}")
     return result("measured", data={
-        "version": loaded[1] if loaded else words[1], "flavour": flavour, "cuda": cuda[1] if cuda else None,
+        "version": version, "flavour": flavour, "cuda": words["cuda_version"],
         "emulated": "EMULATED" in proc or "EMULATED" in table})
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import certify_card
-from children import NotRun, one_line, result
+from processes import NotRun, one_line, result
 
 SIZES = (1024, 2048, 4096, 8192, 16384)  # of square matrices
 COPIES_MIB = (64, 256, 1024, 4096)

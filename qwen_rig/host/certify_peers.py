@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from certify_compute import gpu, timed
-from children import MARK, NotRun, attempt, kill, one_line, result
+from processes import MARK, NotRun, attempt, kill, one_line, result
 
 BYTES = 1 << 30
 BATCHES, CALLS = 7, 10  # after one batch to warm up

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import tiny_qwen
-from children import NotRun, largest, one_line, result
+from processes import NotRun, largest, one_line, result
 
 LEARNING_RATE = {"tiny": 2e-3, "half-billion": 5e-4}  # a random model learns one text by it in 20 steps, no more meant
 

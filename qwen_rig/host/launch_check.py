@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 
-from children import MARK, NotRun, attempt, kill, one_line, result
+from processes import MARK, NotRun, attempt, kill, one_line, result
 
 STAGE = "rig-stage "
 MEETING = 60  # seconds that torch.distributed waits for the others; the limit is above it

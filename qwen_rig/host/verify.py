@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import children
+import processes
 import tiny_qwen
-from children import largest, result
+from processes import largest, result
 
 FIRST_SECONDS = 300  # the first import of torch after an installation took 40 s on a cold, slow disk
 LORA_STEPS, LENGTH = 5, 64
@@ -197,7 +197,7 @@ def run_checks(names, expect):
     for batch in (shared, *([name] for name in names if name in ALONE)):
         # One GPU is enough for the training, and more would turn the tiny model into a DataParallel.
         one = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
-        done.update(children.run(__file__, batch, expect, seconds, one if batch == ["lora"] else None))
+        done.update(processes.run(__file__, batch, expect, seconds, one if batch == ["lora"] else None))
     return done
 
 
@@ -222,7 +222,7 @@ def main():
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        return children.serve({name: check for name, (check, _, _) in CHECKS.items()})
+        return processes.serve({name: check for name, (check, _, _) in CHECKS.items()})
     if given.expect is None or given.record is None:
         parser.error("--expect and --record are needed")
     text = json.dumps(verify(given.expect, given.fingerprint), indent=1)

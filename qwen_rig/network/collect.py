@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from packaging.utils import parse_wheel_filename
 
-from qwen_rig import bundle
+from qwen_rig import atomic, bundle
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.sources import load_sources
@@ -74,7 +74,7 @@ class Collector:
         if index is None:
             raise RigError("this machine's pip names no package index", "bundle", "set source_pip_index")
         python = self.knobs.python
-        if self.stack.apart(self.knobs.source_torch_index, python):
+        if self.stack.torch_source(self.knobs.source_torch_index, python):
             raise RigError(f"a bundle holds a stack's lock, and the torch of stack {self.stack.name} comes from an "
                            "index of its own", "bundle", "take another stack, or leave source_torch_index out")
         wanted: dict[str, Requirement] = dict(self.stack.requirements(python))
@@ -148,8 +148,7 @@ class Collector:
 
     def _write(self, path: str, text: str) -> None:
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        atomic.write(target, text, folder_mode=0o777)
         self.files[path] = {"sha256": digest(target), "bytes": target.stat().st_size, "from": "written by us"}
 
     def _keys(self) -> None:

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from qwen_rig import atomic
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.network import index as pages
@@ -124,10 +126,5 @@ def _kept(note: Path, seconds: float) -> dict[str, File] | None:
 
 def _keep(note: Path, found: Mapping[str, File]) -> None:
     rows = {name: [f.name, f.url, f.sha256, f.bytes] for name, f in sorted(found.items())}
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(rows), encoding="utf-8")
-        partial.replace(note)
-    except OSError:  # a cache that can't be written costs time, nothing else
-        pass
+    with suppress(OSError):  # a cache that can't be written costs time, nothing else
+        atomic.write(note, json.dumps(rows), folder_mode=0o777)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_mirrors, load_sources
-from qwen_rig.catalog.torch_index import PYTORCH, Apart
+from qwen_rig.catalog.torch_index import PYTORCH, TorchSource
 from qwen_rig.network.web import bare
 from qwen_rig.plan import Context, Plan
 
@@ -87,12 +87,12 @@ def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ..
     return found
 
 
-def torch_sources(ctx: Context, apart: Apart) -> tuple[Source, ...]:
+def torch_sources(ctx: Context, torch: TorchSource) -> tuple[Source, ...]:
     """Where torch comes from, if from an index of its own: that index, and behind it the mirrors of PyTorch's, but only
     where our own hashes guard the bytes and the user named no index. Not measured: no small file of theirs is locked.
     """
-    first = Source("torch_index", DEFAULT, apart.index)
-    if not apart.hashed or ctx.knobs.source_torch_index not in (None, PYTORCH):
+    first = Source("torch_index", DEFAULT, torch.index)
+    if not torch.hashed or ctx.knobs.source_torch_index not in (None, PYTORCH):
         return (first,)
     return (first, *(Source(role, name, at[role].format(cuda=ctx.stack.cuda_tag))
                      for name, at in load_mirrors(ctx.knobs.mirrors).items()

@@ -136,10 +136,10 @@ def _serving(ctx: Context, capabilities: list[Version]) -> str:
 
 def _unlocked(ctx: Context) -> list[str]:
     """What a new env will take although nobody vouches for its bytes, by the user's consent."""
-    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
-    if apart is None or apart.hashed:
+    torch = ctx.stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)
+    if torch is None or torch.hashed:
         return []
-    return [f"{', '.join(apart.names)} come unchecked from {apart.index}: accept_unlocked_torch is set"]
+    return [f"{', '.join(torch.names)} come unchecked from {torch.index}: accept_unlocked_torch is set"]
 
 
 def _headline(ctx: Context) -> str:

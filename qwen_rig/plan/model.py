@@ -15,11 +15,10 @@ from qwen_rig.catalog.stack import Deviation
 
 
 class Action(str, Enum):
-    """What a step does to its component. The four verbs change the host; the others say why nothing happens."""
+    """What a step does to its component. The three verbs change the host; the others say why nothing happens."""
 
     ADD = "add"
     CHANGE = "change"
-    REMOVE = "remove"
     REBOOT = "reboot"
     NONE = "none"  # right already
     NA = "n/a"  # not this host's business

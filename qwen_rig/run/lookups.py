@@ -30,7 +30,7 @@ class Lookups:
         """The plan, with what the look-up found against it. Nothing is asked where nothing is fetched."""
         if plan.refusals or not plan.steps:
             return plan
-        (refused, said), (apart_refused, apart_said) = self._packages(ctx, plan), self._torch_apart(ctx, plan)
+        (refused, said), (apart_refused, apart_said) = self._packages(ctx, plan), self._torch_source(ctx, plan)
         refused, said = refused + apart_refused + self._miniforge(ctx, plan) + _keyring(ctx, plan), said + apart_said
         if ctx.knobs.bundle and apt_needed(plan):
             said.append("apt's packages come through this machine, from the host's own archives: it must reach them")
@@ -63,21 +63,21 @@ class Lookups:
             remedy += f"; where every index has these bytes, the lock is wrong: make the lock again ({ctx.stack.lock})"
         return [Refusal(_missing(found, packages, "locked files"), remedy)], []
 
-    def _torch_apart(self, ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
+    def _torch_source(self, ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
         """The same for the packages that come from an index of their own: by hash, version or name, as far as known."""
-        apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)
-        if apart is None or not plan.fetching("conda_channel"):
+        torch = ctx.stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)
+        if torch is None or not plan.fetching("conda_channel"):
             return [], []
-        names = ", ".join(apart.names)
-        said = [f"{names} come from {bare(apart.index)}, not from the bundle: the host must reach that"] \
+        names = ", ".join(torch.names)
+        said = [f"{names} come from {bare(torch.index)}, not from the bundle: the host must reach that"] \
             if ctx.knobs.bundle else []
-        found = self._look(apart.index, apart.packages, ctx.knobs.python)
+        found = self._look(torch.index, torch.packages, ctx.knobs.python)
         if found.unchecked:
             return [], [*said, f"not checked whether {names} can be had: {found.unchecked}"]
         if not found.missing:
             return [], said
         only = ctx.stack.torch_index is not None and ctx.stack.torch_index.only
-        return [Refusal(_missing(found, apart.packages, "packages"), "take another source_torch_index"
+        return [Refusal(_missing(found, torch.packages, "packages"), "take another source_torch_index"
                         + (f", or another stack than {ctx.stack.name}" if only else ", or leave it out"))], said
 
     def _miniforge(self, ctx: Context, plan: Plan) -> list[Refusal]:

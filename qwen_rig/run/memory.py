@@ -34,6 +34,9 @@ class ProbeFailed(Exception):
     """The host answered, but its state could not be read."""
 
 
+UNREAD = (ProbeFailed, PyinfraError, *LOST)  # what a look at a host in mid-run may raise
+
+
 def knobs(host: Host) -> Knobs:
     """The host's knobs. Raises RigError."""
     return knobs_of.read(adapter.data(host), f"host {host.name}")
@@ -81,7 +84,7 @@ class Memory:
             last = ledger.applied(host.name, address(host))
             largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
             ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
-                               wheels.known())
+                          wheels.known())
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)
             self.alike[host.name] = (state.machine.kind, wanted.stack)

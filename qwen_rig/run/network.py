@@ -154,9 +154,9 @@ def turbo(ctx: Context, url: str) -> str:
 def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     """The locked packages that this plan would fetch."""
     names = [name for step in plan.fetching("pip_index") for name in step.packages]
-    apart = ctx.stack.apart(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
+    torch = ctx.stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
     locked = ctx.stack.requirements(ctx.knobs.python) if names else {}
-    return {name: locked[name] for name in names if name in locked and (apart is None or name not in apart.names)}
+    return {name: locked[name] for name in names if name in locked and (torch is None or name not in torch.names)}
 
 
 def repository_key(ctx: Context) -> str:

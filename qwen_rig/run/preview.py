@@ -82,18 +82,22 @@ def _hold(run: Run, plan: Plan, saved: dict[str, object]) -> None:
         run.report.fail(plan.host, f"it has changed since the plan was saved ({made}): {what}", again, later=True)
 
 
-def probed(host: Host, see: Callable[[], T], later: bool = True) -> T | None:
+def probed(host: Host, see: Callable[[], T], later: bool = True, diagnose: bool = False) -> T | None:
     """What `see` makes of a host; None, and a card, where the host can't be read or its knobs are wrong.
 
-    `later`: the card is shown below the plans, else now.
+    `later`: the card is shown below the plans, else now. `diagnose`: the error goes to the doctor as the host's words,
+    and any other exception is one host's card too: the caller only reads, and the other hosts' findings still count.
     """
     report = Run.of(host).report
     try:
         return see()
-    except ProbeFailed as error:
-        report.fail(host.name, str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it", later=later)
     except RigError as error:
         report.fail(host.name, error.what, error.remedy, later=later)
-    except PyinfraError as error:  # the connection broke, or the fact's command failed
-        report.fail(host.name, f"the probe failed: {error}", "see its lines above", later=later)
+    except Exception as error:
+        if not diagnose and not isinstance(error, (ProbeFailed, PyinfraError)):
+            raise
+        known = isinstance(error, ProbeFailed)  # else the connection broke, or the fact's command failed
+        report.fail(host.name, str(error) if known else f"the probe failed: {error}",
+                    "run `pyinfra INVENTORY fact facts.probe.HostState` to see it" if known else "see its lines above",
+                    later=later, said=[str(error)] if diagnose else None)
     return None

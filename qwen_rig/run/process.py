@@ -23,11 +23,11 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
-from pyinfra_cli.util import load_deploy_file, parse_cli_arg
+from pyinfra_cli.util import load_deploy_file
 
 from qwen_rig.errors import RigError
 
-__all__ = ["connect", "disconnect", "execute", "look", "parse_cli_arg", "prepare", "ready", "state"]
+__all__ = ["connect", "disconnect", "execute", "look", "prepare", "ready", "state"]
 
 
 def state(folder: str, verbose: bool) -> State:

@@ -21,10 +21,10 @@ from qwen_rig.render import Card
 from qwen_rig.ssh import shell_line
 
 from . import adapter
-from .adapter import LOST, Host, PyinfraError, State
+from .adapter import Host, State
 from .command_text import shown
 from .links import Links
-from .memory import Memory, ProbeFailed
+from .memory import UNREAD, Memory
 from .progress import Board
 
 LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
@@ -164,7 +164,7 @@ class Report:
         """The run is over: probe what it changed and did not probe since, so that the ledger holds what is true."""
         for host in adapter.active(state):
             if self.applied[host.name] and host.name in self.plans and self._memory.remembered(host) is None:
-                with suppress(ProbeFailed, PyinfraError, *LOST):
+                with suppress(*UNREAD):
                     self._memory.context(host)
 
     def failures(self, state: State) -> None:

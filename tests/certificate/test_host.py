@@ -91,7 +91,7 @@ def test_a_hang_costs_what_it_must_and_the_time_is_kept(
     program = tmp_path / "program.py"
     program.write_text(f"""import subprocess, sys, time
 sys.path.insert(0, {str(HOST)!r})
-from children import result, serve
+from processes import result, serve
 
 def hang(expect):
     holder = subprocess.Popen(["sleep", "{2 * HANG_S}"], start_new_session=True)
@@ -105,9 +105,9 @@ serve({{**checks, {hangs!r}: hang}})
     monkeypatch.setattr(certify, "__file__", str(program))
     monkeypatch.setattr(certify, "BATCHES", (dict.fromkeys(names[:3]), dict.fromkeys(names[3:])))
     monkeypatch.setattr(certify, "SECONDS", dict.fromkeys(names, EACH_S))
-    children = importlib.import_module("children")
-    monkeypatch.setattr(children, "queue", SimpleNamespace(Queue=Said, Empty=queue.Empty))
-    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+    processes = importlib.import_module("processes")
+    monkeypatch.setattr(processes, "queue", SimpleNamespace(Queue=Said, Empty=queue.Empty))
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: passed[0]))
     card: dict[str, Any] = {"uuid": None, "checks": {}}
     certify.certify_one(card, certify.DEFAULTS, deadline)
     os.kill(int(held.read_text()), signal.SIGKILL)  # it's there still: nobody has waited for the pipe's end

@@ -229,10 +229,10 @@ def test_nightly_is_refused_in_one_line_without_consent_and_says_what_it_takes_w
         "stack nightly would take torch, torchvision, torchaudio unchecked: nightly builds change every day and vanish "
         "after weeks, so no lock can hold them · host lab-01 · set accept_unlocked_torch=true to take them so")
     knobs(stack="nightly", accept_unlocked_torch=True)
-    apart = load_stack("nightly").apart(None, "3.10")
-    assert apart is not None and apart.index.endswith("/nightly/cu128")
-    assert apart.requirements == "torch\ntorchvision\ntorchaudio\n"
-    assert (apart.hashed, apart.pre, apart.deps) == (False, True, True)
+    torch = load_stack("nightly").torch_source(None, "3.10")
+    assert torch is not None and torch.index.endswith("/nightly/cu128")
+    assert torch.requirements == "torch\ntorchvision\ntorchaudio\n"
+    assert (torch.hashed, torch.pre, torch.deps) == (False, True, True)
     assert "torch" not in load_stack("nightly").requirements("3.10")
 
 
@@ -241,12 +241,12 @@ def test_pytorchs_index_has_other_bytes_and_so_asks_for_consent() -> None:
         knobs(source_torch_index="pytorch")
     knobs(source_torch_index="pytorch", accept_unlocked_torch=True)
     guide = load_stack("guide")
-    assert guide.apart(None, "3.10") is None
-    apart = guide.apart("pytorch", "3.10")
-    assert apart is not None and apart.index.endswith("/whl/cu128") and not apart.deps
-    assert apart.requirements.splitlines() == ["torch==2.8.0+cu128", "torchvision==0.23.0+cu128",
+    assert guide.torch_source(None, "3.10") is None
+    torch = guide.torch_source("pytorch", "3.10")
+    assert torch is not None and torch.index.endswith("/whl/cu128") and not torch.deps
+    assert torch.requirements.splitlines() == ["torch==2.8.0+cu128", "torchvision==0.23.0+cu128",
                                                "torchaudio==2.8.0+cu128"]
-    rest = guide.lock_beside(apart, "3.10")
+    rest = guide.lock_beside(torch, "3.10")
     assert "\ntriton==" in rest and "\ntorch==" not in rest and "\ntorchaudio==" not in rest
     assert "asks for accept_unlocked_torch" in guide.lock_text.splitlines()[2]
 
@@ -257,8 +257,8 @@ def test_hash_lines_of_ones_own_make_consent_needless(own: Path) -> None:
                                "lock: own.torch.txt, why: -}")
     stack = load_stack(str(own))
     stack.check_index("https://mirror.example/cu128", False, "test")
-    apart = stack.apart("https://mirror.example/cu128", "3.10")
-    assert apart is not None and apart.hashed and apart.requirements.endswith("0" * 64 + "\n")
+    torch = stack.torch_source("https://mirror.example/cu128", "3.10")
+    assert torch is not None and torch.hashed and torch.requirements.endswith("0" * 64 + "\n")
 
 
 def test_a_stack_whose_torch_is_in_one_place_only_takes_no_other_source() -> None:

@@ -77,7 +77,7 @@ def looked_at(state: State, stack: str = "standin") -> None:
     plan = make_plan(ctx)
     assert plan.steps or plan.refusals
     traits(ctx)
-    doctor.of_host(state)
+    doctor.findings((), doctor.signs(state), doctor.words(state))
     for component in ORDER:
         explain(ctx, plan, component)
 
@@ -161,7 +161,7 @@ def test_no_value_of_another_type_breaks_a_plan(odd: Any) -> None:
         plan = make_plan(ctx)
         assert plan.steps or plan.refusals, at
         traits(ctx)
-        doctor.of_host(ctx.state)
+        doctor.findings((), doctor.signs(ctx.state), doctor.words(ctx.state))
 
 
 @pytest.mark.parametrize("raw", [None, 7, "x", [], [{}], {"host": 7, "gpus": "x", "env": [], "generations": {}}])

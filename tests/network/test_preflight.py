@@ -104,7 +104,7 @@ def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_tou
         site: Site) -> None:
     def told(stack: str, **knobs: Any) -> tuple[list[str], list[str]]:
         ctx = context(bare(RTX5090), stack, accept_unlocked_torch=True, **knobs)
-        refused, said = Lookups()._torch_apart(ctx, make_plan(ctx))
+        refused, said = Lookups()._torch_source(ctx, make_plan(ctx))
         return [f"{row.what}; {row.remedy}" for row in refused], said
 
     wheel = "{}-cp310-cp310-manylinux_2_28_x86_64.whl".format

@@ -14,7 +14,7 @@ import pytest
 
 from qwen_rig import knobs
 from qwen_rig.catalog import sources
-from qwen_rig.catalog.torch_index import Apart
+from qwen_rig.catalog.torch_index import TorchSource
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.network import measure
@@ -181,7 +181,7 @@ def test_torch_from_an_index_of_its_own_has_mirrors_only_where_hashes_guard_it()
     from qwen_rig.deploy.env.installers import options
 
     ctx = context(bare(RTX5090))
-    hashed = Apart("https://torch.test/cu128", ("torch",), "torch==2.8.0+cu128 --hash=…\n", True, False, False)
+    hashed = TorchSource("https://torch.test/cu128", ("torch",), "torch==2.8.0+cu128 --hash=…\n", True, False, False)
     found = {source.role: options(source) for source in torch_sources(ctx, hashed)[1:]}
     assert found["torch_find_links"].startswith("--no-index --find-links "), "a flat listing is no index"
     assert found["torch_index"].startswith("--index-url ") and all("/cu128" in words for words in found.values())
