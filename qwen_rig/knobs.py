@@ -180,7 +180,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
             READ[name](value)
         except RigError as error:
             # A file's own place says more than who named it; a name has none.
-            own = (name != "stack" and error.where not in ("the knob", "--data")) or "/" in error.where
+            own = error.where not in ("stack", "the knob", "--data")
             raise RigError(error.what, f"{error.where}, {where}" if own else where, error.remedy) from None
     return value
 

@@ -86,8 +86,9 @@ class YamlFile:
 
 def read(path: Path, wording: Wording | None = None) -> YamlFile:
     """Read a file. Raises RigError, one line, where it can't be read, or is no YAML that we take."""
+    near = wording is not None and path.expanduser().absolute().is_relative_to(Path.cwd())  # an inventory's short name
     wording, path = wording or Wording(), path.expanduser()
-    name = os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
+    name = os.path.relpath(path) if near else str(path)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
