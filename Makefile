@@ -18,6 +18,7 @@ $(VENV)/.done: pyproject.toml
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck $$(git ls-files '*.sh')
 
 test: check

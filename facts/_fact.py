@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, cast
 
-from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.exceptions import FactProcessError as FactProcessError  # for facts of several parts
 from pyinfra.api.facts import FactBase
 
 from qwen_rig.facts import _sh

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyinfra.api.exceptions import FactProcessError
-
 from qwen_rig.facts import _dpkg, _host, _sh, _smi
-from qwen_rig.facts._fact import ProbeFact
+from qwen_rig.facts._fact import FactProcessError, ProbeFact
 
 
 class Host(ProbeFact[dict[str, Any]]):

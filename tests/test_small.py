@@ -16,9 +16,8 @@ import yaml
 from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
-from qwen_rig import knobs, managed
+from qwen_rig import knobs, managed, openpgp
 from qwen_rig.deploy.planning import make_plan
-from qwen_rig.deploy.repository import openpgp
 from qwen_rig.errors import RigError
 from qwen_rig.facts.machine import Os
 from qwen_rig.program import Program

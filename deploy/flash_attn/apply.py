@@ -11,11 +11,12 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig.catalog.flash_build import load
+from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
 from qwen_rig.errors import RigError
-from qwen_rig.flash import Candidate, cache
-from qwen_rig.flash.build import load
+from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Context, Step
 from qwen_rig.program import load as shell

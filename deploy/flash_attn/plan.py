@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwen_rig.catalog.flash_build import Source
+from qwen_rig.catalog.flash_wheels import Candidate, others
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.compilers import plan as compilers
 from qwen_rig.deploy.toolkit.plan import least_nvcc, nvcc_releases
 from qwen_rig.facts.records import AttentionRecord
-from qwen_rig.flash import Candidate, others
-from qwen_rig.flash.build import Source
 from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import arithmetic, jobs
 from qwen_rig.flash.source import Room, misfits, unserved

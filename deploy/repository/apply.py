@@ -6,8 +6,8 @@ import base64
 import binascii
 from collections.abc import Iterator
 
+from qwen_rig import openpgp
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.deploy.repository import openpgp
 from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, preferences_text, repository_folder, repository_text
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.place import repository_at

@@ -15,10 +15,11 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from qwen_rig import flash
-from qwen_rig.catalog import advisories, torch_build, torch_index
+from qwen_rig.catalog import advisories, flash_wheels, torch_build, torch_index
 from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.datafile import DATA
+from qwen_rig.catalog.flash_build import Source, load
+from qwen_rig.catalog.flash_wheels import FlashAttn
 from qwen_rig.catalog.lock import Entry, Requirement, read_lock, read_sizes, select
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
@@ -26,8 +27,6 @@ from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_ta
 from qwen_rig.catalog.torch_index import TorchIndex, TorchSource
 from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
-from qwen_rig.flash import FlashAttn
-from qwen_rig.flash.build import Source, load
 
 __all__ = ["DATA", "Deviation", "Pin", "Refused", "Stack", "Torch", "known_stacks", "load_stack", "refusal"]
 
@@ -186,11 +185,12 @@ class Stack:
 
     def flash_candidates(self, python: str, glibc: str | None, compute_capabilities: Sequence[Version | None],
                          source: str | None = None, unverified: bool = False,
-                         ) -> tuple[list[flash.Candidate], list[str]]:
-        """(wheels to attempt, best first; why the others are out): flash.candidates."""
+                         ) -> tuple[list[flash_wheels.Candidate], list[str]]:
+        """(wheels to attempt, best first; why the others are out): flash_wheels.candidates."""
         if self.flash_attn is None:
             return [], [self._no_flash()]
-        return flash.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source, unverified)
+        return flash_wheels.candidates(self.flash_attn, self.torch, python, glibc, compute_capabilities, source,
+                                       unverified)
 
     def _no_flash(self) -> str:
         """Why a stack has no flash-attn to attempt: none was released for its torch, or it just names none."""

@@ -21,9 +21,9 @@ from qwen_rig.catalog.datafile import (
     one_of,
     wrong,
 )
+from qwen_rig.catalog.flash_wheels import FlashAttn
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch
 from qwen_rig.catalog.yamlfile import YamlFile, read
-from qwen_rig.flash import FlashAttn
 
 MODELS = ("Qwen2", "Qwen3")  # transformers' names of the families
 

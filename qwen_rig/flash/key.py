@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig.flash.wheels import LEAST
+from qwen_rig.catalog.flash_wheels import LEAST
 
 
 def words(capabilities: Iterable[Version]) -> tuple[str, ...]:

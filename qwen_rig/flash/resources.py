@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from qwen_rig.catalog.flash_build import flash_file
 from qwen_rig.errors import RigError
-from qwen_rig.flash.build import flash_file
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig.catalog.flash_build import Source
+from qwen_rig.catalog.flash_wheels import LEAST
 from qwen_rig.catalog.rules import arch_of
 from qwen_rig.errors import RigError
 from qwen_rig.flash import key, resources
-from qwen_rig.flash.build import Source
-from qwen_rig.flash.wheels import LEAST
 from qwen_rig.host import flash_ready
 
 HOST: Any = flash_ready  # it runs on hosts, as the same file, and carries no types

@@ -17,14 +17,13 @@ from urllib.parse import quote
 
 from packaging.utils import parse_wheel_filename
 
-from qwen_rig import atomic, bundle
+from qwen_rig import atomic, bundle, openpgp
+from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import Stack
-from qwen_rig.deploy.repository import openpgp
 from qwen_rig.errors import RigError
-from qwen_rig.flash.build import load
 from qwen_rig.knobs import Knobs, stack_of
 from qwen_rig.managed import FOLDERS
 from qwen_rig.network import index as pages

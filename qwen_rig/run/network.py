@@ -7,11 +7,11 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from qwen_rig import bundle as bundles
+from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
-from qwen_rig.flash import Candidate
 from qwen_rig.managed import repository_folder
 from qwen_rig.network import preflight
 from qwen_rig.network.archive import PLACE, Forbidden

@@ -20,12 +20,12 @@ from qwen_rig import doctor, fits, knobs
 from qwen_rig.catalog import limits, lock, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
+from qwen_rig.catalog.flash_build import FlashFile
 from qwen_rig.catalog.stack import known_stacks, load_stack
 from qwen_rig.catalog.stack_file import read_stack
 from qwen_rig.certificate.gates import GatesFile, SeenFile
 from qwen_rig.cloud import load_cloud
 from qwen_rig.errors import RigError
-from qwen_rig.flash.build import FlashFile
 from qwen_rig.lab import load_hosts
 from qwen_rig.plan.place import DisksFile
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from qwen_rig.catalog.flash_build import load
 from qwen_rig.errors import RigError
 from qwen_rig.flash import resources
-from qwen_rig.flash.build import load
 from qwen_rig.program import Program
 from qwen_rig.run import job_protocol as jobs
 from qwen_rig.run.job_protocol import Answer, Job

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
+from qwen_rig.catalog.flash_build import load
 from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.planning import explain, make_plan
 from qwen_rig.deploy.toolkit.plan import nvcc_releases
-from qwen_rig.flash.build import load
 from qwen_rig.flash.source import Room, misfits
 from qwen_rig.plan import Action, Context
 

@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from packaging.version import Version
 
-from qwen_rig import flash
+from qwen_rig.catalog import flash_wheels
 from qwen_rig.catalog.stack import DATA, load_stack
 from tests import HANG_S
 
@@ -74,30 +74,31 @@ def test_what_is_not_known_rules_nothing_out() -> None:
 def test_another_torch_is_another_wheel(change: dict[str, object], word: str) -> None:
     assert GUIDE.torch is not None and GUIDE.flash_attn is not None
     torch = replace(GUIDE.torch, **change)  # type: ignore[arg-type]
-    wheels, rejected = flash.candidates(GUIDE.flash_attn, torch, "3.10", "2.36", RTX5090)
+    wheels, rejected = flash_wheels.candidates(GUIDE.flash_attn, torch, "3.10", "2.36", RTX5090)
     assert wheels == [] and rejected == [word]
 
 
 def test_no_torch_no_wheel() -> None:
     assert GUIDE.flash_attn is not None
-    assert flash.candidates(GUIDE.flash_attn, None, "3.10", "2.36", RTX5090) == ([], ["the stack has no torch"])
+    assert flash_wheels.candidates(GUIDE.flash_attn, None, "3.10", "2.36", RTX5090) == ([], ["the stack has no torch"])
 
 
 def test_a_wheel_nobody_vouches_for_is_not_used() -> None:
     assert GUIDE.flash_attn is not None
     wheels = {tag: replace(wheel, sha256=None) for tag, wheel in GUIDE.flash_attn.wheels.items()}
-    found, rejected = flash.candidates(replace(GUIDE.flash_attn, wheels=wheels), GUIDE.torch, "3.10", "2.36", RTX5090)
+    spoilt = replace(GUIDE.flash_attn, wheels=wheels)
+    found, rejected = flash_wheels.candidates(spoilt, GUIDE.torch, "3.10", "2.36", RTX5090)
     assert found == [] and "no checksum is known" in rejected[0]
 
 
 def test_a_third_partys_wheels_serve_an_older_glibc_and_come_without_a_checksum() -> None:
-    found, = flash.others(GUIDE.torch, "3.10", "2.31", RTX5090)
+    found, = flash_wheels.others(GUIDE.torch, "3.10", "2.31", RTX5090)
     assert found.name.startswith("flash_attn-2.8.3+cu128torch2.8-cp310-cp310-manylinux_2_24_x86_64.")
     assert found.sha256 is None and found.url.endswith(found.name.replace("+", "%2B"))
-    assert flash.others(GUIDE.torch, "3.10", "2.27", RTX5090) == []
-    assert flash.others(GUIDE.torch, "3.10", "2.31", [Version("7.0")]) == []
-    assert flash.others(load_stack("qwen3").torch, "3.10", "2.31", RTX5090) == []
-    assert flash.others(None, "3.10", "2.31", RTX5090) == []
+    assert flash_wheels.others(GUIDE.torch, "3.10", "2.27", RTX5090) == []
+    assert flash_wheels.others(GUIDE.torch, "3.10", "2.31", [Version("7.0")]) == []
+    assert flash_wheels.others(load_stack("qwen3").torch, "3.10", "2.31", RTX5090) == []
+    assert flash_wheels.others(None, "3.10", "2.31", RTX5090) == []
 
 
 def _served(server: socket.socket, head: bytes, sent: list[bytes]) -> None:

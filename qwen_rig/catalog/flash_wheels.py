@@ -13,10 +13,10 @@ from urllib.parse import quote
 from packaging.version import Version
 
 from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Sha256, Text, VersionText, Whole
+from qwen_rig.catalog.flash_build import Source
 from qwen_rig.catalog.rules import arch_of, covered
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack_types import Torch
-from qwen_rig.flash.build import Source
 
 LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
 
