@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from qwen_rig.catalog.rules import load_rules
 from qwen_rig.facts.machine import Os
 
 HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
 
-FOLDERS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")  # NVIDIA's names of the distributions we know
 REPOSITORY = "/etc/apt/sources.list.d/qwen-rig-nvidia.sources"
 PREFERENCES = "/etc/apt/preferences.d/qwen-rig-nvidia"
 KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
@@ -70,5 +70,5 @@ def preferences_text(url: str, driver: bool) -> str:
 
 def watched() -> tuple[str, ...]:
     """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
-    theirs = (f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in FOLDERS)
+    theirs = (f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in load_rules().drivers)
     return (*GUARD, REPOSITORY, PREFERENCES, *theirs)

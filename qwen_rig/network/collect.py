@@ -21,11 +21,11 @@ from qwen_rig import atomic, bundle, openpgp
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
+from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.errors import RigError
 from qwen_rig.knobs import Knobs, stack_of
-from qwen_rig.managed import FOLDERS
 from qwen_rig.network import index as pages
 from qwen_rig.network import preflight
 from qwen_rig.network.fetch import digest, fetch
@@ -153,7 +153,7 @@ class Collector:
     def _keys(self) -> None:
         """The keys of NVIDIA's repositories, one for several distributions; each is known by its fingerprint."""
         source, left_out = load_sources().nvidia_apt, set()
-        for folder in FOLDERS:
+        for folder in load_rules().drivers:
             key = source.key_for(folder)
             wanted = (self.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
             path = f"{bundle.KEYS}/{wanted}.asc"
