@@ -61,7 +61,7 @@ def test_init_writes_what_is_edited_or_named_and_says_what_comes_next(
         assert project.is_project(folder)
         assert not [path for path in folder.rglob("*") if path.is_symlink() or path.name == "__pycache__"]
         assert (folder / "inventories" / "lab.yml").read_text() == (REPO / "inventories/lab.example.yml").read_text()
-        assert all(len(path.read_text().splitlines()) <= 35 for path in folder.glob("deploy/*.py"))
+        assert all(len(path.read_text().splitlines()) <= 30 for path in folder.glob("deploy/*.py"))
 
 
 def test_init_leaves_a_folder_that_holds_something_alone(

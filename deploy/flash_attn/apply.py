@@ -37,14 +37,14 @@ FETCHING_S = 1800  # for sources and tools, before the build's own limit counts
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     """One host's way down the rungs."""
-    yield Climb(run, ctx, step)
+    yield Attempt(run, ctx, step)
 
 
-class Climb(FunctionCommand):
+class Attempt(FunctionCommand):
     """One host's way down the rungs; `job` is its first, for people to see."""
 
     def __init__(self, run: Run, ctx: Context, step: Step) -> None:
-        super().__init__(Climb, (), {})
+        super().__init__(Attempt, (), {})
         self.run, self.ctx, self.spec = run, ctx, step.need(AttentionPayload)
         self.wheels = run.network.flash_wheels(ctx, self.spec.wheels)
         self.tried: list[dict[str, Any]] = []
@@ -58,14 +58,14 @@ class Climb(FunctionCommand):
         self.host = host
         able = [build for build in self._builds if build.here]
         with _fleet.taking_part(host, [self._key(build) for build in able]):
-            self._climb(able, [] if able or not _fleet.builders(host) else self._builds)
+            self._try_rungs(able, [] if able or not _fleet.builders(host) else self._builds)
         if self.wheels_left:
             run_script(host, CLEAR(env_path(self.ctx)), 60)
         if self.made is not None:
             self._report(self.made)
         return self.made is not None
 
-    def _climb(self, able: Sequence[BuildSpec], foreign: Sequence[BuildSpec]) -> None:
+    def _try_rungs(self, able: Sequence[BuildSpec], foreign: Sequence[BuildSpec]) -> None:
         """Down the rungs until one holds. `able`: what this host can build; `foreign`: what only others may."""
         first = [*(wheel for build in self._builds if (wheel := self._fleets(build))), *self.wheels]
         more = bool(able or foreign)
