@@ -172,9 +172,9 @@ def test_a_host_with_the_records_of_0_1_0_has_nothing_to_do() -> None:
     text = f"##generation {generation['path']}\n" + "".join(
         f"##record {'verify' if name == 'verification' else name}\n{json.dumps(made)}\n"
         for name, made in generation["records"].items())
-    state["generations"], problem = _conda.read_generations(text)
-    state["generations"][0]["beside"] = generation.get("beside", {})
+    (read,), problem = _conda.read_generations(text)
     assert problem is None
+    state["generations"] = [{**generation, "records": read["records"]}]
 
     def next_(**knobs: str) -> str:
         payload = make_plan(context(state, "standin", **knobs)).step("training").payload
