@@ -1,11 +1,9 @@
-"""Prove, card by card, in about two minutes, what each really is and does; keep a certificate, compared with the last.
+"""The name that deploy/certify.py had before 0.2.0, kept for one release.
 
-    pyinfra inventories/lab.py deploy/verify.py         (exits 1 where a gate fails; `qwen-rig verify`: 4)
-
-The same inventories and knobs as deploy/5090.py; nothing is installed. Kept on this controller, by GPU UUID:
-`qwen-rig certificate list`, `show`, `diff`, `html`.
+    pyinfra inventories/lab.py deploy/certify.py
 """
 
-from qwen_rig.deploy.certification.apply import certification
+from qwen_rig.deploy.certification.apply import certification, tell_new_name
 
+tell_new_name()
 certification()

@@ -9,7 +9,8 @@ from typing import Any
 
 from qwen_rig.facts import _disk, _dist, _sh
 
-RECORDS = ("env", "flash_attn", "verify", "training", "prefetch")
+RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
+FORMER = {"verify": "verification"}  # a record by its name in release 0.1.0; read where there is none by today's name
 BESIDE = ("accelerate.yaml", "train_qwen.py")  # files of ours in .rig that are no records: their digests are brought
 
 
@@ -87,7 +88,7 @@ done
 def env_sections(env_name: str) -> dict[str, str]:
     """Sections on one env by name, in every conda and in ~/.conda/envs, and on its generations beside it."""
     name = shlex.quote(env_name)
-    records = " ".join(RECORDS)
+    records = " ".join([*RECORDS, *FORMER])
     each = r"""IFS='
 '
 for d in $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"; do"""
@@ -143,12 +144,17 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         parsed: dict[str, Any] = dict.fromkeys(RECORDS)
         seen = set()
         for record in records:
-            name, _, body = record.partition("\n")
-            seen.add(name.strip())
+            file, _, body = record.partition("\n")
+            name = FORMER.get(file.strip(), file.strip())
+            if name in seen:  # by today's name: the former ones come last
+                continue
+            seen.add(name)
             try:
-                parsed[name.strip()] = json.loads(body)
+                parsed[name] = json.loads(body)
             except ValueError as error:
-                problem = problem or f"{path.strip()}/.rig/{name.strip()}.json: {error}"
+                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {error}"
+            if file.strip() in FORMER and isinstance(parsed[name], dict):
+                parsed[name]["file"] = f"{file.strip()}.json"
         path, *lines = path.strip().splitlines()
         words = [line.split() for line in lines if line.startswith("##beside ")]
         found.append({"name": path.rpartition("/")[2], "path": path, "complete": "env" in seen, "records": parsed,

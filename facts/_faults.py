@@ -43,5 +43,7 @@ def cut(raw: Any, at: At) -> None:
 def named(raw: Mapping[str, Any], at: At) -> str:
     """The place for people: a record by its file."""
     if at[:1] == ("generations",) and at[2:3] == ("records",) and len(at) == 4:
-        return f"{raw['generations'][at[1]].get('path')}/.rig/{at[3]}.json"
+        generation, record = raw["generations"][at[1]], raw["generations"][at[1]]["records"].get(at[3])
+        file = record.get("file") if isinstance(record, dict) else None  # facts/_conda.py says it of a former name
+        return f"{generation.get('path')}/.rig/{file or f'{at[3]}.json'}"
     return ".".join(map(str, at))

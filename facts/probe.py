@@ -90,7 +90,7 @@ class HostState(ProbeFact[dict[str, Any]]):
          "conda": [{…}],        # facts.conda.CondaInstalls, the one that holds the env first
          "env": {…},            # facts.env.EnvPackages of env_name; None where there is none
          "generations": [{"name": ".qwen-train-0a1b2c3d4e5f-1", "path": "/root/miniforge3/envs/.q…", "complete": True,
-                          "records": {"env": {…}, "flash_attn": None, "verify": None, "training": None},
+                          "records": {"env": {…}, "flash_attn": None, "verification": None, "training": None},
                           "beside": {"accelerate.yaml": "9f86d08…"}}],   # sha256
          "dpkg": {"nvidia-open": "580.95.05-1"},
          "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"

@@ -64,11 +64,13 @@ class Check:
 
 
 @dataclass(frozen=True)
-class VerifyRecord:
-    """verify.json, of the proof on the host. `overall`: pass, partial or fail; `fingerprint`: what it was about."""
+class VerificationRecord:
+    """verification.json, of the proof on the host. `overall`: pass, partial or fail; `fingerprint`: what it was about;
+    `file`: the record's name in .rig (verify.json where release 0.1.0 wrote it)."""
 
     fingerprint: str | None = None
     overall: str | None = None
+    file: str = "verification.json"
     checks: tuple[Check, ...] = ()
 
     @property
@@ -112,6 +114,6 @@ class Records:
 
     env: Annotated[EnvRecord | None, _Empty] = None
     flash_attn: Annotated[AttentionRecord | None, _Empty] = None
-    verify: Annotated[VerifyRecord | None, _Empty] = None
+    verification: Annotated[VerificationRecord | None, _Empty] = None
     training: Annotated[TrainingRecord | None, BeforeValidator(_with_raw)] = None
     prefetch: Annotated[PrefetchRecord | None, _Empty] = None

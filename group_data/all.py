@@ -21,7 +21,7 @@ installer = "auto"  # auto: uv, and pip where uv can't be had · uv · pip
 nvidia_driver = "auto"  # auto: install or replace where the GPU or the stack needs it · never
 nvidia_driver_branch = 580  # the branch installed when one is; a sound newer or older one is adopted
 reboot = "auto"  # auto: only when the loaded driver is not the installed one · never
-allow_busy_gpu = False  # True: go on (driver, reboot, deploy/verify.py) although processes use the GPU
+allow_busy_gpu = False  # True: go on (driver, reboot, deploy/certify.py) although processes use the GPU
 compilers = "auto"  # auto: gcc and g++ from the distribution, which Triton and torch.compile call in training · never
 cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never
 
@@ -34,8 +34,8 @@ flash_attn_git_head = False  # True: where the release can't be built, flash-att
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
 flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
 prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses
-verify = "auto"  # auto: when what was verified has changed · always · never
-verify_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
+verification = "auto"  # auto: when what was verified has changed · always · never
+verification_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
 
 # -- One training over several hosts (deploy/launch.py) ------------------------------------------------
 launch_address = None  # an address of the host's own by which the others reach it; None: the inventory's, else one in
@@ -68,7 +68,8 @@ timeout_apt = 1800  # the driver and its kernel modules
 timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
 timeout_flash_build = 10800  # flash-attn from source
-timeout_verify = 900
+timeout_verification = 900
+timeout_certify = 900  # deploy/certify.py: the measurements of all cards of a host
 timeout_prefetch = 14400  # a model: tens of gigabytes
 timeout_launch = 150  # for the all-reduce; no end after that is a finding
 timeout_reboot = 600

@@ -82,7 +82,7 @@ class Connections(Lines):
         for key, (here, value) in given.items():
             if key in knobs.NAMES:
                 data[key] = knobs.check(key, value, self.where(here))
-            elif key.startswith(knobs.FREE):
+            elif key.startswith(knobs.FREE) or key in knobs.OLD:  # an old name's value is checked as the new one's
                 data[key] = value
             else:
                 data.update(self._connection(key, value, here, name, given))
@@ -94,7 +94,7 @@ class Connections(Lines):
         """Refuse keys that are neither the connection's, nor knobs, nor free, nor among `also`."""
         own = (*also, *CONNECTION)
         for name, (line, _) in given.items():
-            if name in own or name in knobs.NAMES or name.startswith(knobs.FREE):
+            if name in own or name in knobs.NAMES or name in knobs.OLD or name.startswith(knobs.FREE):
                 continue
             if name in _SECRETS:
                 env = _SECRETS[name]

@@ -17,7 +17,7 @@ MEANING = """exit status:
   1  failed, refused, or bad input
   2  changes are pending (plan, diff)
   3  a host could not be reached
-  4  verification failed
+  4  the verification failed, or a gate of the certificate
 Where several fit, the first of 1, 4, 3, 2 counts."""
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qwen_rig.bundle import load as load_bundle
 from qwen_rig.catalog.sources import load_mirrors
@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "cuda_toolkit": ("auto", "always", "never"),
     "flash_attn": ("auto", "wheel", "build", "off"),
     "flash_attn_leader_failed": ("next", "sdpa"),
-    "verify": ("auto", "always", "never"),
+    "verification": ("auto", "always", "never"),
 }
 OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.items() if "off" in words)})
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
@@ -61,8 +61,8 @@ class Knobs:
     flash_attn_git_head: bool
     flash_attn_unverified: bool
     prefetch_model: str | None
-    verify: str
-    verify_gpu: bool
+    verification: str
+    verification_gpu: bool
     launch_address: str | None
     launch_port: int
     source_pip_index: str | None
@@ -86,7 +86,8 @@ class Knobs:
     timeout_apt_lock: int
     timeout_env: int
     timeout_flash_build: int
-    timeout_verify: int
+    timeout_verification: int
+    timeout_certify: int
     timeout_prefetch: int
     timeout_launch: int
     timeout_reboot: int
@@ -94,9 +95,25 @@ class Knobs:
 
 
 NAMES = frozenset(field.name for field in fields(Knobs))
+OLD: dict[str, tuple[str, ...]] = {  # names of 0.1.0, read for one release, and the knobs that each sets today
+    "verify": ("verification",), "verify_gpu": ("verification_gpu",),
+    "timeout_verify": ("timeout_verification", "timeout_certify")}
+T = TypeVar("T")
 FREE = "x_"  # data that begin so are handed on unread, for a deploy file of the user's own
 PYINFRAS = ("_", "ssh_", "docker_", "chroot_")  # and so: pyinfra's own, global arguments and its connectors' data
 MISSPELT = 0.8  # difflib's ratio from which on a name can only be a knob's: stakc, envname
+
+
+def renamed(data: Mapping[str, T]) -> dict[str, T]:
+    """The data with what their old names set under the new names as well; a new name that is there stands. Each source
+    of data is renamed before one is laid over another, so that the stronger source wins by either name."""
+    return {**{new: data[old] for old, names in OLD.items() if old in data for new in names}, **data}
+
+
+def told_old(data: Collection[str]) -> str:
+    """One line on the old names among these data, "" where there are none."""
+    used = [f"{old} is now {' and '.join(names)}" for old, names in OLD.items() if old in data]
+    return f"qwen-rig: knobs have new names: {', '.join(used)} · the old ones are read for this release" if used else ""
 
 
 def unknown(name: str, where: str) -> RigError:
@@ -115,18 +132,18 @@ def refuse_misspelt(data: Iterable[str], where: str) -> None:
     """Raises RigError for the first of a host's data that must be meant for a knob and is none. The rest may well be
     the user's own: groups carry what other deploy files read."""
     for name in data:
-        if name not in NAMES and ours(name) and get_close_matches(name, NAMES, 1, MISSPELT):
+        if name not in NAMES and name not in OLD and ours(name) and get_close_matches(name, NAMES, 1, MISSPELT):
             raise unknown(name, where)
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """The knob and its value, in its own type, that `--data KNOB=VALUE` gives. Raises RigError."""
+    """The knob and its value, in its own type, that `--data KNOB=VALUE` gives; an old name stays. Raises RigError."""
     name, equals, value = text.partition("=")
     if not equals:
         raise RigError(f"{text!r} is no KNOB=VALUE", "--data", "see group_data/all.py for the knobs")
-    if name not in NAMES:
+    if name not in NAMES and name not in OLD:
         raise unknown(name, "--data")
-    return name, check(name, parsed(value))
+    return name, check(OLD.get(name, (name,))[0], parsed(value))
 
 
 def parsed(text: str) -> Any:
@@ -205,7 +222,8 @@ def defaults() -> Mapping[str, Any]:
 def read(data: Mapping[str, Any], where: str) -> Knobs:
     """The knobs of one host out of its data; one that the data lack has its default. Raises RigError, also where knobs
     clash."""
-    found = Knobs(**{name: check(name, data.get(name, default), where) for name, default in defaults().items()})
+    given = renamed(data)
+    found = Knobs(**{name: check(name, given.get(name, default), where) for name, default in defaults().items()})
     stack = stack_of(found.stack)
     stack.check(found.python)
     stack.check_index(found.source_torch_index, found.accept_unlocked_torch, where)

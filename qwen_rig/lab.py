@@ -11,6 +11,7 @@ from typing import Any
 
 from qwen_rig.catalog.lines import Entries
 from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections
+from qwen_rig.knobs import renamed
 
 EXAMPLE = "inventories/lab.example.yml"
 
@@ -58,4 +59,4 @@ class _Lab(Connections):
                         "letters, digits, . _ and -; all and lab are names of groups")
         own = self.entries(("hosts", name), f"host {name}")
         self.known(own, f"host {name}")
-        return self.host_data(name, {**defaults, **own})
+        return self.host_data(name, {**renamed(defaults), **renamed(own)})

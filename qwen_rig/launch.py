@@ -178,14 +178,14 @@ def stale(launch: Launch, name: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def unchecked(launch: Launch, wanted: str) -> str:
-    """Why the all-reduce must be done again, '' where it needn't; `wanted`: the knob verify.
+    """Why the all-reduce must be done again, '' where it needn't; `wanted`: the knob verification.
 
     It takes all hosts at once, so one host that has no good record makes all of them do it.
     """
     if wanted == "never":
         return ""
     if wanted == "always":
-        return "verify=always"
+        return "verification=always"
     for member in launch.members:
         made = record(member)
         if made.get("fingerprint") != launch.fingerprint:

@@ -59,6 +59,7 @@ def training_settings(memory_mib: int | None, compute_capability: str | None, at
 
 def _source(largest: LargestBatch | None) -> dict[str, Any]:
     if largest is None:
+        # It is compared with training.json on hosts: with `certify` in it, each of them would change.
         return {"measured": False, "why": "the guide's, by the card's memory; rig verify measures the largest"}
     return {"measured": True, "largest": largest.batch, "uuid": largest.uuid, "date": largest.date}
 

@@ -66,7 +66,7 @@ def demo_specs(count: int, bare: bool = False) -> list[HostSpec]:
 
 def inventory(bed: Testbed) -> Path:
     """Write the hosts and the knobs as inventories/lab.py reads them; returns the file's path."""
-    defaults = {**bed.services().knobs(), "python": interpreter.choose().minor, "verify_gpu": False,
+    defaults = {**bed.services().knobs(), "python": interpreter.choose().minor, "verification_gpu": False,
                 "known_hosts": str(host.client_key().parent / "known_hosts")}
     hosts: dict[str, dict[str, object]] = {}
     for info in bed.hosts():

@@ -118,7 +118,7 @@ def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
     console.rule("3 · the proof, as each host recorded it")
     good = True
     for info in bed.hosts():
-        show = ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verify.json"]
+        show = ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verification.json"]
         made = json.loads(bed.exec_(info.name, show, check=True).stdout)
         table = Table("check", "result", "measured", title=f"{info.name}: {made['overall']}", title_justify="left",
                       box=None, title_style="bold")

@@ -17,6 +17,8 @@ from qwen_rig.hostkeys import KnownHosts, default
 REPO = Path(__file__).parents[1]
 ENTRIES = ("config.py", "deploy/*.py", "facts/__init__.py", "group_data/*.py", "inventories/*.py",
            "inventories/*.example.yml")
+MODULES = ("__init__.py", "planning.py", "provision.py")  # of deploy/, and no entries
+FORMER = Path("deploy/verify.py")  # in clones alone: certify.py's name in 0.1.0
 
 
 def stamp(folder: Path, version: str | None) -> None:
@@ -41,7 +43,7 @@ def test_a_clone_is_of_the_packages_version() -> None:
 def test_the_package_has_each_file_that_a_user_names_or_edits_by_a_link() -> None:
     told = subprocess.run(["git", "ls-files", *(f":(glob){entry}" for entry in ENTRIES)], cwd=REPO, text=True,
                           capture_output=True, check=True).stdout.split()
-    files = {Path(name) for name in told} - {Path("deploy/__init__.py")}
+    files = {Path(name) for name in told} - {Path("deploy", name) for name in MODULES} - {FORMER}
     template = {path.relative_to(project.TEMPLATE) for path in project.TEMPLATE.rglob("*")
                 if path.is_file() and "__pycache__" not in path.parts}
     assert template == files
@@ -59,6 +61,7 @@ def test_init_writes_what_is_edited_or_named_and_says_what_comes_next(
             assert words in said
         folder = tmp_path / name
         assert project.is_project(folder)
+        assert (folder / "deploy" / "certify.py").is_file() and not (folder / FORMER).exists()
         assert not [path for path in folder.rglob("*") if path.is_symlink() or path.name == "__pycache__"]
         assert (folder / "inventories" / "lab.yml").read_text() == (REPO / "inventories/lab.example.yml").read_text()
         assert all(len(path.read_text().splitlines()) <= 30 for path in folder.glob("deploy/*.py"))

@@ -68,7 +68,7 @@ def test_a_wrong_knob_is_one_line_that_says_what_it_takes(name: str, value: obje
     ("stack=qwen3", "stack", "qwen3"),
     ("python=3.10", "python", "3.10"),
     ("timeout_env=900", "timeout_env", 900),
-    ("verify_gpu=False", "verify_gpu", False),
+    ("verification_gpu=False", "verification_gpu", False),
     ("conda_prefix=None", "conda_prefix", None),
     ("proxy=http://proxy.test:3128/?a=b", "proxy", "http://proxy.test:3128/?a=b"),
 ])
@@ -97,8 +97,8 @@ def test_values_are_read_as_pyinfras_own_command_line_reads_them() -> None:
 def test_off_is_off_in_yaml_too() -> None:
     for name in ("mirrors", "proxy_script", "flash_attn"):
         assert knobs.check(name, yaml.safe_load(f"{name}: off")[name], "lab.yml") == "off"
-    with pytest.raises(RigError, match="verify must be a text"):
-        knobs.check("verify", False, "lab.yml")
+    with pytest.raises(RigError, match="verification must be a text"):
+        knobs.check("verification", False, "lab.yml")
 
 
 def test_others_data_are_let_through_and_no_knob_or_key_of_pyinfras_is_taken_for_a_misspelt_one() -> None:

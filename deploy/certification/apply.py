@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -22,7 +23,7 @@ from qwen_rig.run.programs import CERTIFY, env_path, program
 from qwen_rig.run.run import Run
 
 READ = load("deploy/certification/measured.sh")
-CHECKS_SHARE = 0.8  # of timeout_verify; the rest is for nvidia-smi and the kernel log, which may not answer either
+CHECKS_SHARE = 0.8  # of timeout_certify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
 def certification() -> None:
@@ -32,6 +33,16 @@ def certification() -> None:
         adapter.leave_out(host)
         return
     _certify(name="Certificate | Measure and judge every card")
+
+
+def tell_new_name() -> None:
+    """Say, once in a run, that deploy/verify.py is deploy/certify.py now."""
+    Run.of(adapter.current_host()).part(_tell)
+
+
+def _tell() -> bool:
+    print("qwen-rig: deploy/verify.py is now deploy/certify.py", file=sys.stderr)
+    return True
 
 
 def _with_env(host: Host) -> Context:
@@ -49,7 +60,7 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     ctx = Run.of(host).memory.context(host)
     yield FunctionCommand(_begin, (), {})
     words = ["--expect", json.dumps(expect(ctx)), "--out", _measured(ctx)]
-    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_verify, quiet="err")
+    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_certify, quiet="err")
     yield FunctionCommand(_judge, (), {})
 
 
@@ -67,10 +78,10 @@ def _begin(state: State, host: Host) -> bool:
 def expect(ctx: Context) -> dict[str, Any]:
     """What qwen_rig/host/certify.py is told: the host's own training settings, and the limits that it needs there."""
     gate, made = load_gates().checks["other_users"], records(ctx).training
-    wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
+    wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
-        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_verify,
+        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify,
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
         "training": dict(made.raw) if made else settings(ctx),
@@ -85,7 +96,8 @@ def _judge(state: State, host: Host) -> bool:
     try:
         good, text = run_script(host, READ(_measured(ctx)), 60)
         measured = json.loads(text) if good else None
-        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verify_gpu, f"{host.name}: measured.json", built)
+        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verification_gpu, f"{host.name}: measured.json",
+                            built)
     except (*LOST, ValueError, PyinfraError) as error:
         run.report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")
         return False
@@ -99,7 +111,7 @@ def _judge(state: State, host: Host) -> bool:
         run.report.caveats[host.name].append(f"certified is the env on this host, of stack {built.stack}: its lock "
                                           f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
-    if ctx.foreign_kernel or not ctx.knobs.verify_gpu:  # a container is handed some of its host's cards
+    if ctx.foreign_kernel or not ctx.knobs.verification_gpu:  # a container is handed some of its host's cards
         run.report.caveats[host.name] += silent
     else:
         failed = [*silent, *failed]

@@ -11,7 +11,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig.facts.records import VerifyRecord
+from qwen_rig.facts.records import VerificationRecord
 from qwen_rig.plan.context import Context, version
 
 SHOWN = 10  # wrong packages named one by one; of the rest their number
@@ -68,7 +68,7 @@ def _public(text: str) -> str:
     return Version(text).public
 
 
-def proofs(ctx: Context, verified: VerifyRecord) -> list[str]:
+def proofs(ctx: Context, verified: VerificationRecord) -> list[str]:
     """What the last verification, where it still stands, says can't be done in this env."""
     found = []
     for check in verified.failed:

@@ -15,7 +15,7 @@ place
 proxies
 installers
 python=$path/bin/python
-rm -f "$path/.rig/verify.json" # what it proved was before this
+rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
 mkdir -p "${cache:?}"
 cat >"$cache/mend.txt"
 try=$(mktemp -d) # fetched and checked first: a file that isn't the lock's must not cost the one that is there

@@ -15,11 +15,11 @@ def fingerprint(ctx: Context) -> str:
     return digest([
         ctx.stack.lock_id, sorted(env.packages.items()) if env else None, ctx.state.driver.loaded_version,
         sorted(gpu.uuid or "" for gpu in ctx.state.gpus), ctx.machine.kernel, made.attention if made else None,
-        ctx.knobs.verify_gpu,
+        ctx.knobs.verification_gpu,
     ])
 
 
 def failed_checks(ctx: Context) -> list[str]:
     """What the last verification said can't be done in the env, while that verification still stands."""
-    verified = records(ctx).verify
+    verified = records(ctx).verification
     return diagnosis.proofs(ctx, verified) if verified and verified.fingerprint == fingerprint(ctx) else []

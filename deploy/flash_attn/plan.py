@@ -76,7 +76,7 @@ class AttentionPayload(Payload):
 
 def flash_spec(ctx: Context) -> AttentionPayload:
     """What the step is given."""
-    mode, gpu = ctx.knobs.flash_attn, ctx.knobs.verify_gpu
+    mode, gpu = ctx.knobs.flash_attn, ctx.knobs.verification_gpu
     wheels: list[Candidate] = []
     rejected = {"off": ["flash_attn=off"], "build": ["flash_attn=build: no prebuilt wheel is tried"]}.get(mode, [])
     builds: list[BuildSpec] = []
@@ -101,7 +101,7 @@ def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[Bui
     env, uuids = current(ctx), sorted(gpu.uuid or "" for gpu in ctx.state.gpus)
     about = [env.name if env else None, [wheel.pinned() for wheel in wheels], list(rejected),
              [[build.rung, build.here is not None, build.source, build.key.to_json()] for build in builds],
-             ctx.stack.flash_check, ctx.knobs.verify_gpu, ctx.state.driver.loaded_version, uuids]
+             ctx.stack.flash_check, ctx.knobs.verification_gpu, ctx.state.driver.loaded_version, uuids]
     return digest(about)
 
 

@@ -91,7 +91,7 @@ def _member(host: Host) -> Member:
         host.name, address, env_path(ctx) if env else None, tuple(_uuids(ctx)),
         torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
         port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
-        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verify_gpu}")
+        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}")
 
 
 def _uuids(ctx: Context) -> list[str]:
@@ -130,10 +130,11 @@ def _check() -> Generator[StringCommand | FunctionCommand, None, None]:
     """All hosts do it at the same time; a good result is kept on each, and not asked for again."""
     host = adapter.current_host()
     made, ctx = _launch_of(host), Run.of(host).memory.context(host)
-    if not (why := plan.unchecked(made, ctx.knobs.verify)):
-        host.noop("all-reduce: " + ("verify=never" if ctx.knobs.verify == "never" else "nothing has changed"))
+    wanted = ctx.knobs.verification
+    if not (why := plan.unchecked(made, wanted)):
+        host.noop("all-reduce: " + ("verification=never" if wanted == "never" else "nothing has changed"))
         return
-    given = plan.spec(made, host.name, ctx.knobs.verify_gpu, ctx.knobs.timeout_launch)
+    given = plan.spec(made, host.name, ctx.knobs.verification_gpu, ctx.knobs.timeout_launch)
     yield FunctionCommand(_begin, (why,), {})
     words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/{plan.RECORD}"]
     yield program(ctx, CHECK, words, ctx.knobs.timeout_launch + 60, quiet="out")

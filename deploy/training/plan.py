@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.deploy.flash_attn.plan import decision
+from qwen_rig.deploy.verification.plan import record_file
 from qwen_rig.fits import largest
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import env_record, envs_dir, holder, records
@@ -20,14 +21,16 @@ from qwen_rig.training import accelerate_config, accelerate_text, training_setti
 
 @dataclass(frozen=True)
 class TrainingPayload(Payload):
-    """training.json as it should be; the env's folder; the largest models that fit, in words, "" if none is known."""
+    """training.json as it should be; the env's folder; the largest models that fit, in words, "" if none is known; the
+    name of the verification's record."""
 
     settings: Mapping[str, Any]
     env: str
     fits: str
+    verification: str
 
     def next_commands(self, login: str, host: str) -> list[str]:
-        return [f"{login} cat {self.env}/.rig/verify.json",
+        return [f"{login} cat {self.env}/.rig/{self.verification}",
                 f"{login} {self.env}/bin/python {self.env}/.rig/train_qwen.py --help",
                 *([f"qwen-rig fits {host}      # {self.fits} (estimates)"] if self.fits else [])]
 
@@ -88,7 +91,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     want, made = settings(ctx), records(ctx).training
     have = made.raw if made else {}
     path = f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/training.json"
-    payload = TrainingPayload(want, f"{envs_dir(ctx)}/{ctx.knobs.env_name}", fitting(ctx))
+    payload = TrainingPayload(want, f"{envs_dir(ctx)}/{ctx.knobs.env_name}", fitting(ctx), record_file(ctx, before))
     said = f"batch {want['per_device_train_batch_size']} × {want['gradient_accumulation_steps']}"
     if env_changes or not have:
         return Step("training.json", "none", said, Action.ADD,

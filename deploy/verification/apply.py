@@ -19,10 +19,10 @@ from qwen_rig.run.run import Run
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     """The proof, and its judgement."""
-    expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verify_gpu)
-    words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verify.json", "--fingerprint",
+    expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu)
+    words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verification.json", "--fingerprint",
              fingerprint(ctx)]
-    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verify, quiet="out")
+    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification, quiet="out")
     yield FunctionCommand(_judge, (), {})
 
 
@@ -31,7 +31,7 @@ def _judge(state: State, host: Host) -> bool:
     run = Run.of(host)
     run.memory.forget(host)
     try:
-        made = records(run.memory.context(host)).verify
+        made = records(run.memory.context(host)).verification
     except UNREAD as error:
         what = f"connection lost while the verification was read: {error}"
         run.report.fail(host.name, what, "run the same command again")
@@ -39,7 +39,7 @@ def _judge(state: State, host: Host) -> bool:
     if made is None or made.failed:
         why = "; ".join(f"{check.name}: {check.why or check.measured}" for check in made.failed) if made else \
             "no record was written"
-        run.report.fail(host.name, f"verification failed: {why}", "see .rig/verify.json in the env on that host",
+        run.report.fail(host.name, f"verification failed: {why}", "see .rig/verification.json in the env on that host",
                      said=[why], alone=True, status=exits.VERIFICATION)
         return False
     skipped = [check.name for check in made.checks if check.status == "not_run"]

@@ -76,13 +76,13 @@ class Certificate:
 
 def from_json(raw: Any, where: str) -> Certificate:
     """A certificate out of plain data. Raises RigError, one line, where it is none."""
-    damaged = RigError("this is no certificate, or a damaged one", where, "take a new one: qwen-rig verify")
+    damaged = RigError("this is no certificate, or a damaged one", where, "take a new one: qwen-rig certify")
     try:
         if raw["kind"] != "qwen-rig certificate" or raw["overall"] not in OVERALL:
             raise damaged
         if raw["format"] != FORMAT:
             raise RigError(f"this certificate has format {raw['format']}, and this qwen-rig reads {FORMAT}", where,
-                           "take a new one: qwen-rig verify")
+                           "take a new one: qwen-rig certify")
         checks = tuple(_check(row) for row in raw["checks"])
         environment = {str(name): None if said is None else str(said) for name, said in raw["environment"].items()}
         return Certificate(

@@ -1,4 +1,4 @@
-"""Measurements in, certificates kept and compared: what deploy/verify.py and `rig certificate read` both do."""
+"""Measurements in, certificates kept and compared: what deploy/certify.py and `rig certificate read` both do."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def find(wanted: str) -> list[Path]:
     if not matches:
         have = f"there are certificates of {', '.join(known[:4])}" + (" …" if len(known) > 4 else "")
         raise RigError(f"there is no certificate of {wanted}", str(folder()),
-                       have if known else "take one: qwen-rig verify")
+                       have if known else "take one: qwen-rig certify")
     return history(matches[0])
 
 

@@ -20,7 +20,7 @@ VERBS = (
     "init",
     "plan",
     "apply",
-    "verify",
+    "certify",
     "explain",
     "diff",
     "undo",
@@ -30,6 +30,7 @@ VERBS = (
     "launch",
     "host-keys",
     "bundle",
+    "verify",
 )
 
 

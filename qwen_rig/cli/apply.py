@@ -8,7 +8,7 @@ from pathlib import Path
 from qwen_rig.cli import _hosts
 from qwen_rig.errors import RigError
 
-SUMMARY = "make it so: show the plan, ask, change what differs, verify"
+SUMMARY = "make it so: show the plan, ask, change what differs, prove the env"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,11 +23,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
     from qwen_rig import bundle
-    from qwen_rig.knobs import pair, read
+    from qwen_rig.knobs import pair, read, told_old
     from qwen_rig.network.collect import Collector
     from qwen_rig.render import size
 
-    knobs = read(dict(map(pair, options.data)), "bundle")
+    data = dict(map(pair, options.data))
+    if line := told_old(data):
+        print(line, file=sys.stderr)
+    knobs = read(data, "bundle")
     folder = options.folder.expanduser().resolve()
     Collector(folder, knobs, lambda line: print(line, file=sys.stderr)).collect(options.conda)
     made = bundle.load(str(folder))

@@ -1,4 +1,4 @@
-"""`rig certificate`: show, compare and draw what `rig verify` has kept; read what was measured without it."""
+"""`rig certificate`: show, compare and draw what `rig certify` has kept; read what was measured without it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _pair(card: str, other: str | None) -> tuple[Certificate, Certificate]:
     new = store.open_(card)
     before = store.last(new.uuid or "", before=new.began) if new.uuid else None
     if before is None:
-        raise RigError(f"there is no certificate of {new.uuid} before this one", "", "take another: rig verify")
+        raise RigError(f"there is no certificate of {new.uuid} before this one", "", "take another: rig certify")
     return before, new
 
 

@@ -60,7 +60,7 @@ def _of_hosts(options: argparse.Namespace) -> int:
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
         told: dict[str, tuple[Sequence[Finding], list[str]]] = {}
         for ctx in opened.look(diagnose=True):
-            verified = records(ctx).verify
+            verified = records(ctx).verification
             failed = [check.why or "" for check in verified.failed] if verified else []
             told[ctx.host] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
                               unknowns(ctx.state))

@@ -1,24 +1,17 @@
-"""`rig verify`: what each card really is and does, measured; a certificate a card, compared with the last."""
+"""`rig verify`: the name that `rig certify` had before 0.2.0, kept for one release."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import certify
 
-SUMMARY = "prove each card: measure it, judge it, keep a certificate, say what has changed"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
-    _hosts.arguments(parser)
+SUMMARY = "the former name of certify, kept for this release"
+arguments = certify.arguments
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: no gate failed · 4: one did · 1: it could not be measured · 3: unreachable."""
-    from qwen_rig.cli import _session as session
-
-    with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
-        opened.prepare("verify.py")
-        opened.execute()
-        return opened.status()
+    """As certify's."""
+    print("qwen-rig: verify is now certify: qwen-rig certify", file=sys.stderr)
+    return certify.run(options)

@@ -15,6 +15,7 @@ from qwen_rig.catalog.lines import Entries
 from qwen_rig.cloud import clouds, libcloud, pasted, runpod, terraform, vast
 from qwen_rig.cloud.model import Instance
 from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections, keyed
+from qwen_rig.knobs import renamed
 
 EXAMPLE = "inventories/cloud.example.yml"
 Read = Callable[[Any, str, Mapping[str, Any]], Iterator[Instance]]
@@ -156,7 +157,8 @@ class _Cloud(Connections):
         """pyinfra's host data. User and key are what the source's block says, else what the instance itself does, else
         the defaults'; those of an alias, and its port, are ~/.ssh/config's."""
         said = {"user": one.user or one.ssh_config, "key": one.key or one.ssh_config, "port": one.ssh_config}
-        given = {**{name: pair for name, pair in defaults.items() if not said.get(name)}, **own}
+        usual = {name: pair for name, pair in defaults.items() if not said.get(name)}
+        given = {**renamed(usual), **renamed(own)}
         data = self.host_data(one.name, given)
         found = {"ssh_hostname": one.address, "ssh_port": one.port, "ssh_user": data.get("ssh_user", one.user)}
         data.update({key: value for key, value in found.items() if value is not None})

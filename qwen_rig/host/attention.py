@@ -171,7 +171,8 @@ def decide(spec):
                 made |= {"attention": "flash_attention_2", **row}
                 del made["why_not"]
                 break
-    rejected = spec["rejected"] if spec["gpu"] else [*spec["rejected"], "verify_gpu=False: no GPU here to prove it on"]
+    rejected = spec["rejected"] if spec["gpu"] else [
+        *spec["rejected"], "verification_gpu=False: no GPU here to prove it on"]
     if made["rung"] == "sdpa" and spec["last"]:
         remove(spec, before)
     reasons = [f"{row['rung']}: {row['why_not']}" for row in tried if row["why_not"]]

@@ -171,6 +171,11 @@ def data(host: Host) -> dict[str, Any]:
     return found
 
 
+def data_by_source(host: Host) -> list[dict[str, Any]]:
+    """The same, source by source, the weakest first: all.py, the groups, the host, --data."""
+    return [dict(each() if callable(each) else each) for each in reversed(host.data.datas)]
+
+
 def failures(state: State) -> Iterator[Failure]:
     """Each operation that has failed, host by host."""
     for host, operations in state.ops.items():

@@ -5,10 +5,12 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from packaging.version import Version
 
@@ -39,14 +41,27 @@ UNREAD = (ProbeFailed, PyinfraError, *LOST)  # what a look at a host in mid-run 
 
 def knobs(host: Host) -> Knobs:
     """The host's knobs. Raises RigError."""
-    return knobs_of.read(adapter.data(host), f"host {host.name}")
+    return knobs_of.read(_data(host), f"host {host.name}")
+
+
+def _data(host: Host) -> dict[str, Any]:
+    """The host's data, where an old name of a knob is as strong as the source that it stands in."""
+    found: dict[str, Any] = {}
+    for each in adapter.data_by_source(host):
+        found.update(knobs_of.renamed(each))
+    return found
 
 
 def refuse_bad_knobs(state: State) -> None:
-    """Look at the knobs of every host that takes part, before any is dialled. Raises RigError."""
+    """Look at the knobs of every host that takes part, before any is dialled, and tell of old names among them. Raises
+    RigError."""
+    names = set[str]()
     for host in adapter.taking_part(state):
         knobs(host)
-        knobs_of.refuse_misspelt(adapter.data(host), f"host {host.name}")
+        names.update(data := adapter.data(host))
+        knobs_of.refuse_misspelt(data, f"host {host.name}")
+    if line := knobs_of.told_old(names):
+        print(line, file=sys.stderr)
 
 
 def address(host: Host) -> str:

@@ -89,7 +89,7 @@ def test_the_all_reduce_is_done_again_only_where_something_has_changed() -> None
     assert plan.unchecked(together([A, B]), "auto") == "a: not done yet"
     assert plan.unchecked(together([A, B]), "never") == ""
     assert plan.unchecked(_recorded("pass"), "auto") == ""
-    assert plan.unchecked(_recorded("pass"), "always") == "verify=always"
+    assert plan.unchecked(_recorded("pass"), "always") == "verification=always"
     assert plan.unchecked(_recorded("not_run"), "auto") == ""
     assert plan.unchecked(_recorded("fail"), "auto") == "a: it failed"
     for change in ({"cards": ("GPU-other",)}, {"about": "another driver"}, {"addresses": (("eth1", "10.0.0.6", 24),)}):

@@ -49,7 +49,8 @@ class Lab:
         self.folder = folder
         from testbed import interpreter
 
-        self.data = {"defaults": {"stack": "standin", "verify_gpu": False, "known_hosts": str(folder / "known_hosts"),
+        self.data = {"defaults": {"stack": "standin", "verification_gpu": False,
+                                  "known_hosts": str(folder / "known_hosts"),
                                   "python": interpreter.choose().minor, **bed.services().knobs(), **defaults},
                      "hosts": {i.name: {"address": i.address, "port": i.port, "user": i.user, "key": i.key}
                                for i in infos}}

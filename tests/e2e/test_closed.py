@@ -79,7 +79,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     apt = {name: lab.data["defaults"][name] for name in ("source_nvidia_apt", "source_nvidia_apt_key")}
     for name in [key for key in lab.data["defaults"] if key.startswith("source_") and "sha256" not in key]:
         del lab.data["defaults"][name]
-    lab.data["defaults"].update(bundle=str(folder / "bundle"), verify="never", compilers="never")
+    lab.data["defaults"].update(bundle=str(folder / "bundle"), verification="never", compilers="never")
     for name in BARE:
         lab.data["hosts"][name].update(apt, compilers="auto" if name == BARE[0] else "never")
     lab.write()

@@ -53,7 +53,7 @@ def applied(lab: Lab) -> Lab:
     steps = {step["component"]: step for step in host["steps"]}
     assert (host["since"], host["drift"], host["seconds"]) == (None, [], None), "with no history nothing is invented"
     assert steps["driver"]["action"] == "none" and steps["env"]["bytes"] > 100_000
-    assert steps["verify"]["known_after"] == "env"
+    assert steps["verification"]["known_after"] == "env"
     assert "+blacklist nouveau" in steps["guard"]["files"][0]["diff"]
 
     asked = lab.rig("apply", "--limit", "door-01")
@@ -142,7 +142,7 @@ def test_a_broken_import_fails_the_verification_with_4_and_is_then_mended_by_nam
     applied.on("door-01", f"echo 'raise ImportError(\"torn\")' > $(echo {SITE}/attrs/__init__.py)")
     before = applied.on("door-01", f"readlink {ENVS}/qwen-train")
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK, "as yet it can't be seen"
-    failed = applied.rig("apply", "--limit", "door-01", "--yes", "--data", "verify=always")
+    failed = applied.rig("apply", "--limit", "door-01", "--yes", "--data", "verification=always")
     assert failed.code == exits.VERIFICATION and "verification failed" in failed.stderr, failed.stderr
     planned = json.loads(applied.rig("plan", "--limit", "door-01", "--json").stdout)["hosts"][0]
     env = next(step for step in planned["steps"] if step["component"] == "env")

@@ -156,14 +156,15 @@ def rack(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     spec = HostSpec("first", kind="container", driver="580.95.05:open")
     folder = tmp_path_factory.mktemp("rack")
     first = Lab(bed, bed.up([spec]), folder)
-    made = first.deploy("-y", "--data", "verify=never")
+    made = first.deploy("-y", "--data", "verification=never")
     assert made.code == 0, made.stderr
     image = bed.commit("first", f"fleet-{os.getpid()}")  # the cache is shared with other checkouts
     bed.down()
     small = {NAMES[-1]: 6144}  # its cgroup has no memory for a compiler
     rack = Rack(bed, bed.up([HostSpec(name, kind="container", driver="580.95.05:open", image=image,
                                       memory_mib=small.get(name)) for name in NAMES]), folder)
-    rack.data["defaults"] |= {"stack": str(rack.stack()), "flash_attn": "build", "verify_gpu": True, "verify": "never"}
+    rack.data["defaults"] |= {"stack": str(rack.stack()), "flash_attn": "build", "verification_gpu": True,
+                              "verification": "never"}
     rack.write()
     yield rack
     bed.down()

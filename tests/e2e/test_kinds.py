@@ -70,7 +70,7 @@ def test_each_kind_gets_what_it_can_have(lab: Lab, first: Any) -> None:
     _, run = first
     assert run.code == 1, "two of them can't be served"
     for name in ("pod", "vm", "wsl"):
-        made = json.loads(lab.on(name, f"cat {_place(lab, name)}/.rig/verify.json"))
+        made = json.loads(lab.on(name, f"cat {_place(lab, name)}/.rig/verification.json"))
         assert made["overall"] in ("pass", "partial"), (name, made)
     assert lab.on("vm", "cat /proc/1/comm").strip() == "systemd"
     assert lab.on("vm", "nvidia-smi --query-gpu=driver_version --format=csv,noheader").strip() == "580.95.05"

@@ -28,10 +28,10 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     driver = "580.95.05:open"
     specs = [HostSpec("one-01", driver=driver), HostSpec("one-02", driver=driver), HostSpec("bare-01", driver=driver)]
     made = Lab(bed, bed.up(specs), tmp_path_factory.mktemp("launch"), cuda_toolkit="never", flash_attn="off",
-               verify="never")
+               verification="never")
     ready = made.deploy("-y", "--exclude", "bare-01")
     assert ready.code == 0, ready.stderr
-    made.data["defaults"]["verify"] = "auto"
+    made.data["defaults"]["verification"] = "auto"
     made.write()
     yield made
     bed.down()
@@ -137,7 +137,7 @@ def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> 
     try:
         assert taken.stdout is not None and taken.stdout.readline() == "1\n"
         # Longer than the import of torch takes: the finding is about the meeting.
-        stuck = lab.rig("launch", *pair, "--data", "verify=always", "--data", "timeout_launch=90")
+        stuck = lab.rig("launch", *pair, "--data", "verification=always", "--data", "timeout_launch=90")
     finally:
         taken.terminate()
     words = " ".join(stuck.stderr.replace("│", " ").split())

@@ -50,7 +50,7 @@ def converged(lab: Lab) -> Lab:
         assert lab.record(name, "training")["gradient_accumulation_steps"] == 2
         assert lab.record(name, "training")["per_device_train_batch_size"] == 8
         assert "num_processes: 1" in lab.on(name, "cat /root/miniforge3/envs/qwen-train/.rig/accelerate.yaml")
-        made = lab.record(name, "verify")
+        made = lab.record(name, "verification")
         assert made["overall"] in ("pass", "partial")
         assert {c["name"] for c in made["checks"] if c["status"] == "not_run"}, "an emulated GPU proves nothing"
         assert "Unattended-Upgrade::Package-Blacklist" in lab.on(name, "cat /etc/apt/apt.conf.d/51qwen-rig-nvidia")
@@ -155,7 +155,7 @@ def test_a_package_that_stands_for_torch_is_built_beside(converged: Lab) -> None
 
 def test_flash_attn_is_kept_where_it_proves_itself_and_sdpa_is_a_normal_end(converged: Lab) -> None:
     """The wheel is a stand-in that only the testbed serves; the attempt, its proof and its removal are real."""
-    only = ("-y", "--limit", "lab-01", "--data", "verify_gpu=true")
+    only = ("-y", "--limit", "lab-01", "--data", "verification_gpu=true")
     tried = converged.deploy(*only)
     assert tried.code == 0, tried.stderr
     made = converged.record("lab-01", "flash_attn")

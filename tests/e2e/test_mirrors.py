@@ -75,7 +75,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     folder = tmp_path_factory.mktemp("mirrors")
     infos = bed.up([*(HostSpec(name, kind="container", driver="580.95.05:open") for name in MIRRORS),
                     HostSpec("autodl", kind="container", driver="580.95.05:open", data="/root/autodl-tmp")])
-    lab = Lab(bed, infos, folder, source_pip_index=None, verify="never", compilers="never")
+    lab = Lab(bed, infos, folder, source_pip_index=None, verification="never", compilers="never")
     base = bed.services().base
     for host, mirrors in MIRRORS.items():
         block = {name: {"pip_index": "/".join(filter(None, (base, fault, "pypi/simple"))), "source": "the testbed"}

@@ -53,7 +53,7 @@ WANTED = {"guide": ("2.8.0+cu128", "Qwen2"), "qwen3": ("2.9.1+cu128", "Qwen3")}
 
 
 def test_the_real_stack_installs_and_trains_its_qwen(real: Real) -> None:
-    made = {check["name"]: check for check in real.lab.record(HOST, "verify")["checks"]}
+    made = {check["name"]: check for check in real.lab.record(HOST, "verification")["checks"]}
     print(f"\nstack {real.stack}")
     print("\n".join(f"{c['name']:12} {c['status']:8} {c['measured']} {c['why'] or ''}" for c in made.values()))
     torch, model = WANTED[real.stack]
@@ -71,7 +71,7 @@ def test_the_real_stack_installs_and_trains_its_qwen(real: Real) -> None:
 def test_the_certificate_of_an_emulated_card_trains_on_the_cpu_and_says_so(real: Real) -> None:
     """Training, saving and resuming are real there, and told; nothing that takes a GPU is a pass. (The guide's stack
     can't resume: an advisory says so.)"""
-    told = real.lab.pyinfra("-y", "deploy/verify.py", timeout=8 * HANG_S)
+    told = real.lab.pyinfra("-y", "deploy/certify.py", timeout=8 * HANG_S)
     assert told.code == 0 and "EMULATED by the testbed" in told.stderr, told.stderr
     (kept,) = (real.lab.folder / "state" / "qwen-rig" / "certificates").glob("GPU-*/*.json")
     made = {check["name"]: check for check in json.loads(kept.read_text())["checks"]}
@@ -88,8 +88,8 @@ def test_uv_and_pip_install_the_same_set_from_the_lock(real: Real) -> None:
     from qwen_rig.catalog.stack import load_stack
     from testbed import interpreter
 
-    by_pip = real.lab.deploy("-y", "--data", "installer=pip", "--data", "env_name=by-pip", "--data", "verify=never",
-                             timeout=8 * HANG_S)
+    by_pip = real.lab.deploy("-y", "--data", "installer=pip", "--data", "env_name=by-pip", "--data",
+                             "verification=never", timeout=8 * HANG_S)
     assert by_pip.code == 0, by_pip.stderr
     told = [real.lab.on(HOST, f"cat {ENVS}/{env}/lib/python3*/site-packages/torch-*.dist-info/INSTALLER").strip()
             for env in ("qwen-train", "by-pip")]
@@ -131,7 +131,7 @@ def test_a_careless_torch_is_named_mended_and_brought_back_by_undo(real: Real) -
             "transformers 4.40.0 is older than the lock's 4.46.0"} == set(env["problems"][1:])
     mended = lab.rig("apply", "--yes", timeout=8 * HANG_S)
     assert mended.code == 0, mended.stderr
-    made = {check["name"]: check for check in lab.record(HOST, "verify")["checks"]}
+    made = {check["name"]: check for check in lab.record(HOST, "verification")["checks"]}
     assert made["torch"]["measured"] == WANTED["guide"][0] and made["lora"]["status"] == "pass"
     begun = time.monotonic()
     assert lab.rig("undo", "--yes").code == 0

@@ -226,7 +226,7 @@ def nobody(folder: Path) -> Lab:
     ("stack=nowhere/own.yml", "can't be read: No such file or directory"),
     ("stakc=qwen3", "there is no knob 'stakc' · --data · did you mean stack?"),
     ("colour=blue", "there is no knob 'colour' · --data · see group_data/all.py"),
-    ("verify_gpu=perhaps", "verify_gpu must be true or false, not 'perhaps'"),
+    ("verification_gpu=perhaps", "verification_gpu must be true or false, not 'perhaps'"),
     ("timeout_env=long", "timeout_env must be a whole number above 0, not 'long'"),
 ])
 def test_bad_input_is_one_line_before_anything_is_dialled(tmp_path: Path, knob: str, says: str) -> None:

@@ -47,7 +47,7 @@ def test_first_run_then_no_change(lab: Lab) -> None:
     assert _left(lab) == before, "what is refused is left as it was"
     for name, user in (("asks", "pw"), ("passwordless", "dev"), ("driven", "nosudo")):
         assert lab.on(name, "nvidia-smi --query-gpu=driver_version --format=csv,noheader").strip() == "580.95.05"
-        made = json.loads(lab.on(name, f"cat /home/{user}/{ENV}/.rig/verify.json"))
+        made = json.loads(lab.on(name, f"cat /home/{user}/{ENV}/.rig/verification.json"))
         assert made["overall"] in ("pass", "partial"), (name, made)
         foreign = lab.on(name, f"find /home/{user} ! -user {user} | head -3")
         assert not foreign, f"{name}: everything below the user's home is the user's: {foreign}"

@@ -9,6 +9,7 @@ from qwen_rig.facts import _cgroup, _conda, _disk, _driver, _host, _kind, _sh, _
 from qwen_rig.facts.gpu import PciGpus
 from qwen_rig.facts.host import Host
 from qwen_rig.facts.probe import EMPTY, HostState
+from qwen_rig.facts.state import State
 
 KERNEL = "version=Linux version 6.1.0-18-amd64 (debian-kernel@lists) (gcc-12) #1 SMP\n"
 DRIVER = "driver=1\nuserland=1\n"
@@ -127,11 +128,33 @@ def test_a_cell_is_never_just_int(cell: str, want: int | None) -> None:
 
 
 def test_a_record_that_is_no_json_costs_only_itself() -> None:
-    text = "##generation /c/envs/.q-1\n##record env\n{\"a\": 1}\n\n##record verify\n{cut\n##generation /c/envs/.q-2\n"
+    text = ("##generation /c/envs/.q-1\n##record env\n{\"a\": 1}\n\n##record verification\n{cut\n"
+            "##generation /c/envs/.q-2\n")
     found, problem = _conda.read_generations(text)
-    assert [(g["name"], g["complete"], g["records"]["env"], g["records"]["verify"]) for g in found] == [
+    assert [(g["name"], g["complete"], g["records"]["env"], g["records"]["verification"]) for g in found] == [
         (".q-1", True, {"a": 1}, None), (".q-2", False, None, None)]
+    assert problem is not None and problem.startswith("/c/envs/.q-1/.rig/verification.json: ")
+
+
+@pytest.mark.parametrize(("records", "want"), [
+    ('##record verify\n{"overall": "pass"}\n', {"overall": "pass", "file": "verify.json"}),
+    ('##record verification\n{"overall": "fail"}\n##record verify\n{"overall": "pass"}\n', {"overall": "fail"}),
+    ('##record verification\n{"overall": "fail"}\n', {"overall": "fail"}),
+    ("", None),
+])
+def test_a_verification_is_read_by_its_former_name_where_there_is_none_by_todays(
+        records: str, want: dict[str, str] | None) -> None:
+    found, problem = _conda.read_generations(f"##generation /c/envs/.q-1\n{records}")
+    assert (found[0]["records"]["verification"], problem) == (want, None)
+    assert set(found[0]["records"]) == set(_conda.RECORDS)
+
+
+def test_a_record_by_its_former_name_is_named_where_it_is_damaged() -> None:
+    _, problem = _conda.read_generations("##generation /c/envs/.q-1\n##record verify\n{cut\n")
     assert problem is not None and problem.startswith("/c/envs/.q-1/.rig/verify.json: ")
+    raw = {"generations": [{"name": ".q-1", "path": "/c/envs/.q-1", "complete": True, "records": {
+        "verification": {"overall": [], "file": "verify.json"}}}]}
+    assert list(State.of(raw).problems) == ["/c/envs/.q-1/.rig/verify.json"]
 
 
 def _conda_at(prefix: str, sound: bool = True, writable: bool = True) -> dict[str, object]:

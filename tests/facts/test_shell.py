@@ -134,6 +134,7 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     rig.mkdir()
     (rig / "env.json").write_text('{\n "lock": "0a1b2c3d4e5f"\n}')
     (rig / "training.json").write_text("{cut")
+    (rig / "verify.json").write_text('{"overall": "pass"}\n')  # as release 0.1.0 named it
     (rig / "accelerate.yaml").write_text("debug: false\n")
     (prefix / "envs" / ".qwen-train-ffffffffffff-2").mkdir()
     (prefix / "envs" / os.fsdecode(b"latin-\xe9") / "conda-meta").mkdir(parents=True)  # pyinfra would choke on it
@@ -152,7 +153,12 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     assert (first["name"], first["complete"], first["records"]["env"]) == (name, True, {"lock": "0a1b2c3d4e5f"})
     assert first["beside"] == {"accelerate.yaml": sha256(b"debug: false\n").hexdigest()} and second["beside"] == {}
     assert (second["complete"], second["records"]["env"]) == (False, None)
+    assert first["records"]["verification"] == {"overall": "pass", "file": "verify.json"}
     assert list(state["problems"]) == ["generations"] and "training.json" in state["problems"]["generations"]
+
+    (rig / "verification.json").write_text('{"overall": "fail"}')
+    again = HostState().process(_run(HostState().command(conda_prefix=f"{prefix}/"), shell, **env))
+    assert again["generations"][0]["records"]["verification"] == {"overall": "fail"}, "today's name stands first"
 
     mark = prefix.with_name(f"{prefix.name}.unfinished-qwen-rig") / "begun"  # our installer was cut off there
     mark.parent.mkdir()

@@ -18,6 +18,7 @@ from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
+from qwen_rig.facts import _conda
 from qwen_rig.managed import REPOSITORY, guard_digests
 from qwen_rig.plan import Action
 from qwen_rig.plan.document import of_plan
@@ -146,13 +147,14 @@ def converged(stack: str = "standin") -> dict[str, Any]:
     torch = {"version": ctx.stack.torch.release, "cuda": ctx.stack.torch.cuda} if ctx.stack.torch else None
     state["env"] = {"path": "/root/miniforge3/envs/qwen-train", "target": name, "python": "3.10.13",
                     "packages": {n: r.version for n, r in wanted.items()}, "duplicates": [], "torch": torch}
-    records: dict[str, Any] = {"env": {}, "flash_attn": {"attention": "sdpa"}, "verify": None, "training": None}
+    records: dict[str, Any] = {"env": {}, "flash_attn": {"attention": "sdpa"}, "verification": None, "training": None}
     state["generations"] = [{"name": name, "path": f"/root/miniforge3/envs/{name}", "complete": True,
                              "records": records}]
     records["flash_attn"]["fingerprint"] = flash_spec(context(state, stack)).fingerprint
     records["training"] = settings(context(state, stack))
-    records["verify"] = {"fingerprint": fingerprint(context(state, stack)), "overall": "partial",
-                         "checks": [{"name": "import", "status": "pass"}, {"name": "kernel", "status": "not_run"}]}
+    records["verification"] = {"fingerprint": fingerprint(context(state, stack)), "overall": "partial",
+                               "checks": [{"name": "import", "status": "pass"},
+                                          {"name": "kernel", "status": "not_run"}]}
     return state
 
 
@@ -161,6 +163,29 @@ def test_a_converged_host_has_nothing_to_do(stack: str) -> None:
     plan = make_plan(context(converged(stack), stack))
     assert not plan.changes and not plan.refusals
     assert render.cost([plan]) == "No changes. lab-01 matches."
+
+
+def test_a_host_with_the_records_of_0_1_0_has_nothing_to_do() -> None:
+    """Its verification is in verify.json, which the commands to copy name until another is written."""
+    state = converged()
+    generation = state["generations"][0]
+    text = f"##generation {generation['path']}\n" + "".join(
+        f"##record {'verify' if name == 'verification' else name}\n{json.dumps(made)}\n"
+        for name, made in generation["records"].items())
+    (read,), problem = _conda.read_generations(text)
+    assert problem is None
+    state["generations"] = [{**generation, "records": read["records"]}]
+
+    def next_(**knobs: str) -> str:
+        payload = make_plan(context(state, "standin", **knobs)).step("training").payload
+        return payload.next_commands("ssh lab-01", "lab-01")[0]
+
+    plan = make_plan(context(state, "standin"))
+    assert not plan.changes and render.cost([plan]) == "No changes. lab-01 matches."
+    assert next_() == "ssh lab-01 cat /root/miniforge3/envs/qwen-train/.rig/verify.json"
+    assert next_(verification="always").endswith("/.rig/verification.json")
+    state = converged()
+    assert next_().endswith("/.rig/verification.json")
 
 
 def test_one_wrong_package_is_mended_alone() -> None:

@@ -75,11 +75,11 @@ def test_a_wrong_build_is_told_by_its_file(torch: dict[str, Any] | None, said: s
 def test_what_a_standing_verification_saw_is_mended_by_an_env_beside(check: str, why: str, said: str) -> None:
     state = converged("guide")
     record = state["generations"][0]["records"]
-    record["verify"] = {"fingerprint": fingerprint(context(state)), "overall": "fail",
-                        "checks": [{"name": check, "status": "fail", "why": why}]}
+    record["verification"] = {"fingerprint": fingerprint(context(state)), "overall": "fail",
+                              "checks": [{"name": check, "status": "fail", "why": why}]}
     step = make_plan(context(state)).step("env")
     assert step.payload.mode == "build" and step.problems[0].startswith(said)
-    record["verify"]["fingerprint"] = "of another env"
+    record["verification"]["fingerprint"] = "of another env"
     assert make_plan(context(state)).step("env").action is Action.NONE, "what it said no longer holds"
 
 
@@ -120,8 +120,8 @@ def _compilers_gone(state: dict[str, Any]) -> None:
 
 
 def _kernel_failed(state: dict[str, Any]) -> None:
-    state["generations"][0]["records"]["verify"]["checks"] = [{"name": "kernel", "status": "fail", "why": "no kernel "
-                                                               "image is available for execution on the device"}]
+    state["generations"][0]["records"]["verification"]["checks"] = [
+        {"name": "kernel", "status": "fail", "why": "no kernel image is available for execution on the device"}]
 
 
 def _nouveau_loaded(state: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def test_a_whole_env_of_somebody_elses_is_adopted_and_its_records_are_read() -> 
     records = state["generations"][0]["records"]
     ctx = context(state)
     records["flash_attn"]["fingerprint"] = flash_spec(ctx).fingerprint
-    records["verify"]["fingerprint"] = fingerprint(ctx)
+    records["verification"]["fingerprint"] = fingerprint(ctx)
     plan = make_plan(context(state))
     assert not plan.changes and "adopted as it is" in plan.step("env").why
     state["generations"] = []
