@@ -131,8 +131,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             names = "".join(f'<a href="{name}/">{name}</a><br>\n' for name in sorted(house.projects()))
             self._text(f"<!DOCTYPE html><html><body>\n{names}</body></html>\n", "text/html")
         elif len(parts) == 2 and parts[0] == "simple" and parts[1] in house.projects():
-            links = "".join(f'<a href="../../files/{quote(file)}#sha256={house.sha256(file)}">{escape(file)}</a><br>\n'
-                            for file in house.projects()[parts[1]])
+            links = "".join(f'<a href="../../files/{quote(file)}#sha256={sha256}">{escape(file)}</a><br>\n'
+                            for file, sha256 in house.files(parts[1]))
             self._text(f"<!DOCTYPE html><html><body>\n{links}</body></html>\n", "text/html")
         else:
             self._status(404)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import uuid
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +83,14 @@ class Wheelhouse:
             self._projects, self._seen = found, changed
         return self._projects
 
+    def files(self, project: str) -> list[tuple[str, str]]:
+        """(name, sha256) of a project's files; without those that another testbed has taken away since the listing."""
+        found = []
+        for file in self.projects().get(project, ()):
+            with suppress(FileNotFoundError):
+                found.append((file, self.sha256(file)))
+        return found
+
     def sha256(self, file: str) -> str:
         """A file's digest, kept beside it: hashing a gigabyte takes seconds."""
         path = self.folder / file
@@ -92,7 +102,8 @@ class Wheelhouse:
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
             note.parent.mkdir(exist_ok=True)
-            partial = note.with_name(f"{note.name}.{os.getpid()}")  # every testbed's index reads and writes these
+            # Every testbed's index reads and writes these, and every thread of one: a name of its own for each.
+            partial = note.with_name(f"{note.name}.{uuid.uuid4().hex[:12]}")
             partial.write_text(digest.hexdigest(), encoding="utf-8")
             os.replace(partial, note)
         return note.read_text(encoding="utf-8")

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,7 @@ from qwen_rig.program import Program
 from qwen_rig.run import adapter
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.run import Run
+from testbed.wheels import Wheelhouse
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")
@@ -143,3 +146,19 @@ def test_a_connection_that_breaks_while_a_command_is_sent_is_an_answer(
                                 state=state)
     assert run_script(host, Program("true")(), 1) == (False, "")
     assert len(said) == 1 and said[0].startswith("connection lost: ") and len(said[0]) > len("connection lost: ")
+
+
+def test_a_testbeds_index_hashes_a_new_file_for_many_hosts_at_once(tmp_path: Path) -> None:
+    """Each thread keeps the digest; none takes away what another is about to put in place."""
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "six-1.0-py3-none-any.whl").write_bytes(b"x" * 3_000_000)
+        house, together = Wheelhouse(folder), Barrier(8)
+
+        def asked(_: int, house: Wheelhouse = house, together: Barrier = together) -> list[tuple[str, str]]:
+            together.wait()
+            return house.files("six")
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len({tuple(found) for found in pool.map(asked, range(8))}) == 1 and house.files("six")
