@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import click
 from paramiko import SSHException, Transport
-from pyinfra.api import FunctionCommand, QuoteString, StringCommand, deploy, operation
+from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
@@ -26,7 +26,7 @@ from pyinfra.context import ctx_host, ctx_state
 from qwen_rig.ssh import private_key
 
 __all__ = ["LOST", "ConnectError", "FunctionCommand", "Host", "PyinfraError", "QuoteString", "State", "StringCommand",
-           "deploy", "operation"]
+           "operation"]
 
 LOST = (TimeoutError, OSError, EOFError, SSHException)  # what a connection that breaks raises out of a command
 _RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
