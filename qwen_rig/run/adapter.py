@@ -6,16 +6,16 @@ imports pyinfra; facts/_fact.py, the base of the facts, is the exception.
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from functools import cache, partial
 from typing import Any, Protocol
 
 import click
 from paramiko import SSHException, Transport
-from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
+from pyinfra.api import FunctionCommand, QuoteString, StringCommand, connectors, operation, util
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
@@ -203,16 +203,17 @@ def command_line() -> dict[str, Any] | None:
     return None if context is None else dict(context.params)
 
 
-def register(file: str | None) -> None:
-    """Register a deploy file as a module, which to pyinfra it isn't.
+def spare_lookups() -> None:
+    """Make pyinfra look up two things once, or not at all, that it looks up for each host. Nothing else changes.
 
-    pyinfra puts operations in order by the call stack, read with `inspect`, which looks through all of sys.modules, on
-    each host and for each operation, for a file that belongs to none: a tenth of a run over 30 hosts.
+    For the order of the operations pyinfra reads the call stack, and the source text of every frame of the stack, on
+    each host and for each operation, but uses file and line number only. For each host pyinfra searches all installed
+    distributions for its connectors. Together: a tenth of a no-op run on one host, and more on many.
     """
-    if file:
-        module = ModuleType(f"pyinfra deploy {file}")
-        module.__file__ = file
-        sys.modules[module.__name__] = module
+    util.stack = partial(inspect.stack, 0)
+    util.getframeinfo = partial(inspect.getframeinfo, context=0)
+    if not hasattr(connectors.entry_points, "cache_info"):
+        connectors.entry_points = cache(connectors.entry_points)
 
 
 # -- a host's connection ---------------------------------------------------------------------------------

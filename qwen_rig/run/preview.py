@@ -38,7 +38,6 @@ def accepted() -> bool:
     preparing, report = run.part(_Preparing), run.report
     if preparing.left is None:
         preparing.left = len(state.active_hosts)
-        adapter.register(state.current_deploy_filename)
     probed(host, lambda: _plan(run, host, preparing))
     preparing.left -= 1
     if preparing.left == 0:
