@@ -8,7 +8,7 @@ from qwen_rig.facts.state import Refused
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import conda, envs_dir
 from qwen_rig.plan.model import Refusal, Step
-from qwen_rig.plan.place import disk_at, in_memory, usable
+from qwen_rig.plan.place import PLACE, disk_at, in_memory, usable
 from qwen_rig.plan.planner import new_env
 
 _WORDS = {"conda": "the conda at", "env": "the env at", "script": "the proxy script"}
@@ -49,7 +49,8 @@ def _needed(ctx: Context, row: Refused, steps: Sequence[Step]) -> bool:
         case "own" | "root":
             return bool(changes)
         case "env":
-            return not row.foreign and bool(changes)
+            ours = row.subject.startswith(f"{ctx.machine.user.home}/") or f"/{PLACE}/envs/" in row.subject
+            return ours and not row.foreign and bool(changes)
         case "models":
             return "prefetch" in changes
         case "conda":
@@ -68,4 +69,6 @@ def _missed(ctx: Context, row: Refused, steps: Sequence[Step]) -> bool:
         return bool(new_env(steps) and disk and disk.free_mib >= need and home and home.free_mib < need)
     if row.kind == "conda":
         return new_env(steps) or conda(ctx) is None
-    return row.kind in ("own", "root", "env", "script")
+    if row.kind == "env":  # with its conda, or our folder on a disk, that is said already
+        return not any(row.subject.startswith(f"{other.subject}/") for other in ctx.state.refused if other is not row)
+    return row.kind in ("own", "root", "script")
