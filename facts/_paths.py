@@ -110,12 +110,12 @@ def read(text: str, mounts: Mapping[str, str]) -> tuple[Tree, list[tuple[str, st
     told: dict[str, list[list[str]]] = {}
     for word, *cells in rows:
         told.setdefault(word, []).append(cells)
-    if "me" not in told or "stat" not in told:
+    if "me" not in told:
         raise ValueError("it doesn't say whose the paths are")
     targets = {at: to for at, to in told.get("link", [])}
     lists = {path for (path,) in told.get("acl", [])}
     entries: dict[str, Entry | None] = {path: None for (path,) in told.get("none", [])}
-    for uid, user, gid, mode, path in told["stat"]:
+    for uid, user, gid, mode, path in told.get("stat", []):
         entries[path] = Entry(int(uid), int(gid), int(mode, 16), _user(user), targets.get(path), path in lists)
     uid, outer = [*told["me"][0], ""][:2]
     groups = frozenset(int(gid) for (gid,) in told.get("group", []))
