@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from qwen_rig.facts import _disk, _dist, _sh
+from qwen_rig.facts import _dist, _paths, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
 FORMER = {"verify": "verification"}  # a record by its name in release 0.1.0; read where there is none by today's name
@@ -18,24 +18,54 @@ UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was
 PLACE = "qwen-rig"  # our folder on a data disk: envs/, miniforge3/, caches
 
 
+GENERATION = "[0-9a-f]{12}-[1-9][0-9]{0,8}"  # what follows `.ENV-` in the name of one: a lock's id, a number
+
+# What of a conda, and of an env, is run, read as configuration or written to.
+PARTS = r"""
+conda_parts() { # PREFIX
+  there "$1" "$1/bin" "$1/bin/conda" "$1/conda-meta" "$1/condabin" "$1/envs" "$1/pkgs" "$1/lib" "$1/.condarc" \
+    "$1/condarc" "$1/condarc.d"
+}
+env_parts() { there "$1" "$1/bin" "$1/bin/python" "$1/conda-meta" "$1/lib" "$1/.rig" "$1/pip.conf"; }
+library_parts() { # PREFIX: once that is known to be ours alone
+  there "$1"/lib/python3.* "$1"/lib/python3.*/site-packages "$1"/lib/python3.*/site-packages/*.pth \
+    "$1"/lib/python3.*/site-packages/sitecustomize.py "$1"/.rig/*.json "$1"/.rig/*.py "$1"/.rig/*.yaml
+}
+fit_tree() { # KIND PREFIX PARTS: what is inside is listed only where nobody else can put a name there
+  IFS=$nl
+  set -f; fit "$1" "$2" $3 || { unset IFS; set +f; return 1; }
+  set +f; parts=$(library_parts "$2"); set -f
+  fit "$1" "$2" $parts; set -- $?
+  unset IFS; set +f
+  return "$1"
+}
+interpreter() { # PREFIX: $i, what bin/conda starts: its #! line, or the exec below it where the path was too long
+  one='' two=''
+  { read -r one; read -r two; } <"$1/bin/conda"
+  case $one in
+    '#!'*/bin/env\ *) i=$1/bin/python ;;
+    '#!'*python*) i=${one#??}; i=${i# }; i=${i%% -*} ;;
+    *) case $two in
+         *exec*) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$1/bin/python ;;
+         *) i=${one#??}; i=${i# } ;; # a script of another kind starts what its first line names
+       esac ;;
+  esac
+  case $i in /*) ;; *) i=$1/bin/none ;; esac
+}
+"""
+
+
 def find(conda_prefix: str | None, data_dir: str | None = None) -> str:
     """Shell that leaves in $condas one prefix a line, each real folder once, the asked-for one first; and in $places
-    our folders on data disks, that of `data_dir` first.
+    our folders on data disks, that of `data_dir` first: of both, those that are ours alone.
     """
     first = shlex.quote((conda_prefix or "").rstrip("/"))
-    asked = shlex.quote(f"{data_dir.rstrip('/')}/{PLACE}" if data_dir else "")
-    return rf"""
-places=$([ -d {asked} ] && echo {asked}
-  while read -r device m type rest; do
-    case $type in {_disk.NETWORK}) continue ;; esac
-    [ "$m/{PLACE}" != {asked} ] && [ -d "$m/{PLACE}" ] && printf '%s\n' "$m/{PLACE}"
-  done </proc/self/mounts)
-condas= seen=:
+    return _paths.SHELL + PARTS + _paths.places(data_dir) + rf"""
+condas= unfit= seen=:
+[ -z {first} ] || look place {first} {first}
 conda=$(command -v conda); conda=$(readlink -f "${{conda:-/}}")
-nl='
-'
 IFS=$nl; set -f
-for p in {first} "${{CONDA_EXE%/bin/conda}}" \
+set -- {first} "${{CONDA_EXE%/bin/conda}}" \
   $(case $conda in (*/bin/conda|*/condabin/conda) echo "${{conda%/*/conda}}" ;; esac) \
   "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" \
   $(for p in $places; do echo "$p/miniforge3"; done) \
@@ -45,12 +75,15 @@ for p in {first} "${{CONDA_EXE%/bin/conda}}" \
     [ -x "$e/bin/conda" ] && echo "$e"
     case $e in (*/envs/*) echo "${{e%/envs/*}}" ;; esac
   done <"$HOME/.conda/environments.txt")
-do
+unset IFS; set +f
+for p do
   [ -n "$p" ] && [ -d "$p/conda-meta" -o -e "$p/bin/conda" ] && [ ! -e "$p.{UNFINISHED}/begun" ] || continue
   r=$(cd -P "$p" && pwd)
-  case $seen in *:"$r":*) ;; *) seen=$seen$r:; condas=$condas$p$nl ;; esac
+  case $seen in *:"$r":*) continue ;; esac
+  seen=$seen$r:
+  fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i" && condas=$condas$p$nl && continue
+  unfit=$unfit$p$nl
 done
-set +f; unset IFS
 """
 
 
@@ -66,17 +99,7 @@ for p in $condas; do
   [ -n "$channel" ] && grep -qs conda-forge "$p"/conda-meta/conda-[0-9]*.json && echo channel=conda-forge
   [ -n "$channel" ] && grep -qs -E 'pkgs/main|repo\.anaconda' "$p"/conda-meta/conda-[0-9]*.json && echo channel=main
   channel=
-  # The interpreter that bin/conda starts: its #! line, or the exec below it where the path was too long for that.
-  { read -r one; read -r two; } <"$p/bin/conda"
-  case $one in
-    '#!'*/bin/env\ *) i=$p/bin/python ;;
-    '#!'*python*) i=${one#??}; i=${i# }; i=${i%% -*} ;;
-    *) case $two in
-         *exec*) i=${two#*exec*\"}; i=${i%%\"*}; [ -n "$i" ] || i=$p/bin/python ;;
-         *) i=${one#??}; i=${i# } ;; # a script of another kind starts what its first line names
-       esac ;;
-  esac
-  one= two=
+  interpreter "$p"
   [ -x "$p/bin/conda" ] && [ -x "$i" ] && echo sound=1
   [ -w "$p" ] && [ -w "$p/conda-meta" ] && echo writable=1
   for e in "$p"/envs/*; do [ -x "$e/bin/python" -o -d "$e/conda-meta" ] && printf 'env=%s\n' "${e##*/}"; done
@@ -85,33 +108,58 @@ done
 }
 
 
-def env_sections(env_name: str) -> dict[str, str]:
-    """Sections on one env by name, in every conda and in ~/.conda/envs, and on its generations beside it."""
+def find_envs(env_name: str) -> str:
+    """Shell that leaves in $envs each env of that name, and in $generations its generations and what else bears its
+    name, a line each: those that are ours alone."""
     name = shlex.quote(env_name)
-    records = " ".join([*RECORDS, *FORMER])
-    each = r"""IFS='
-'
-for d in $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"; do"""
-    return {
-        "env": f"""{_dist.SHELL}
-{each}
+    return rf"""
+envs= generations=
+IFS=$nl
+for p in $unfit $unfit_places; do [ ! -e "$p/envs/"{name} ] || look env "$p/envs/"{name} "$p/envs/"{name}; done
+set -- $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"
+unset IFS
+for d do
+  [ -d "$d" ] && owned "$d" || {{ [ ! -e "$d/"{name} ] || look env "$d/"{name} "$d"; continue; }}
   e=$d/{name}
-  if [ -L "$e" ] || [ -d "$e" ]; then env_files "$e"; fi
-done""",
-        "generations": rf"""{each}
+  if [ -L "$e" ] || [ -d "$e" ]; then
+    fit_tree env "$e" "$(env_parts "$e")" && envs=$envs$e$nl
+  fi
   for g in "$d"/.{name}-* "$d"/{name}; do # the last: an env that somebody else made, where it is no link
     [ -d "$g" ] && [ ! -L "$g" ] || continue
-    printf '##generation %s\n' "$g"
-    IFS=' '
-    for f in {" ".join(BESIDE)}; do
-      [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
-    done
-    # A prefetched model is whole where no link of its snapshot leads nowhere.
-    s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
-    [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
-    for r in {records}; do
-      [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && cat "$g/.rig/$r.json" && echo
-    done
+    if [ "$g" != "$e" ]; then
+      number=${{g##*-}} lock=${{g##*/.{name}-}}
+      lock=${{lock%-*}}
+      case $lock-$number in *[!0-9a-f-]*) continue ;; esac
+      case $lock$number in *-*) continue ;; esac
+      case $number in '' | 0* | *[!0-9]*) continue ;; esac
+      [ ${{#lock}} -eq 12 ] && [ ${{#number}} -le 9 ] || continue
+    fi
+    fit_tree env "$g" "$(env_parts "$g")" && generations=$generations$g$nl
+  done
+done
+"""
+
+
+def env_sections() -> dict[str, str]:
+    """Sections on the envs and generations that `find_envs` found."""
+    records = " ".join([*RECORDS, *FORMER])
+    return {
+        "env": f"""{_dist.SHELL}
+IFS=$nl
+for e in $envs; do env_files "$e"; done""",
+        "generations": rf"""
+IFS=$nl
+for g in $generations; do
+  printf '##generation %s\n' "$g"
+  IFS=' '
+  for f in {" ".join(BESIDE)}; do
+    [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
+  done
+  # A prefetched model is whole where no link of its snapshot leads nowhere.
+  s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
+  [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
+  for r in {records}; do
+    [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && sed 's/^/|/' "$g/.rig/$r.json" && echo
   done
 done""",
     }
@@ -145,6 +193,7 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         seen = set()
         for record in records:
             file, _, body = record.partition("\n")
+            body = "\n".join(line.removeprefix("|") for line in body.split("\n"))
             name = FORMER.get(file.strip(), file.strip())
             if name in seen:  # by today's name: the former ones come last
                 continue

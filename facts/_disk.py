@@ -7,6 +7,9 @@ from typing import Any
 # File systems that another machine serves: one that is gone hangs whoever touches it, and locks on them are no sure
 # thing. The last four are how clouds and hypervisors hand such volumes in.
 NETWORK = "nfs*|cifs|smb*|ceph|glusterfs|lustre|beegfs|fuse.*|9p|virtiofs|afs"
+# What the kernel shows of itself: nothing is kept there.
+KERNELS = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "efivarfs", "securityfs", "squashfs", "nsfs", "bpf",
+           "tracefs", "debugfs", "autofs", "configfs", "pstore", "binfmt_misc", "rpc_pipefs")
 # A dead network mount makes df wait for ever: then only the local ones. The second df names places whose mount a
 # df without arguments may leave out as a duplicate.
 SECTIONS = {
@@ -36,17 +39,23 @@ def _unescape(path: str) -> str:
     return path
 
 
+def file_systems(mounts: str) -> dict[str, str]:
+    """Mount point → type of file system."""
+    types: dict[str, str] = {}
+    for line in mounts.split("\n"):
+        words = line.split(" ")
+        if len(words) >= 3:
+            types[_unescape(words[1])] = words[2]  # the last mount on a place is the one that shows
+    return types
+
+
 def read(df: str, mounts: str, writable: str = "") -> list[dict[str, Any]]:
     """`{mount, fstype, size_mib, free_mib, writable}` of each real file system, by mount. ValueError without `/`.
 
     `writable`: whether we may make a folder there; False also on another machine's file systems: those aren't asked.
     """
     ours = set(writable.splitlines())
-    types: dict[str, str] = {}
-    for line in mounts.splitlines():
-        words = line.split(" ")
-        if len(words) >= 3:
-            types[_unescape(words[1])] = words[2]  # the last mount on a place is the one that shows
+    types = file_systems(mounts)
     found: dict[str, dict[str, Any]] = {}
     for line in df.splitlines():
         words = line.split()

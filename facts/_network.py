@@ -30,7 +30,7 @@ for f in /etc/pip.conf /etc/xdg/pip/pip.conf "$HOME/.pip/pip.conf" "$user"; do
 done
 index=${{PIP_INDEX_URL:-$index}}
 [ -z "$index" ] || printf 'pip_index=%s\n' "$index" | hide
-for f in /etc/network_turbo; do [ -r $f ] && printf 'proxy_script=%s\n' $f; done
+for f in /etc/network_turbo; do [ -r $f ] && owned $f && printf 'proxy_script=%s\n' $f; done
 """,
 }
 

@@ -22,6 +22,8 @@ for n in "$(command -v nvcc)" "${CUDA_HOME:-/}/bin/nvcc" "${CUDA_PATH:-/}/bin/nv
       seen=$seen$t: r=$t
     fi
   fi
+  wrong=$(unfit "$n" "$r")
+  if [ -n "$wrong" ]; then printf '##unfit %s\n' "$wrong"; continue; fi
   printf '##nvcc %s\n' "${r%/bin/nvcc}"
   lim "$r" --version 2>&1
 done
@@ -37,5 +39,12 @@ def version(text: str) -> dict[str, str | None]:
 
 def read(text: str) -> list[dict[str, str | None]]:
     """`{path, release, version}` of each toolkit; a compiler that doesn't answer has neither release nor version."""
+    text = re.sub("^##unfit .*$", "", text, flags=re.MULTILINE)
     blocks = re.split(r"^##nvcc ", text, flags=re.MULTILINE)[1:]
     return [{"path": (lines := block.split("\n", 1))[0].strip(), **version(lines[-1])} for block in blocks]
+
+
+def unfit(text: str) -> str | None:
+    """The first compiler that was not run, as others could have put it there; None where there is none."""
+    found = re.search("^##unfit (.*)$", text, re.MULTILINE)
+    return found[1] if found else None

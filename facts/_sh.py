@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from qwen_rig.program import load
+
 MARK = "##rig "
 END = "end"
 T = TypeVar("T")
@@ -27,13 +29,17 @@ read -r kernel </proc/sys/kernel/osrelease || kernel=$(uname -r)
 """
 
 
+# unfit, owned: whose a path is.
+_OWNED = load("shell/owned.sh").text
+
+
 def script(sections: Mapping[str, str], setup: str = "") -> str:
     """One shell command that prints every section under its mark. `setup` runs first and may set variables."""
     body = "\n".join(
         f"printf '\\n{MARK}{name}\\n'\n(\n{fragment.strip()}\n)" for name, fragment in sections.items()
     )
     # Only the braces lose stdin: the shell may be reading this very script from it (ssh host sh -s <probe).
-    return (f"{_PRELUDE.strip()}\n{{\n{setup.strip()}\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} </dev/null | clean\n"
+    return (f"{_PRELUDE.strip()}\n{_OWNED}\n{{\n{setup.strip()}\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} </dev/null | clean\n"
             "exit 0")
 
 

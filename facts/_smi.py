@@ -24,6 +24,7 @@ smi=$(command -v nvidia-smi)
 for p in {" ".join(PLACES)}; do
   [ -n "$smi" ] && break; [ -x "$p/nvidia-smi" ] && smi=$p/nvidia-smi
 done
+case $smi in /*) smi_unfit=$(unfit "$smi"); [ -z "$smi_unfit" ] || smi= ;; *) smi_unfit= ;; esac
 """
 
 
@@ -54,7 +55,7 @@ esac; fi
 """
 
 SECTIONS = {
-    "smi": r"""printf 'path=%s\nrc=%s\ntable_rc=%s\n' "$smi" "$smi_rc" "$smi_table_rc" """,
+    "smi": r"""printf 'path=%s\nrc=%s\ntable_rc=%s\nunfit=%s\n' "$smi" "$smi_rc" "$smi_table_rc" "$smi_unfit" """,
     "smi.csv": r"""printf '%s\n' "$smi_csv" """,
     "smi.list": r"""printf '%s\n' "$smi_list" """,
     "smi.table": r"""printf '%s\n' "$smi_table" """,

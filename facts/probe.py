@@ -7,15 +7,15 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qwen_rig.facts import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _pci, _sh
+from qwen_rig.facts import _conda, _disk, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
 from qwen_rig.facts._fact import ProbeFact
 from qwen_rig.facts.driver import SETUP
 from qwen_rig.facts.gpu import listed
 
 EMPTY: dict[str, Any] = {
     "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
-    "generations": [], "dpkg": {}, "files": {}, "texts": {}, "kernel_log": _klog.EMPTY, "driver_upgrade": None,
-    "problems": {},
+    "generations": [], "refused": [], "dpkg": {}, "files": {}, "texts": {}, "kernel_log": _klog.EMPTY,
+    "driver_upgrade": None, "problems": {},
 }
 TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we manage are far smaller
 
@@ -69,8 +69,20 @@ def _digests(text: str) -> dict[str, str | None]:
 def _cuda(text: str) -> tuple[list[dict[str, Any]], str | None]:
     """The toolkits whose compiler answers; and a line on the first that doesn't."""
     found = _nvcc.read(text)
+    if wrong := _nvcc.unfit(text):
+        return [row for row in found if row["release"]], wrong
     mute = next((row["path"] for row in found if row["release"] is None), None)
     return [row for row in found if row["release"]], mute and f"{mute}/bin/nvcc does not answer with a version"
+
+
+def _own_alone(state: dict[str, Any], looked: _paths.Looked, envs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep in the state what is ours alone, and say of the rest why not; the envs likewise, which come back."""
+    state["refused"] = looked.refused
+    state["conda"] = [row for row in state["conda"] if looked.fit(_paths.CONDA, row["prefix"])]
+    state["generations"] = [row for row in state["generations"] if looked.fit(_paths.ENV, row["path"])]
+    for disk in state["host"]["disks"]:
+        disk["writable"] = disk["writable"] and looked.fit(_paths.PLACE, f"{disk['mount'].rstrip('/')}/{_conda.PLACE}")
+    return [row for row in envs if looked.fit(_paths.ENV, row["path"])]
 
 
 class HostState(ProbeFact[dict[str, Any]]):
@@ -92,6 +104,8 @@ class HostState(ProbeFact[dict[str, Any]]):
          "generations": [{"name": ".qwen-train-0a1b2c3d4e5f-1", "path": "/root/miniforge3/envs/.q…", "complete": True,
                           "records": {"env": {…}, "flash_attn": None, "verification": None, "training": None},
                           "beside": {"accelerate.yaml": "9f86d08…"}}],   # sha256
+         "refused": [{"kind": "conda", "subject": "/opt/conda", "path": "/opt/conda/bin", "at": "/opt/conda", "why": "…",
+                      "remedy": "…", "foreign": True}],   # what isn't ours alone (facts/_paths.py), and was passed over
          "dpkg": {"nvidia-open": "580.95.05-1"},
          "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"
          "texts": {"/etc/modprobe.d/x.conf": "blacklist nouveau\n"},   # of those that can be read and are small
@@ -110,10 +124,12 @@ class HostState(ProbeFact[dict[str, Any]]):
         """`files`: paths whose sha256 and text are wanted (a string holds one, or several with commas between)."""
         paths = files.split(",") if isinstance(files, str) else tuple(files)
         sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
-                    **_klog.SECTIONS, **_conda.env_sections(env_name), "files": _files(paths), "texts": _texts(paths),
+                    **_klog.SECTIONS, **_conda.env_sections(), **_paths.SECTIONS, "files": _files(paths),
+                    "texts": _texts(paths),
                     "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}",
                     "asked_data": f"printf '%s\\n' {shlex.quote(data_dir or '')}"}
-        return _sh.script(sections, SETUP + _conda.find(conda_prefix, data_dir))
+        return _sh.script(sections, SETUP + _conda.find(conda_prefix, data_dir) + _conda.find_envs(env_name)
+                          + _paths.OWN_PATHS)
 
     def read(self, text: Mapping[str, str]) -> dict[str, Any]:
         """The state. Never raises for what a host says."""
@@ -139,9 +155,15 @@ class HostState(ProbeFact[dict[str, Any]]):
                 state[part], problem = parsed
             if problem:
                 problems[part] = problem
-        state["conda"], state["env"] = _conda.arrange(state["conda"], state["env"] or [], text.get("asked"),
+        looked, problem = _sh.attempt(lambda: _paths.looked_at(text["paths"], text["host.mounts"]))
+        if problem:
+            problems["paths"] = problem
+        envs = _own_alone(state, looked or _paths.NOTHING, state["env"] or [])
+        state["conda"], state["env"] = _conda.arrange(state["conda"], envs, text.get("asked"),
                                                        text.get("asked_data", "").strip())
         if _sh.END not in text:
             problems["probe"] = "the probe's output breaks off"
+        if wrong := _sh.pairs(text.get("smi", "")).get("unfit"):
+            problems["nvidia-smi"] = wrong
         state["problems"] = problems
         return state

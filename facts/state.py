@@ -137,6 +137,20 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Something that is passed over, as others than root and we could have put it there. `kind`: own, root, conda, env,
+    place, script or models (facts/_paths.py); `subject`: what falls by it, `at`: the component that is wrong; `why`,
+    `remedy`: in words; `foreign`: somebody else made it."""
+
+    kind: str
+    subject: str
+    at: str
+    why: str
+    remedy: str = ""
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
 class KernelLog:
     """Lines of this boot that speak of the driver or the bus. `source` None: it can't be read, `why_not` says why."""
 
@@ -169,6 +183,7 @@ class State:
     conda: tuple[Conda, ...] = ()
     env: Env | None = None
     generations: tuple[Generation, ...] = ()
+    refused: tuple[Refused, ...] = ()
     dpkg: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str | None] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
+_HEAD = "set -eu\numask go-w\n"  # whatever the login's umask: nobody else writes to what a program makes
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
@@ -44,7 +45,7 @@ class Call:
     @property
     def text(self) -> str:
         """What the shell runs."""
-        return "set -eu\n" + (load("shell/arguments.sh").text if self._arguments else "") + self.program.text
+        return _HEAD + (load("shell/arguments.sh").text if self._arguments else "") + _owned() + self.program.text
 
     def stdin(self, more: str = "") -> str:
         """The standard input: the line of arguments, where there are any, then the program's own input. ValueError
@@ -74,6 +75,12 @@ def load(*paths: str) -> Program:
     return Program("".join(_read(path) for path in paths), paths[-1])
 
 
+def _owned() -> str:
+    """What every program checks with whose a path is, before it runs, reads or writes that."""
+    return _read("shell/owned.sh")
+
+
+@cache
 def _read(path: str) -> str:
     """A .sh file by its path in the package."""
     return files("qwen_rig").joinpath(*path.split("/")).read_text(encoding="utf-8")

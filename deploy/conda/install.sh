@@ -10,6 +10,7 @@ set -eu
 place
 proxies
 work=$prefix.$unfinished
+need_own "$prefix/bin/conda" "$work/begun"
 clear() {
   [ ! -e "$work/begun" ] || rm -rf "$prefix"
   rm -rf "$work"

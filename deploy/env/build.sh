@@ -15,7 +15,7 @@ place
 proxies
 installers
 new=$root/$generation
-mkdir -p "${cache:?}"
+need_own "$conda" "$new/bin/python" "$new/.rig" "$root/$name" "${cache:?}"
 if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
   created=''
   while IFS= read -r channel <&8; do

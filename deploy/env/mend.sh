@@ -15,10 +15,11 @@ place
 proxies
 installers
 python=$path/bin/python
+need_own "$python" "$path/.rig"
+mkdir -p "$path/.rig"
 rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
-mkdir -p "${cache:?}"
-cat >"$cache/mend.txt"
-try=$(mktemp -d) # fetched and checked first: a file that isn't the lock's must not cost the one that is there
+cat >"${cache:?}/mend.txt"
+try=$(mktemp -d "$path/.rig/try.XXXXXX") # fetched and checked first: a file that isn't the lock's must not cost the one that is there
 trap 'rm -rf "$try"' EXIT
 packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 "$python" -m pip uninstall -q -y "$@" || true

@@ -3,6 +3,7 @@
 # has written to for $abandoned_min minutes are nobody's: those in $landing go too.
 set -eu
 : "${landing:?}" "${abandoned_min:?}" "${part:?}" "${sha256:?}" "${folder:?}" "${target:?}"
+need_own "$landing" "$folder"
 find "$landing" -maxdepth 1 -name '.qwen-rig-*.part' -mmin "+$abandoned_min" -exec rm -f {} + || :
 { printf '%s  %s\n' "$sha256" "$part" | sha256sum -c - >/dev/null && mkdir -p "$folder" && mv -f "$part" "$target"; } || {
   rm -f "$part"

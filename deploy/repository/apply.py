@@ -20,7 +20,7 @@ from qwen_rig.run.job_protocol import Job
 from qwen_rig.run.run import Run
 
 LOCK = load("shell/apt.sh", "deploy/repository/lock.sh")
-FETCH = load("shell/network.sh", "deploy/repository/fetch.sh")
+FETCH = load("host/jobs.sh", "shell/network.sh", "deploy/repository/fetch.sh")
 TRUST = load("shell/files.sh", "shell/network.sh", "shell/apt.sh", "deploy/repository/trust.sh")
 
 

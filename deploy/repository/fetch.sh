@@ -1,11 +1,12 @@
 #!/bin/sh
-# The file at $url printed in base64, within $seconds. apt's own downloader is on every Debian and Ubuntu, and obeys
-# apt's proxy. Its own time limit holds per try and per read; `timeout` ends a server that takes the request and says
-# nothing.
+# The file at $url printed in base64, within $seconds; in a folder below $b meanwhile. apt's own downloader is on every
+# Debian and Ubuntu, and obeys apt's proxy. Its own time limit holds per try and per read; `timeout` ends a server that
+# takes the request and says nothing.
 set -eu
 : "${url:?}" "${seconds:?}"
 proxies
-dir=$(mktemp -d)
+own_folder "${b:?}"
+dir=$(mktemp -d "$b/fetch.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 code=0
 helper=/usr/lib/apt/apt-helper

@@ -4,6 +4,7 @@
 set -eu
 : "${root:?}" "${name:?}" "${now:?}" "${before:?}"
 link=$root/$name
+need_own "$link" "$root/$before/bin/python"
 exec 9>"$root/.$name.lock"
 flock -w 5 9 || {
   echo "qwen-rig: another run is building this env: wait for it"

@@ -4,6 +4,7 @@
 # there. The folder is made where the one above it is there; it is itself what is locked, so that nothing is left behind.
 set -eu
 : "${folder:?}" "${wait_s:?}" "${piped?}"
+need_own "$folder"
 cd "${folder%/*}"
 mkdir -p "${folder##*/}"
 cd "${folder##*/}"

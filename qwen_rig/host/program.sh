@@ -13,7 +13,9 @@ for name, text in json.load(sys.stdin).items():
 place
 proxies
 turbo "$script"
+need_own "$env/bin/python" "$env/.rig"
 mkdir -p "$env/.rig"
+temporary "$env/.rig/tmp"
 "$env/bin/python" -c "$unpack" "$env/.rig"
 case $quiet in
   out) exec >/dev/null ;;

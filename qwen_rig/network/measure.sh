@@ -93,6 +93,7 @@ EOT
 }
 
 proxies
+temporary "${XDG_CACHE_HOME:-$HOME/.cache}/qwen-rig/tmp"
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 each default

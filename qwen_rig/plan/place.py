@@ -12,6 +12,7 @@ from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
 from qwen_rig.facts.machine import Disk
 from qwen_rig.managed import repository_url
 from qwen_rig.plan.context import Context
+from qwen_rig.trust import MEMORY
 
 PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that name (facts/_conda.py)
 
@@ -34,7 +35,7 @@ def data_folder(ctx: Context) -> str | None:
         return None
     home = disk_at(ctx, ctx.machine.user.home)
     need = ctx.stack.disk_mib
-    if home is None or home.free_mib >= need:
+    if home is None or (home.free_mib >= need and not in_memory(home)):
         return None
     roomy = [d for d in ctx.machine.disks if d.writable and d.free_mib >= need and usable(d)]
     best = max(roomy, key=lambda d: (_kept(ctx, d.mount), d.free_mib), default=None)
@@ -43,7 +44,12 @@ def data_folder(ctx: Context) -> str | None:
 
 def usable(disk: Disk) -> bool:
     """Whether what is written there is still there tomorrow: memory isn't a disk, and / is where the trouble began."""
-    return disk.fstype != "tmpfs" and disk.mount not in ("/", "/tmp", "/var/tmp", "/boot")
+    return disk.fstype not in MEMORY and disk.mount not in ("/", "/tmp", "/var/tmp", "/boot")
+
+
+def in_memory(disk: Disk) -> bool:
+    """Whether the next boot empties it. A whole system that lives in memory is somebody's choice."""
+    return disk.fstype in MEMORY and disk.mount != "/"
 
 
 def disk_at(ctx: Context, path: str) -> Disk | None:

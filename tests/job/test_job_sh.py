@@ -291,7 +291,7 @@ def test_nothing_secret_is_written(place: Place) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk that is full takes a mount, and root")
 def test_a_full_disk_is_told_and_costs_no_end(place: Place) -> None:
     place.folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "small", str(place.folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=700", "small", str(place.folder)], check=True)
     try:
         fills = Job("env", "Env", sh(f"cat /dev/zero >{place.folder}/fill"), HANG_S)
         end = place.start(fills, "r1", wait=HANG_S)

@@ -1,0 +1,133 @@
+# shellcheck shell=sh
+# Whose a path is: used is only what root or we own and nobody else can write, and so is all that leads there (sshd's
+# StrictModes). Of a disk that is mounted for everybody to write to, or a sticky folder, our own folder in it counts.
+# The same rules stand in qwen_rig/trust.py; tests/security/test_trust.py holds the two together.
+
+nl='
+'
+tab=$(printf '\t')
+me='' outer=''           # our uid, and `outer`; `unfit` finds them out where they aren't known
+targets='' absent='' # what `walk` has met so far: links with where they lead, what isn't there
+
+walk() { # PATH: $chain, its components that are there, links as themselves and then what they lead to; $leaf, the last
+  rest=$1 at='' chain=/ leaf=/ links=0
+  case $1 in *[[:cntrl:]]*) return 1 ;; /*) ;; *) return 1 ;; esac
+  while [ -n "$rest" ]; do
+    part=${rest%%/*}
+    case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+    case $part in
+      '' | .) continue ;;
+      ..) at=${at%/*} leaf=${at:-/} && continue ;;
+    esac
+    at=$at/$part
+    leaf=$at
+    if [ -L "$at" ]; then
+      chain=$chain$nl$at links=$((links + 1))
+      [ "$links" -le 40 ] && to=$(readlink "$at" && echo .) || return 1
+      to=${to%??} # the newline, and the dot that kept others
+      case $to in '' | *[[:cntrl:]]*) return 1 ;; /*) next='' ;; *) next=${at%/*} ;; esac
+      targets=$targets$nl$at$tab$to at=$next rest=$to/$rest
+    elif [ -e "$at" ]; then
+      chain=$chain$nl$at
+    else
+      absent=$absent$nl$at leaf=''
+      break
+    fi
+  done
+}
+
+outer() { # in a user namespace (a rootless container): who owns what is handed in from outside, where nobody here is root
+  read -r in out size </proc/self/uid_map || return 0
+  [ "$in $out $size" = '0 0 4294967295' ] || cat /proc/sys/kernel/overflowuid
+}
+
+own_group() { # GID: whether nobody but root and we can be in it
+  line=$(getent group "$1" 2>/dev/null || grep "^[^:]*:[^:]*:$1:" /etc/group)
+  [ -n "$line" ] || return 1
+  name=$(id -un)
+  for member in $(printf %s "${line##*:}" | tr , '\n'); do
+    case $member in root | "$name") ;; *) return 1 ;; esac
+  done
+  # Whose first group it is. Some systems give root's to a few accounts of their own, with static ids (below 100).
+  while IFS=: read -r _ _ uid gid _; do
+    [ "$gid" = "$1" ] && [ "$uid" -ne 0 ] && [ "$uid" -ne "$me" ] || continue
+    [ "$1" -eq 0 ] && [ "$uid" -lt 100 ] || return 1
+  done </etc/passwd
+}
+
+others_write() { # PATH GID MODE: whether somebody else can write there, by its mode or an access control list
+  [ $(($3 & 2)) -eq 0 ] || return 0
+  [ $(($3 & 16)) -ne 0 ] || return 1
+  own_group "$2" || return 0
+  case $(ls -ld "$1") in ??????????+*) return 0 ;; esac
+  return 1
+}
+
+disk_mounted() { # PATH: whether it is where a disk is mounted, not memory; / is nobody's to leave open
+  [ "$1" != / ] || return 1
+  while IFS=' ' read -r _ mount type _; do
+    case $type in tmpfs | ramfs | devtmpfs | hugetlbfs) continue ;; esac
+    case $mount in *\\*) mount=$(printf %b "$mount") ;; esac
+    [ "$mount" != "$1" ] || return 0
+  done </proc/self/mounts
+  return 1
+}
+
+unfit() ( # PATH…: what is wrong with the first that isn't ours alone, in a line; nothing where all are
+  set +e -f
+  [ -n "$me" ] || me=$(id -u) outer=$(outer)
+  IFS=$nl
+  for path do
+    walk "$path" || { echo "$path can't be followed" && exit; }
+    # shellcheck disable=SC2086  # a path a line
+    set -- $chain
+    stats=$(stat -c '%u %g %f' "$@" 2>/dev/null) || { echo "$path can't be looked at" && exit; }
+    open=$nl # the folders so far in which others may put things
+    for row in $stats; do
+      uid=${row%% *} gid=${row#* } mode=$((0x${row##* })) this=$1
+      gid=${gid%% *}
+      shift
+      case $uid in 0 | "$me" | "$outer") known=1 ;; *) known='' ;; esac
+      folder=${this%/*}
+      if [ $((mode & 0170000)) -eq $((0120000)) ]; then # a link: whoever can't write to its folder can't change it
+        case $open in *"$nl${folder:-/}$nl"*) [ -n "$known" ] || { foreign "$path" "$this" && exit; } ;; esac
+        continue
+      fi
+      [ -n "$known" ] || { foreign "$path" "$this" && exit; }
+      others_write "$this" "$gid" "$mode" || continue
+      if [ "$this" = "$leaf" ] || { [ $((mode & 01000)) -eq 0 ] && ! disk_mounted "$this"; }; then
+        printf '%s\n' "$path is not used: others can write to $this ($(stat -c '%U, mode %a' "$this"))"
+        exit
+      fi
+      open=$open$this$nl
+    done
+  done
+)
+
+foreign() { # PATH COMPONENT
+  printf '%s\n' "$1 is not used: $2 belongs to $(stat -c '%U (uid %u), mode %a' "$2")"
+}
+
+owned() { # PATH…: whether all are ours alone
+  [ -z "$(unfit "$@")" ]
+}
+
+temporary() { # FOLDER: temporary files go to TMPDIR, where only their owner can take them away, else to this folder
+  owned "${TMPDIR:-/tmp}/qwen-rig" && return
+  own_folder "$1"
+  export TMPDIR="$1"
+}
+
+need_own() { # PATH…: go on only where all are ours alone; what isn't there yet counts by what it would lie in
+  fault=$(unfit "$@")
+  [ -z "$fault" ] || {
+    printf '%s\n' "qwen-rig: $fault: look who did that, then make it yours (chown, chmod go-w), or name another place"
+    exit 1
+  }
+}
+
+own_folder() { # PATH…: folders that are ours alone, made where they aren't there
+  need_own "$@"
+  (umask 077 && mkdir -p "$@")
+  need_own "$@" # somebody may have been faster
+}
