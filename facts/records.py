@@ -36,9 +36,19 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class BuiltBy:
+    """Who built the wheel that was kept: the host's name, its trust domain (qwen_rig/domain.py's `id`; None where
+    release 0.2.0 wrote it)."""
+
+    host: str = ""
+    domain: str | None = None
+
+
+@dataclass(frozen=True)
 class AttentionRecord:
     """flash_attn.json, of the attempt at flash-attn. `attention`: "flash_attention_2" or "sdpa"; `archs`: what the kept
-    wheel has code for; `minutes`: of the whole attempt; `proof`: figures of the check, as the check prints them."""
+    wheel has code for; `built`: who built it, where it came from the controller's cache; `minutes`: of the whole
+    attempt; `proof`: figures of the check, as the check prints them."""
 
     attention: str | None = None
     rung: str | None = None
@@ -51,6 +61,7 @@ class AttentionRecord:
     proof: Mapping[str, Any] | None = None
     minutes: float = 0.0
     fingerprint: str | None = None
+    built: BuiltBy | None = None
 
 
 @dataclass(frozen=True)

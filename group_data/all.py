@@ -26,13 +26,14 @@ compilers = "auto"  # auto: gcc and g++ from the distribution, which Triton and 
 cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never
 
 # -- Training ----------------------------------------------------------------------------------------
-flash_attn = "auto"  # auto: a wheel that a host of this controller built, a verified prebuilt one, one built here where
-#                      an nvcc fits, else SDPA · wheel: the release's own only, none that was built · build: no
-#                      prebuilt one · off: SDPA
+flash_attn = "auto"  # auto: a prebuilt wheel whose hash we hold, one that was built in this host's trust domain, one
+#                      built here where an nvcc fits, else SDPA · wheel: the release's own only, none that was built ·
+#                      build: no prebuilt one · off: SDPA
 flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (qwen_rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
-flash_attn_leader_failed = "next"  # one host builds for its like; where it fails: next: another tries · sdpa: none does
+flash_attn_leader_failed = "next"  # one host builds for its like in its trust domain; where it fails: next: another
+#                                    tries · sdpa: none does
 prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses
 verification = "auto"  # auto: when what was verified has changed · always · never
 verification_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
@@ -60,6 +61,11 @@ mirrors = "auto"  # auto: where a default is slow or out of reach from the host,
 proxy = None  # http(s)_proxy for all that is fetched; None: as the host's own environment says
 proxy_script = "auto"  # auto: /etc/network_turbo, where there is one, for GitHub alone · off · a script on the host
 bundle = None  # a folder made by `qwen-rig bundle`: hosts fetch from it through their SSH connection, nothing else
+
+# -- Whom a host trusts --------------------------------------------------------------------------------
+trust_domain = None  # None: what a host makes (a flash-attn build) is used on that host alone · a name (lab): the hosts
+#                      of that name share it, each one's root may run code on all of them. Give it to machines of your
+#                      own, in lab.yml, cloud.yml or group_data/<group>.py; never to a group that holds a stranger's
 
 # -- Patience, in seconds ------------------------------------------------------------------------------
 timeout_probe = 60

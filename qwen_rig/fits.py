@@ -165,6 +165,14 @@ def fit(model: Model, memory_mib: float, four_bits: bool = False, length: int = 
     return None
 
 
+def most(memory_mib: float, length: int = 1024) -> int:
+    """The largest batch that a card of `memory_mib` holds of the smallest model, by whatever means: all of its memory,
+    and gradient checkpointing. What claims to be more was not measured on that card."""
+    model = min(models().values(), key=lambda model: model.linear + model.other)
+    fixed, one = (need(model, True, batch, length, True).total for batch in (0, 1))
+    return max(0, int((memory_mib - fixed) / (one - fixed)))
+
+
 def largest(memory_mib: float, family: str = "Qwen2", four_bits: bool = False) -> str | None:
     """The name of the largest model of a family that fits a card; None where none does."""
     fitting = [m for m in models().values() if m.family == family and fit(m, memory_mib, four_bits)]

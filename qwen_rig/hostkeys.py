@@ -26,8 +26,10 @@ from qwen_rig import atomic, project
 from qwen_rig.errors import RigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # known_hosts reads , | ! * ? and blanks as its own
-# Beside the file: the keys that were refused, so that what is accepted is the very key that was shown.
+# Beside the file: the last keys that were refused, so that what is accepted is the very key that was shown.
 REFUSED = ".refused"
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+OFFERS = 8  # kept of a name; who offers more in between makes the one that was shown be shown again
 _log = logging.getLogger("pyinfra")
 
 
@@ -35,10 +37,14 @@ class HostKeyError(paramiko.SSHException):
     """The host isn't the one that it should be; nothing was sent to it."""
 
 
+def sha256(key: paramiko.PKey) -> str:
+    """`SHA256:…`, as `ssh-keygen -l` shows it."""
+    return f"SHA256:{base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip('=')}"
+
+
 def fingerprint(key: paramiko.PKey) -> str:
-    """`SHA256:…` and the type, as `ssh-keygen -l` shows them."""
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"SHA256:{digest} ({key.get_name().removeprefix('ssh-')})"
+    """`SHA256:…` and the type, for people."""
+    return f"{sha256(key)} ({key.get_name().removeprefix('ssh-')})"
 
 
 class KnownHosts:
@@ -67,20 +73,33 @@ class KnownHosts:
                 _append(self.path, name, key)
                 _log.warning("%s: first use, host key %s kept in %s", name, fingerprint(key), shown(self.path))
                 return
-            self._rewrite(self.refused, name, key)
+            offered = [kept for kept in self._offered(name) if kept != key]
+            self._rewrite(self.refused, name, *offered[1 - OFFERS:], key)
         what = f"has changed: kept {', '.join(map(fingerprint, known))}, offered" if known else "isn't known yet:"
-        raise HostKeyError(f"host key of {name} {what} {fingerprint(key)}; to accept it: {self.command(name)}")
+        raise HostKeyError(f"host key of {name} {what} {fingerprint(key)}; to accept it: {self.command(name, key)}")
 
-    def accept(self, name: str) -> str:
-        """Keep the key that was refused last instead of what was kept; returns its fingerprint. Raises RigError."""
+    def accept(self, name: str, shown_: str) -> str:
+        """Keep the refused key whose fingerprint (`SHA256:…`) was shown, instead of what was kept; returns it with its
+        type. Raises RigError where that key wasn't refused, whatever others were since."""
         with self._locked():
-            offered = [entry.key for entry in _entries(self.refused) if entry.key and _names(entry, name)]
+            offered = self._offered(name)
             if not offered:
                 raise RigError(f"no host key of {name} was refused", shown(self.path),
                                "run plan first; `rig host-keys list` shows what there is")
-            self._rewrite(self.path, name, offered[-1])
-            self._rewrite(self.refused, name, None)
-        return fingerprint(offered[-1])
+            key = next((key for key in offered if sha256(key) == shown_), None)
+            if key is None:
+                raise RigError(f"{name} has offered no key {shown_}, but {', '.join(map(fingerprint, offered))}",
+                               shown(self.path), "compare it with the machine's own key; accept none that you can't")
+            self._rewrite(self.path, name, key)
+            self._rewrite(self.refused, name)
+        return fingerprint(key)
+
+    def refused_fingerprints(self, name: str) -> list[str]:
+        """`SHA256:…` of the keys of a name that were refused, the last one at the end."""
+        return [sha256(key) for key in self._offered(name)]
+
+    def _offered(self, name: str) -> list[paramiko.PKey]:
+        return [entry.key for entry in _entries(self.refused) if entry.key and _names(entry, name)]
 
     def forget(self, name: str) -> int:
         """Drop all keys of a name; its next one is a first one. Returns how many were kept. Raises RigError."""
@@ -88,18 +107,18 @@ class KnownHosts:
             count = len(self.keys(name))
             if not count:
                 raise RigError(f"no host key of {name} is kept", shown(self.path), "`rig host-keys list` shows all")
-            self._rewrite(self.path, name, None)
-            self._rewrite(self.refused, name, None)
+            self._rewrite(self.path, name)
+            self._rewrite(self.refused, name)
         return count
 
-    def command(self, name: str) -> str:
-        """The command that accepts a refused key."""
+    def command(self, name: str, key: paramiko.PKey) -> str:
+        """The command that accepts this very key, which was refused."""
         folder = project.found()
         file = "" if folder and self.path == default(folder).resolve() else f" --file {shlex.quote(str(self.path))}"
-        return f"qwen-rig host-keys accept {shlex.quote(name)}{file}"
+        return f"qwen-rig host-keys accept {shlex.quote(name)} {sha256(key)}{file}"
 
-    def _rewrite(self, path: Path, name: str, key: paramiko.PKey | None) -> None:
-        """Drop a name's keys from a file and add this one; everything else stays as it is."""
+    def _rewrite(self, path: Path, name: str, *keys: paramiko.PKey) -> None:
+        """Drop a name's keys from a file and add these; everything else stays as it is."""
         lines = []
         for line, entry in _lines(path):
             if not (entry and _names(entry, name)):
@@ -107,7 +126,7 @@ class KnownHosts:
             elif others := [host for host in entry.hostnames or [] if not _is(host, name)]:
                 entry.hostnames = others
                 lines.append(str(entry.to_line()).rstrip("\n"))
-        text = "".join(f"{line}\n" for line in lines) + (_line(name, key) if key else "")
+        text = "".join(f"{line}\n" for line in lines) + "".join(_line(name, key) for key in keys)
         atomic.write(path, text.encode(errors="surrogateescape"), 0o600)
 
     @contextmanager

@@ -17,6 +17,8 @@ from qwen_rig.catalog.sources import load_mirrors
 from qwen_rig.catalog.stack import load_stack
 from qwen_rig.catalog.torch_index import PYTORCH
 from qwen_rig.errors import RigError
+from qwen_rig.domain import NAME as DOMAIN
+from qwen_rig.domain import NO_NAMES
 
 DEFAULTS = Path(__file__).parent / "template" / "group_data" / "all.py"
 stack_of = cache(load_stack)  # a lock takes a while to read
@@ -80,6 +82,7 @@ class Knobs:
     proxy: str | None
     proxy_script: str
     bundle: str | None
+    trust_domain: str | None
     timeout_probe: int
     timeout_fetch: int
     timeout_apt: int
@@ -188,6 +191,9 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
     if name in URLS and not (name == "source_torch_index" and value == PYTORCH):
         _url(name, value, where)
+    if name == "trust_domain" and (value.lower() in NO_NAMES or not DOMAIN.fullmatch(value)):
+        raise RigError(f"trust_domain can't be {value!r}", where,
+                       "a name for machines of your own that share (lab: a-z, 0-9, . _ -); left out, none do")
     if name == "prefetch_model" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
     if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from qwen_rig import __version__, cli, exits, knobs, project
 from qwen_rig.errors import RigError
-from qwen_rig.hostkeys import KnownHosts, default
+from qwen_rig.hostkeys import KnownHosts, default, sha256
 
 REPO = Path(__file__).parents[1]
 ENTRIES = ("config.py", "deploy/*.py", "facts/__init__.py", "group_data/*.py", "inventories/*.py",
@@ -88,10 +89,11 @@ def test_the_project_is_the_current_folder_else_the_clone(made: Path, monkeypatc
 
 
 def test_a_projects_own_host_keys_are_named_by_no_file(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KnownHosts(default(made))
-    assert kept.command("vast-1") == f"qwen-rig host-keys accept vast-1 --file {kept.path}"
+    kept, key = KnownHosts(default(made)), paramiko.RSAKey.generate(1024)
+    accepts = f"qwen-rig host-keys accept vast-1 {sha256(key)}"
+    assert kept.command("vast-1", key) == f"{accepts} --file {kept.path}"
     monkeypatch.chdir(made)
-    assert kept.command("vast-1") == "qwen-rig host-keys accept vast-1"
+    assert kept.command("vast-1", key) == accepts
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "99.0", None])

@@ -96,7 +96,7 @@ def _judge(state: State, host: Host) -> bool:
     try:
         good, text = run_script(host, READ(_measured(ctx)), 60)
         measured = json.loads(text) if good else None
-        taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verification_gpu, f"{host.name}: measured.json",
+        taken = record.take(measured, ctx.stack, ctx.who, ctx.knobs.verification_gpu, f"{host.name}: measured.json",
                             built)
     except (*LOST, ValueError, PyinfraError) as error:
         run.report.fail(host.name, f"the measurements could not be read back: {error}", "run the same command again")

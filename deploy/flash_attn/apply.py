@@ -1,5 +1,5 @@
-"""flash-attn, attempted rung by rung: a wheel of the fleet's, a verified prebuilt one, a build, else SDPA. Whichever it
-ends on is a good end, and on record."""
+"""flash-attn, attempted rung by rung: a prebuilt wheel whose hash we hold, one that the trust domain has built, a wheel
+that nobody vouches for (with consent), a build, else SDPA. Whichever it ends on is a good end, and on record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packaging.version import Version
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.deploy.flash_attn import fleet as _fleet
-from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
+from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
@@ -47,18 +47,19 @@ class Attempt(FunctionCommand):
         super().__init__(Attempt, (), {})
         self.run, self.ctx, self.spec = run, ctx, step.need(AttentionPayload)
         self.wheels = run.network.flash_wheels(ctx, self.spec.wheels)
+        self.pinned = [wheel for wheel in self.wheels if wheel.sha256]
         self.tried: list[dict[str, Any]] = []
         self.made: dict[str, Any] | None = None  # the record of the rung that held, once one has
         self.minutes = 0.0
         self.lost = False  # the connection, for good: the card is written
         self.wheels_left = False  # in .rig/build, to be removed
-        self.job = self._proof(self.wheels, not any(build.here for build in self._builds)).job
+        self.job = self._proof(self.pinned or self.wheels, not any(build.here for build in self._builds)).job
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
         self.host = host
-        able = [build for build in self._builds if build.here]
-        with _fleet.taking_part(host, [self._key(build) for build in able]):
-            self._try_rungs(able, [] if able or not _fleet.builders(host) else self._builds)
+        able, domain = [build for build in self._builds if build.here], self.ctx.domain
+        with _fleet.taking_part(host, domain, [self._key(build) for build in able]):
+            self._try_rungs(able, [] if able or not _fleet.builders(host, domain) else self._builds)
         if self.wheels_left:
             run_script(host, CLEAR(env_path(self.ctx)), 60)
         if self.made is not None:
@@ -67,15 +68,21 @@ class Attempt(FunctionCommand):
 
     def _try_rungs(self, able: Sequence[BuildSpec], foreign: Sequence[BuildSpec]) -> None:
         """Down the rungs until one holds. `able`: what this host can build; `foreign`: what only others may."""
-        first = [*(wheel for build in self._builds if (wheel := self._fleets(build))), *self.wheels]
-        more = bool(able or foreign)
-        if first or not more:
-            self._prove(first, last=not more)
+        unpinned = [wheel for wheel in self.wheels if not wheel.sha256]
+        if self.pinned:
+            self._prove(self.pinned, last=not (unpinned or self._builds))
+        if self._open and (second := [*self._shared(), *unpinned]):
+            self._prove(second, last=not (able or foreign))
         for build in (*able, *foreign):
-            if self.made is None and not self.lost:
+            if self._open:
                 self._from_source(build)
-        if self.made is None and not self.lost:
+        if self._open:
             self._prove([], last=True)
+
+    @property
+    def _open(self) -> bool:
+        """Whether no rung has held yet, and more may be tried."""
+        return self.made is None and not self.lost
 
     def _report(self, made: Mapping[str, Any]) -> None:
         """The end of the run says what came of it, where that isn't what was wanted first."""
@@ -83,7 +90,7 @@ class Attempt(FunctionCommand):
             self.run.report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
         elif made["rung"] != "sdpa":
             by = (made.get("built") or {}).get("host")
-            origin = "a prebuilt wheel" if made["rung"] == "wheel" else f"built by {by}" if by else "built here"
+            origin = "a prebuilt wheel" if made["rung"] == "wheel" else built_on(self.ctx, by) if by else "built here"
             code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
             lines = [f"flash-attn: {made['version']}, {origin}{code}, proven here{_figures(made)}"]
             lines += [f"flash-attn's {row['rung']} was not kept: {row['why_not']}" for row in made["tried"]
@@ -130,10 +137,12 @@ class Attempt(FunctionCommand):
         """The sha256 of the wheels that were tried here, and found wanting."""
         return {row["sha256"] for row in self.tried if row.get("sha256") and row["why_not"]}
 
-    def _fleets(self, build: BuildSpec) -> Candidate | None:
-        """A wheel that a host of this controller built, now on this host; None where there's none that serves it."""
-        found = cache.find(build.key, lambda line: self.run.report.progress(self.host.name, line))
-        return self._sent(found.path, found.record) if found else None
+    def _shared(self) -> list[Candidate]:
+        """The wheels of the host's trust domain that serve it, now on this host."""
+        found = [cache.find(self.ctx.domain, build.key, lambda line: self.run.report.progress(self.host.name, line))
+                 for build in self._builds]
+        sent = [self._sent(each.path, each.record) for each in found if each]
+        return [wheel for wheel in sent if wheel]
 
     def _sent(self, path: Path, record: Mapping[str, Any]) -> Candidate | None:
         """That wheel as a rung, once it is on the host; its not coming there is on record."""
@@ -148,7 +157,7 @@ class Attempt(FunctionCommand):
                                "last": []})
             return None
         return Candidate(path.name, Path(there).as_uri(), sha256, rung="fleet",
-                         built={key: record[key] for key in ("host", "minutes", "jobs") if key in record})
+                         built={key: record[key] for key in ("host", "domain", "minutes", "jobs") if key in record})
 
     # -- building ----------------------------------------------------------------------------------------
 
@@ -157,10 +166,10 @@ class Attempt(FunctionCommand):
         own, here, brought = build.key, build.here, list[Path]()
         if here:
             key = self._key(build)
-            built = _fleet.build_once(self.host, key, lambda: self._build(build, here, key, brought),
+            built = _fleet.build_once(self.host, self.ctx.domain, key, lambda: self._build(build, here, key, brought),
                                       self.ctx.knobs.flash_attn_leader_failed, own.archs, self._wanting)
         else:
-            built = _fleet.of_others(self.host, own, self._wanting)
+            built = _fleet.of_others(self.host, self.ctx.domain, own, self._wanting)
         for path in brought:
             transfer.drop(path)
         if self.made is not None or self.lost:
@@ -193,15 +202,15 @@ class Attempt(FunctionCommand):
             row = self.tried.pop() if proven.get("tried") else {"why_not": proven["why"], "last": []}
             return _fleet.Built(None, {**said, "last": row["last"]}, f"built and {row['why_not']}")
         try:
-            brought.append(transfer.bring(self.host, said["wheel"], said["sha256"]))
+            brought.append(transfer.bring(self.host, self.ctx.domain, str(said["wheel"]), str(said["sha256"])))
         except RigError as error:
             return _fleet.Built(None, said, str(error), refused=True)  # good for this host all the same
         return _fleet.Built(brought[0], said)
 
     def _key(self, build: BuildSpec) -> Key:
-        """What is built: for the cards of all hosts of this run, as far as the sources know them."""
-        archs = tuple(arch for arch in _fleet.archs(self.run) if arch in build.known) if build.cuda else ()
-        return replace(build.key, archs=archs)
+        """What is built: for the cards of the domain's hosts in this run, as far as the sources know them."""
+        words = _fleet.archs(self.run, self.ctx.domain) if build.cuda else ()
+        return replace(build.key, archs=tuple(arch for arch in words if arch in build.known))
 
     def _job(self, build: BuildSpec, here: Here, key: Key) -> Job:
         bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build

@@ -1,4 +1,5 @@
-"""flash-attn once per fleet: of all hosts that would build the same, one does; the others get its wheel from here.
+"""flash-attn once per trust domain: of its hosts that would build the same, one does; the others get its wheel from
+here. Hosts of different domains neither wait for each other nor get each other's wheels.
 
 Hosts are greenlets of one pyinfra operation (gevent makes threading's locks and events theirs). The first to come
 leads, and nobody waits without end for a host that hasn't come: `--serial` and `--parallel 1` can't stand still.
@@ -26,6 +27,7 @@ from qwen_rig.run import memory
 from qwen_rig.run.adapter import Host
 from qwen_rig.run.job_protocol import span
 from qwen_rig.run.run import Run
+from qwen_rig.domain import Domain
 
 # After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
 GRACE_S = 20
@@ -50,7 +52,7 @@ class Built:
 
 
 class _Group:
-    """The hosts of one key in this run."""
+    """The hosts of one domain and key in this run."""
 
     def __init__(self) -> None:
         self.leader = ""
@@ -74,12 +76,12 @@ class _Group:
 
 
 class Builds:
-    """The builds of one run. `groups`: the hosts of each key; `at_work`: hosts that are at work on this step, and what
-    each may yet build; `arrived`: hosts that have come to the step."""
+    """The builds of one run. `groups`: the hosts of each domain and key; `at_work`: hosts that are at work on this
+    step, and what each may yet build for which domain; `arrived`: hosts that have come to the step."""
 
     def __init__(self) -> None:
-        self.groups: dict[Key, _Group] = {}
-        self.at_work: dict[str, tuple[Key, ...]] = {}
+        self.groups: dict[tuple[Domain, Key], _Group] = {}
+        self.at_work: dict[str, tuple[Domain, tuple[Key, ...]]] = {}
         self.arrived: set[str] = set()
 
     @classmethod
@@ -89,10 +91,10 @@ class Builds:
 
 
 @contextmanager
-def taking_part(host: Host, keys: Sequence[Key]) -> Iterator[None]:
-    """Meanwhile this host may yet build these, and hosts that can't build themselves wait for it."""
+def taking_part(host: Host, domain: Domain, keys: Sequence[Key]) -> Iterator[None]:
+    """Meanwhile this host may yet build these, and hosts of its domain that can't build themselves wait for it."""
     builds = Builds.of(host)
-    builds.at_work[host.name] = tuple(keys)
+    builds.at_work[host.name] = domain, tuple(keys)
     builds.arrived.add(host.name)
     try:
         yield
@@ -100,44 +102,48 @@ def taking_part(host: Host, keys: Sequence[Key]) -> Iterator[None]:
         del builds.at_work[host.name]
 
 
-def builders(host: Host) -> set[str]:
-    """Other hosts of this run whose plan may come to a build."""
-    planned = set()
-    for name, plan in Run.of(host).report.plans.items():
+def builders(host: Host, domain: Domain) -> set[str]:
+    """Other hosts of this run and domain whose plan may come to a build."""
+    planned, run = set(), Run.of(host)
+    for name, plan in run.report.plans.items():
         for step in plan.steps:
-            if step.action.changes and isinstance(step.payload, AttentionPayload) and step.payload.able:
+            able = isinstance(step.payload, AttentionPayload) and step.payload.able
+            if step.action.changes and able and run.memory.domains.get(name) == domain:
                 planned.add(name)
     return planned - {host.name}
 
 
-def of_others(host: Host, key: Key, but: Collection[str] = ()) -> Built:
-    """The wheel for a host that can't build: from the cache here, or as another host of this run builds it. `but`: none
-    of those sha256, which were tried there.
+def of_others(host: Host, domain: Domain, key: Key, but: Collection[str] = ()) -> Built:
+    """The wheel for a host that can't build: from its domain's cache here, or as another host of this run and domain
+    builds it. `but`: none of those sha256, which were tried there.
 
     It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
     may never, under --serial).
     """
     builds, end, said = Builds.of(host), time.monotonic() + GRACE_S, False
     while True:
-        if found := _cached(host, key, but):
+        if found := _cached(host, domain, key, but):
             return found
-        at_work = [name for name, keys in builds.at_work.items() if any(each.serves(key) for each in keys)]
-        if not at_work and (time.monotonic() > end or builders(host) <= builds.arrived):
-            return Built(None, why="no host of this run has built it")
+        at_work = [name for name, (of, keys) in builds.at_work.items()
+                   if of == domain and any(each.serves(key) for each in keys)]
+        if not at_work and (time.monotonic() > end or builders(host, domain) <= builds.arrived):
+            return Built(None, why="no host of this run that shares with it has built it")
         if not said:
             _tell(host, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
             said = True
         time.sleep(ASK_S)
 
 
-def archs(run: Run) -> tuple[str, ...]:
-    """FLASH_ATTN_CUDA_ARCHS's words for the cards of all hosts of this run: one wheel for all."""
-    return words(capability for found in run.memory.capabilities.values() for capability in found)
+def archs(run: Run, domain: Domain) -> tuple[str, ...]:
+    """FLASH_ATTN_CUDA_ARCHS's words for the cards of the domain's hosts in this run: one wheel for all."""
+    return words(capability for name, found in run.memory.capabilities.items()
+                 if run.memory.domains.get(name) == domain for capability in found)
 
 
-def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: str,
+def build_once(host: Host, domain: Domain, key: Key, build: Callable[[], Built], leader_failed: str,
                own: Sequence[str] = (), but: Collection[str] = ()) -> Built:
-    """The wheel for this host: from the cache here, or as built now by one host of all that have this key.
+    """The wheel for this host: from its domain's cache here, or as built now by one host of all that have this key
+    there.
 
     `build` is called on at most one host at a time, in that host's greenlet; it brings the wheel to this machine
     (`transfer.bring`). A host whose own build fails gets that failure; what the others then do is `leader_failed`'s:
@@ -146,14 +152,14 @@ def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: 
     `but`: those that this host has tried.
     """
     wanted = replace(key, archs=tuple(own)) if own else key
-    group = Builds.of(host).groups.setdefault(key, _Group())
-    if found := _cached(host, wanted, but):
+    group = Builds.of(host).groups.setdefault((domain, key), _Group())
+    if found := _cached(host, domain, wanted, but):
         return found
-    _await_earlier(host, key, group)
+    _await_earlier(host, domain, key, group)
     while (ended := group.join(host.name)) is not None:
         _tell(host, f"waits for {group.leader}, which builds it for all")
         ended.wait()
-        if found := _cached(host, wanted, but):
+        if found := _cached(host, domain, wanted, but):
             return found
     try:
         if group.failed and (leader_failed == "sdpa" or len(group.failed) >= rules().leaders):
@@ -161,14 +167,14 @@ def build_once(host: Host, key: Key, build: Callable[[], Built], leader_failed: 
             last = [line for built in group.failed.values() for line in built.record.get("last", [])][-5:]
             why = f"{said}; no other host tries (flash_attn_leader_failed={leader_failed})"
             return Built(None, {"last": last}, why)
-        with _alone(host, key):
-            return _cached(host, wanted, but) or _lead(host, key, group, build)
+        with _alone(host, domain, key):
+            return _cached(host, domain, wanted, but) or _lead(host, domain, key, group, build)
     finally:  # also where this greenlet is killed: the others must not wait for ever
         group.leave()
 
 
-def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
-    sign = _sign(key)
+def _lead(host: Host, domain: Domain, key: Key, group: _Group, build: Callable[[], Built]) -> Built:
+    sign = _sign(domain, key)
     with suppress(OSError):
         sign.write_text(json.dumps({"host": host.name, "address": memory.address(host)}), encoding="utf-8")
     group.failed[host.name] = Built(None, why="broke off")  # whatever ends it now
@@ -182,32 +188,32 @@ def _lead(host: Host, key: Key, group: _Group, build: Callable[[], Built]) -> Bu
         if not built.refused:
             group.failed[host.name] = built
         return replace(built, host=host.name)
-    record = {**built.record, "host": host.name}
+    record = {**built.record, "host": host.name, "domain": domain.id}
     try:
-        path = cache.keep(key, built.wheel, record).path
+        path = cache.keep(domain, key, built.wheel, record).path
     except OSError as error:  # good for this host all the same
-        _tell(host, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder()}")
+        _tell(host, f"the wheel can't be kept for other hosts: {error.strerror} · {cache.folder(domain)}")
         return replace(built, record=record, host=host.name)
     return Built(path, record, built.why, host=host.name)
 
 
-def _cached(host: Host, key: Key, but: Collection[str] = ()) -> Built | None:
-    found = cache.find(key, lambda line: _tell(host, line), but)
+def _cached(host: Host, domain: Domain, key: Key, but: Collection[str] = ()) -> Built | None:
+    found = cache.find(domain, key, lambda line: _tell(host, line), but)
     if found is None:
         return None
     builder = str(found.record.get("host", "an earlier run"))
     return Built(found.path, found.record, f"built by {builder}", host=builder)
 
 
-def _sign(key: Key) -> Path:
+def _sign(domain: Domain, key: Key) -> Path:
     """Name of the file that records the building host, while one builds."""
-    return cache.folder() / key.name / "leader.json"
+    return cache.folder(domain) / key.name / "leader.json"
 
 
-def _await_earlier(host: Host, key: Key, group: _Group) -> None:
+def _await_earlier(host: Host, domain: Domain, key: Key, group: _Group) -> None:
     """Let the host that a broken-off run left building come first: it attaches to its job and builds nothing twice."""
     try:
-        earlier = json.loads(_sign(key).read_text(encoding="utf-8"))
+        earlier = json.loads(_sign(domain, key).read_text(encoding="utf-8"))
         name, address = str(earlier["host"]), str(earlier["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -217,17 +223,18 @@ def _await_earlier(host: Host, key: Key, group: _Group) -> None:
     if name in taking_part and memory.address(taking_part[name]) == address:
         _tell(host, f"waits for {name}, which was building it when the last run broke off")
         end = time.monotonic() + GRACE_S
-        while time.monotonic() < end and not (group.leader or group.failed) and _sign(key).exists():
+        while time.monotonic() < end and not (group.leader or group.failed) and _sign(domain, key).exists():
             time.sleep(0.2)
 
 
 @contextmanager
-def _alone(host: Host, key: Key) -> Iterator[None]:
-    """Meanwhile no other run on this machine builds for that key; another one's build is waited for, and that said.
+def _alone(host: Host, domain: Domain, key: Key) -> Iterator[None]:
+    """Meanwhile no other run on this machine builds for that domain and key; another one's build is waited for, and
+    that said.
 
     Without waiting in the kernel, which would stop every other greenlet. A disk that takes no lock is said, too.
     """
-    path = cache.folder() / key.name / "lock"
+    path = cache.folder(domain) / key.name / "lock"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

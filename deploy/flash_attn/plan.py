@@ -1,6 +1,6 @@
 """flash-attn's rungs on one host: which wheels, whether a build, and why not the others. Pure.
 
-The first rung, a wheel that another host of this controller built, is known only when the step runs
+A wheel that another host of the same trust domain builds in this run is known only when the step runs
 (deploy/flash_attn/fleet.py).
 """
 
@@ -15,13 +15,13 @@ from qwen_rig.catalog.flash_wheels import Candidate, others
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.compilers import plan as compilers
 from qwen_rig.deploy.toolkit.plan import least_nvcc, nvcc_releases
-from qwen_rig.facts.records import AttentionRecord
-from qwen_rig.flash.key import Key, words
+from qwen_rig.facts.records import AttentionRecord, BuiltBy
+from qwen_rig.flash.key import Key, Known, words
 from qwen_rig.flash.resources import arithmetic, jobs
 from qwen_rig.flash.source import Room, misfits, unserved
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.digest import digest
-from qwen_rig.plan.env import current, records
+from qwen_rig.plan.env import current, envs_dir, records
 from qwen_rig.plan.model import Action, Payload, Step
 from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 
@@ -144,17 +144,41 @@ def _short(wheel: str) -> str:
     return "-".join(wheel.split("-")[:2]).partition("+")[0]
 
 
-def _came_since(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> bool:
-    """Whether there is a wheel of the fleet's for a host that fell back to SDPA before it was built."""
-    known = {row.sha256 for row in made.tried}
+def built_on(ctx: Context, host: str) -> str:
+    """Where a wheel of the host's trust domain is from: `built on lab-02, domain lab`."""
+    before = "here before" if host == ctx.host else f"on {host}"
+    return f"built {before}{f', {ctx.domain}' if ctx.domain.name is not None else ''}"
+
+
+def _shared(ctx: Context, spec: AttentionPayload) -> list[Known]:
+    """The wheels of the host's trust domain that serve it."""
     wanted = [build.key for build in spec.builds] if spec.gpu else []
-    return made.rung == "sdpa" and any(
-        sha256 not in known and key.serves(want) for key, sha256 in ctx.fleet_wheels for want in wanted)
+    return [wheel for wheel in ctx.shared_wheels if any(wheel.key.serves(want) for want in wanted)]
 
 
-def _wanted(spec: AttentionPayload) -> str:
-    """`wheel X, else build for sm_90 with 8 jobs, else SDPA`."""
-    rungs = [f"wheel {_short(wheel.name)}" for wheel in spec.wheels[:1]]
+def _came_since(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> Known | None:
+    """The wheel of its trust domain that was built since a host fell back to SDPA; None where there is none."""
+    known = {row.sha256 for row in made.tried}
+    new = [wheel for wheel in _shared(ctx, spec) if wheel.sha256 not in known]
+    return new[0] if made.rung == "sdpa" and new else None
+
+
+def _stranger(ctx: Context, made: AttentionRecord) -> str:
+    """The host that built what is installed, where that is outside the trust domain; "" where all is well. Release
+    0.2.0 kept no domain: what it took from another host counts as the domain's once the user has named one."""
+    if made.rung != "fleet":
+        return ""
+    built = made.built or BuiltBy()
+    known_before = built.domain is None and (ctx.domain.name is not None or built.host == ctx.host)
+    return "" if built.domain == ctx.domain.id or known_before else built.host or "another host"
+
+
+def _wanted(ctx: Context, spec: AttentionPayload) -> str:
+    """`wheel X, else the one built on lab-02, domain lab, else build for sm_90 with 8 jobs, else SDPA`."""
+    pinned = [wheel for wheel in spec.wheels if wheel.sha256]
+    rungs = [f"wheel {_short(wheel.name)}" for wheel in pinned[:1]]
+    rungs += [f"the one {built_on(ctx, wheel.host)}" for wheel in _shared(ctx, spec)[:1]]
+    rungs += [f"wheel {_short(wheel.name)}" for wheel in spec.wheels[:1] if not pinned]
     for build, here in spec.able:
         archs = ", ".join(f"sm_{arch}" for arch in build.key.archs)
         what = "build" if build.rung != GIT else "build of the git head"
@@ -185,19 +209,25 @@ def _bytes(spec: AttentionPayload) -> int | None:
 def step(ctx: Context, before: Sequence[Step]) -> Step:
     """The attempt; done again where what it was decided on has changed."""
     spec, made, env_changes = flash_spec(ctx), records(ctx).flash_attn, new_env(before)
-    wanted = _wanted(spec)
+    wanted = _wanted(ctx, spec)
     why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec.wheels or spec.able else []),
                      *spec.rejected])
     if env_changes or not made:
         return Step("flash-attn", "none", wanted, Action.ADD, why,
                     known_after="env" if env_changes else "", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
     now = f"{made.attention}"
-    if _came_since(ctx, spec, made):
-        return Step("flash-attn", now, f"the fleet's wheel, else {wanted}", Action.CHANGE,
-                    "a host of this controller has built one since", payload=spec, fetches=FETCHES)
+    if stranger := _stranger(ctx, made):
+        return Step("flash-attn", now, wanted, Action.CHANGE,
+                    f"the one in {envs_dir(ctx)}/{ctx.knobs.env_name} was built on {stranger}, outside this host's "
+                    "trust domain: tried again (trust_domain names whom it shares with)", payload=spec, fetches=FETCHES,
+                    bytes=_bytes(spec))
+    if came := _came_since(ctx, spec, made):
+        return Step("flash-attn", now, wanted, Action.CHANGE, f"one was {built_on(ctx, came.host)}, since",
+                    payload=spec, fetches=FETCHES)
     if made.fingerprint == spec.fingerprint:
+        origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
-                    made.why or "decided on this very env, driver and GPU")
+                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}")
     return Step("flash-attn", now, wanted, Action.CHANGE,
                 "decided on another env, driver or GPU: tried again", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
 
@@ -209,9 +239,12 @@ def explain(ctx: Context) -> Parts:
             fact("nvcc", ", ".join(row.release for row in ctx.state.cuda if row.release),
                   "cuda.CudaToolkits"),
             fact("memory and cores", f"{ctx.machine.memory_mib} MiB, {ctx.machine.cores:g}", "host.Host"),
+            fact("trust domain", ctx.domain, "probe.HostState; the knob trust_domain"),
             fact("decided before", f"{made.attention}: {made.why or 'no reason on record'}" if made
                   else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"candidate: {built_on(ctx, wheel.host)}, sha256 {wheel.sha256[:12]}…", "this controller's cache")
+          for wheel in _shared(ctx, spec)],
         *[Rule(f"{build.rung}: {build.source} "
                f"{'with ' + build.here.arithmetic if build.here else 'by another host of the run, if at all'}; for "
                f"{', '.join(f'sm_{arch}' for arch in build.key.archs) or 'any card'}",

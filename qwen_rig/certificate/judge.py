@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from qwen_rig.catalog.rules import Rules
@@ -13,6 +14,7 @@ from qwen_rig.certificate.gates import Gate, Gates
 from qwen_rig.certificate.model import Certificate, Check, duration, moment
 from qwen_rig.errors import RigError
 from qwen_rig.facts.records import EnvRecord
+from qwen_rig.domain import Identity
 
 MEASURED_FORMAT = 1  # qwen_rig/host/certify.py, FORMAT
 
@@ -31,12 +33,13 @@ JUDGES: dict[str, tuple[str, Callable[[Case, Gate], Check]]] = {
 }
 
 
-def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None, host: str | None = None,
+def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None, host: Identity | None = None,
                  gpu: bool = True, where: str = "measurements",
                  built: EnvRecord | None = None) -> list[Certificate]:
     """A certificate for each card that the host measured; one without a UUID where it has none.
 
-    `stack` None: nothing is expected of torch and packages. `gpu` False: none is expected to answer, and what it can't
+    `host` None: it is what the measurements call it, which is kept as their word. `stack` None: nothing is expected of
+    torch and packages. `gpu` False: none is expected to answer, and what it can't
     do is `not run`. `built`: the record of the env on the host, whose lock the certificate names. Raises RigError where
     `measured` is not what qwen_rig/host/certify.py writes.
     """
@@ -47,8 +50,9 @@ def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None,
         raise RigError(f"these measurements have format {measured.get('format')!r}, and this qwen-rig reads "
                        f"{MEASURED_FORMAT}", where, remedy)
     try:
-        return [_certificate(Case(card, measured, gates, rules, stack, gpu, built), host or str(measured["host"]))
+        made = [_certificate(Case(card, measured, gates, rules, stack, gpu, built), host or Identity(measured["host"]))
                 for card in measured["cards"]]
+        return made if host else [replace(each, stated=True) for each in made]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise RigError(f"these measurements are damaged ({type(error).__name__}: {error})", where, remedy) from None
 
@@ -60,7 +64,7 @@ def silent(measured: Any) -> list[str]:
     return [f"GPU at {slot} doesn't answer nvidia-smi" for slot in (data or {}).get("silent", [])]
 
 
-def _certificate(case: Case, host: str) -> Certificate:
+def _certificate(case: Case, host: Identity) -> Certificate:
     checks = tuple(_judged(case, gate) for gate in case.gates.checks.values())
     driver, torch = case.data("driver"), case.data("torch_build")
     emulated = bool(driver.get("emulated"))
@@ -71,10 +75,10 @@ def _certificate(case: Case, host: str) -> Certificate:
         "kernel": case.host["system"]["kernel"], "python": case.host["system"]["python"],
         "program": case.host["program"],
     }
-    return Certificate(uuid=case.card["uuid"], name=case.card["name"] or "no GPU", host=host,
+    return Certificate(uuid=case.card["uuid"], name=case.card["name"] or "no GPU", host=str(host.name),
                        began=moment(case.host["began"]), seconds=duration(case.host["seconds"]),
                        overall=_overall(case, checks, emulated), emulated=emulated, environment=environment,
-                       checks=checks)
+                       checks=checks, host_key=host.key)
 
 
 def _judged(case: Case, gate: Gate) -> Check:

@@ -9,6 +9,8 @@ from qwen_rig.certificate._verdict import NONE_ON_RECORD, UNJUDGED, Case, agains
 from qwen_rig.certificate.gates import Gate
 from qwen_rig.certificate.judge_card import LANE_GBS, link
 from qwen_rig.certificate.model import Check
+from qwen_rig.errors import RigError
+from qwen_rig.fits import most
 
 
 def torch_build(case: Case, gate: Gate) -> Check:
@@ -188,11 +190,23 @@ def resume(case: Case, gate: Gate) -> Check:
 def largest_batch(case: Case, gate: Gate) -> Check:
     """At least the settings' own batch goes through; else no fault of the card's, and the next apply lowers it."""
     data = case.data("largest_batch")
+    _refuse_impossible(case, data["batch"])
     fits = data["batch"] >= data["settings_batch"]
     return check(gate, "pass" if fits else "warn", f"{data['batch']} samples of {data['tokens_a_sample']} tokens",
                  f"≥ {data['settings_batch']}, the settings' own",
                  "the settings don't fit this card: run deploy/5090.py again, which lowers them",
                  numbers=number("largest batch", data["batch"], "samples"))
+
+
+def _refuse_impossible(case: Case, batch: Any) -> None:
+    """Raises RigError for a batch that the card's memory can't hold, or that is no number: nobody measured that."""
+    known = (case.card["smi"].get("memory.total"), case.model.memory_mib if case.model else None)
+    memory = max(filter(None, known), default=None)  # which of the two is true, `identity` judges
+    limit = most(memory) if memory else None
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0 or (limit is not None and batch > limit):
+        holds = f": {memory} MiB hold {limit} at most" if limit is not None else ""
+        raise RigError(f"a largest batch of {batch!r} was not measured on {case.card['name']}{holds}", "",
+                       "run qwen_rig/host/certify.py there again, from this release")
 
 
 def peers(case: Case, gate: Gate) -> Check:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_rig.errors import RigError
+from qwen_rig.domain import Identity
 
 FORMAT = 1
 LAST_MOMENT = 253402300799  # the end of the year 9999
@@ -48,7 +49,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Certificate:
-    """One card's. `uuid` None: of a host without a card, kept nowhere. `began`: seconds since 1970."""
+    """One card's. `uuid` None: of a host without a card, kept nowhere. `began`: seconds since 1970. `host`: its name in
+    the inventory, `host_key` the key that it had there (None: none is known); `stated`: that name is the measurements'
+    own word, which nobody vouches for."""
 
     uuid: str | None
     name: str
@@ -60,6 +63,13 @@ class Certificate:
     environment: Mapping[str, str | None]  # driver, cuda, lock: the triple; and what stands around it
     checks: tuple[Check, ...]
     format: int = FORMAT
+    host_key: str | None = None
+    stated: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        """The host that it was taken of."""
+        return Identity(self.host, self.host_key)
 
     def check(self, name: str) -> Check | None:
         """The check of that name, None where there is none."""
@@ -88,7 +98,8 @@ def from_json(raw: Any, where: str) -> Certificate:
         return Certificate(
             uuid=None if raw["uuid"] is None else str(raw["uuid"]), name=str(raw["name"]), host=str(raw["host"]),
             began=moment(raw["began"]), seconds=duration(raw["seconds"]), overall=raw["overall"],
-            emulated=bool(raw["emulated"]), environment=environment, checks=checks)
+            emulated=bool(raw["emulated"]), environment=environment, checks=checks,
+            host_key=None if raw.get("host_key") is None else str(raw["host_key"]), stated=bool(raw.get("stated")))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise damaged from None
 

@@ -15,6 +15,7 @@ from qwen_rig.certificate.diff import Change
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate
 from qwen_rig.facts.records import EnvRecord
+from qwen_rig.domain import Identity
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Taken:
         return [f"{check.title}: {check.why or check.measured}" for check in self.new.of("fail")]
 
 
-def take(measured: Any, stack: Stack | None, host: str | None, gpu: bool = True, where: str = "measurements",
+def take(measured: Any, stack: Stack | None, host: Identity | None, gpu: bool = True, where: str = "measurements",
          built: EnvRecord | None = None) -> list[Taken]:
     """Judge, compare with the last, keep. `built`: the record of the env that measured. Raises RigError."""
     gates, taken = load_gates(), []
     for new in judge.certificates(measured, gates, load_rules(), stack, host, gpu, where, built):
-        old = store.last(new.uuid, before=new.began) if new.uuid else None
+        old = store.before(new)
         found = diff.changes(old, new, gates) if old else []
         taken.append(Taken(new, store.keep(new), old, found))
     return taken

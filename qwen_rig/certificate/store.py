@@ -1,18 +1,25 @@
-"""Where certificates are kept: on the controller, $XDG_STATE_HOME/qwen-rig/certificates/UUID/TIME.json, one a run."""
+"""Where certificates are kept: on the controller, $XDG_STATE_HOME/qwen-rig/certificates/UUID/TIME-HOST.json, one a run.
+
+A host may call its card what it likes, so each certificate counts for the host alone that it was taken of: HOST is a
+digest of its name in the inventory and its host key. Release 0.2.0 wrote UUID/TIME.json, with the name alone.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import gmtime, strftime
 
 from qwen_rig import atomic
 from qwen_rig.certificate.model import Certificate, load
 from qwen_rig.errors import RigError
+from qwen_rig.fits import most
 from qwen_rig.ledger import folder as state
 from qwen_rig.training import LargestBatch
+from qwen_rig.domain import Identity
 
 UUID = re.compile(r"[A-Za-z0-9-]{4,80}")
 
@@ -28,7 +35,9 @@ def keep(certificate: Certificate) -> Path | None:
         return None
     if not UUID.fullmatch(certificate.uuid):
         raise RigError(f"the host calls its GPU {certificate.uuid!r}, which is no UUID", certificate.host)
-    path = folder() / certificate.uuid / f"{strftime('%Y%m%dT%H%M%SZ', gmtime(certificate.began))}.json"
+    who = Identity(certificate.host, "stated" if certificate.stated else certificate.host_key)
+    name = f"{strftime('%Y%m%dT%H%M%SZ', gmtime(certificate.began))}-{who.digest}.json"
+    path = folder() / certificate.uuid / name
     try:
         text = json.dumps(certificate.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         atomic.write(path, text + "\n", folder_mode=0o777)
@@ -38,39 +47,56 @@ def keep(certificate: Certificate) -> Path | None:
     return path
 
 
-def history(uuid: str) -> list[Path]:
-    """Paths of one card's certificates, oldest first."""
-    return sorted((folder() / uuid).glob("*.json"))
+def history(uuid: str, who: Identity | None = None) -> list[Path]:
+    """Paths of one card's certificates, oldest first; of one host's alone where that is given."""
+    paths = sorted((folder() / uuid).glob("*.json"))
+    return paths if who is None else [path for path, made in _read(paths) if _counts_for(made, who)]
 
 
-def last(uuid: str, before: int | None = None) -> Certificate | None:
-    """The newest certificate of a card (begun before that time), None where there is none. A damaged one is skipped."""
-    for path in reversed(history(uuid)):
-        try:
-            found = load(path)
-        except RigError:
-            continue
-        if before is None or found.began < before:
+def _read(paths: list[Path]) -> Iterator[tuple[Path, Certificate]]:
+    """Each file with its certificate; a damaged one is skipped."""
+    for path in paths:
+        with suppress(RigError):
+            yield path, load(path)
+
+
+def _counts_for(made: Certificate, who: Identity) -> bool:
+    """Whether a certificate was taken of that host. One that holds no host key is of release 0.2.0, or was read in by
+    the user under that name."""
+    return made.host == who.name and made.host_key in (None, who.key)
+
+
+def last(uuid: str, who: Identity, before: int | None = None) -> Certificate | None:
+    """The newest certificate of a card in that host (begun before that time), None where there is none."""
+    for _, found in _read(history(uuid)[::-1]):
+        if _counts_for(found, who) and (before is None or found.began < before):
             return found
     return None
 
 
-def largest_batch(uuids: Iterable[str]) -> LargestBatch | None:
-    """The smallest of these cards' largest batches, each by the newest certificate that measured one; None where none
-    did. A card of the testbed's (EMULATED) measures nothing."""
-    found = []
-    for uuid in uuids:
-        for path in reversed(history(uuid)) if UUID.fullmatch(uuid) else ():
-            try:
-                made = load(path)
-            except RigError:
-                continue
-            check = made.check("largest_batch")
-            if check and check.numbers and not made.emulated:
-                found.append(LargestBatch(int(check.numbers[0].value), uuid,
-                                          strftime("%Y-%m-%d", gmtime(made.began))))
-                break
+def before(made: Certificate) -> Certificate | None:
+    """The certificate before that one, of the same card in the same host; None where there is none."""
+    return last(made.uuid, made.identity, made.began) if made.uuid else None
+
+
+def largest_batch(who: Identity, memory_mib: Mapping[str, int | None]) -> LargestBatch | None:
+    """The smallest of these cards' largest batches (UUID → memory), each by the newest certificate of this very host
+    that measured one; None where none did. A card of the testbed's (EMULATED) measures nothing, and a number beyond
+    what the card's memory holds was not measured either."""
+    found = [one for uuid, memory in memory_mib.items()
+             if UUID.fullmatch(uuid) and (one := _measured(who, uuid, memory)) is not None]
     return min(found, key=lambda one: one.batch, default=None)
+
+
+def _measured(who: Identity, uuid: str, memory_mib: int | None) -> LargestBatch | None:
+    for _, made in _read(history(uuid)[::-1]):
+        check = made.check("largest_batch")
+        if check is None or not check.numbers or made.emulated or made.stated or not _counts_for(made, who):
+            continue
+        batch = check.numbers[0].value
+        if batch == int(batch) and batch >= 0 and (memory_mib is None or batch <= most(memory_mib)):
+            return LargestBatch(int(batch), uuid, strftime("%Y-%m-%d", gmtime(made.began)))
+    return None
 
 
 def cards() -> list[str]:
@@ -78,27 +104,34 @@ def cards() -> list[str]:
     return sorted(path.name for path in folder().glob("*") if path.is_dir() and history(path.name))
 
 
-def find(wanted: str) -> list[Path]:
-    """One card's certificates by its UUID, the beginning of it, or its host's name (where that has one card only).
+def hosts(uuid: str) -> dict[str, Certificate]:
+    """The hosts that have certificates of a card, by name, each with its newest."""
+    return {made.host: made for _, made in _read(history(uuid))}
 
-    Raises RigError, one line, where there is none or more than one card.
+
+def find(wanted: str) -> Certificate:
+    """The newest certificate of one card by its UUID, the beginning of it, or its host's name (where that has one card
+    only). Raises RigError, one line, where there is none, more than one card, or more than one host of that card.
     """
     known = cards()
-    matches = [uuid for uuid in known if uuid == wanted or uuid.removeprefix("GPU-").startswith(
+    uuids = [uuid for uuid in known if uuid == wanted or uuid.removeprefix("GPU-").startswith(
         wanted.removeprefix("GPU-"))]
-    if not matches:
-        matches = [uuid for uuid in known if (newest := last(uuid)) and newest.host == wanted]
-    if len(matches) > 1:
-        raise RigError(f"{wanted} means {len(matches)} cards: {', '.join(matches)}", "", "give more of the UUID")
-    if not matches:
+    found = [made for uuid in uuids for made in hosts(uuid).values()]
+    if not uuids:
+        found = [made for uuid in known for name, made in hosts(uuid).items() if name == wanted]
+    claimed = dict.fromkeys(str(made.uuid) for made in found)
+    if len(claimed) > 1:
+        raise RigError(f"{wanted} means {len(claimed)} cards: {', '.join(claimed)}", "", "give more of the UUID")
+    if len(found) > 1:
+        raise RigError(f"{len(found)} hosts have certificates of {', '.join(claimed)}: "
+                       f"{', '.join(made.host for made in found)}", "", "name the host")
+    if not found:
         have = f"there are certificates of {', '.join(known[:4])}" + (" …" if len(known) > 4 else "")
         raise RigError(f"there is no certificate of {wanted}", str(folder()),
                        have if known else "take one: qwen-rig certify")
-    return history(matches[0])
+    return found[0]
 
 
 def open_(wanted: str) -> Certificate:
     """A certificate by its file, else the newest of the card that `find` finds. Raises RigError."""
-    if wanted.endswith(".json") or "/" in wanted:
-        return load(Path(wanted))
-    return load(find(wanted)[-1])
+    return load(Path(wanted)) if wanted.endswith(".json") or "/" in wanted else find(wanted)

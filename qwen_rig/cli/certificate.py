@@ -33,7 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     html.add_argument("-o", "--output", type=Path, metavar="FILE", help="where it goes (default: UUID.html here)")
     read = verbs.add_parser("read", help="judge and keep what qwen_rig/host/certify.py measured on a host by hand")
     read.add_argument("measured", type=Path, help="what it wrote with --out")
-    read.add_argument("--host", help="the name to keep it under (default: the host's own)")
+    read.add_argument("--host", help="the name to keep it under, as the inventory has it; without it, what the file "
+                                     "says, and no batch is set by it")
     read.add_argument("--stack", help="judge torch and driver by this stack (default: nothing is expected of torch)")
 
 
@@ -47,9 +48,10 @@ def _list(options: argparse.Namespace) -> int:
     from qwen_rig.certificate.diff import day
 
     for uuid in store.cards():
-        if last := store.last(uuid):
+        for last in store.hosts(uuid).values():
+            kept = len(store.history(uuid, last.identity))
             print(f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  "
-                  f"({len(store.history(uuid))} kept; {table.summary(last)})")
+                  f"({kept} kept; {table.summary(last)})")
     return exits.OK
 
 
@@ -77,9 +79,10 @@ def _pair(card: str, other: str | None) -> tuple[Certificate, Certificate]:
                            "name two certificates of one card")
         return old, new
     new = store.open_(card)
-    before = store.last(new.uuid or "", before=new.began) if new.uuid else None
+    before = store.before(new)
     if before is None:
-        raise RigError(f"there is no certificate of {new.uuid} before this one", "", "take another: rig certify")
+        raise RigError(f"there is no certificate of {new.uuid} in {new.host} before this one", "",
+                       "take another: rig certify")
     return before, new
 
 
@@ -98,7 +101,7 @@ def _html(options: argparse.Namespace) -> int:
     from qwen_rig.certificate.gates import load_gates
 
     new = store.open_(options.card)
-    old = store.last(new.uuid, before=new.began) if new.uuid else None
+    old = store.before(new)
     text = page.page(new, old, diff.changes(old, new, load_gates()) if old else ())
     target = options.output or Path(f"{new.uuid or new.host}.html")
     try:
@@ -114,12 +117,13 @@ def _read(options: argparse.Namespace) -> int:
     from qwen_rig.catalog.stack import load_stack
     from qwen_rig.certificate import judge, record
     from qwen_rig.certificate.model import read_json
+    from qwen_rig.domain import Identity
 
     stack = load_stack(options.stack) if options.stack else None
     if stack:
         stack.check()
     measured = read_json(options.measured, "name a file that certify.py --out wrote")
-    taken = record.take(measured, stack, options.host, where=str(options.measured))
+    taken = record.take(measured, stack, Identity(options.host) if options.host else None, where=str(options.measured))
     for each in taken:
         each.tell(render.console())
     for text in judge.silent(measured):

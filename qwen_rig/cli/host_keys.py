@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwen_rig import exits, project
 from qwen_rig.errors import RigError
-from qwen_rig.hostkeys import NAME, KnownHosts, default, shown
+from qwen_rig.hostkeys import FINGERPRINT, NAME, KnownHosts, default, shown
 
 SUMMARY = "host keys of rented machines: list them, accept one that was refused, forget one"
 
@@ -15,8 +15,9 @@ SUMMARY = "host keys of rented machines: list them, accept one that was refused,
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("action", choices=("list", "accept", "forget"),
-                        help="accept: the key that was refused last · forget: the next key is a first one")
+                        help="accept: the refused key of that fingerprint · forget: the next key is a first one")
     parser.add_argument("name", nargs="?", help="the machine's name, as the refusal had it (vast-123456)")
+    parser.add_argument("fingerprint", nargs="?", help="for accept: the key's SHA256:…, as the refusal had it")
     parser.add_argument("--file", type=Path, metavar="KNOWN_HOSTS",
                         help="default: inventories/cloud.known_hosts")
 
@@ -28,12 +29,23 @@ def run(options: argparse.Namespace) -> int:
         for name, print_, refused in kept.all():
             print(f"{name}  {print_}{'  refused' if refused else ''}")
         return exits.OK
-    if not options.name or not NAME.fullmatch(options.name):
+    if not options.name or not NAME.fullmatch(options.name) or (options.fingerprint and options.action != "accept"):
         raise RigError(f"host-keys {options.action} takes the name of one machine", shown(kept.path),
                        "`rig host-keys list` shows them")
     if options.action == "accept":
-        print(f"{options.name}: host key {kept.accept(options.name)} is accepted")
+        print(f"{options.name}: host key {kept.accept(options.name, _meant(kept, options))} is accepted")
     else:
         kept.forget(options.name)
         print(f"{options.name}: its host key is forgotten")
     return exits.OK
+
+
+def _meant(kept: KnownHosts, options: argparse.Namespace) -> str:
+    """The fingerprint that the user has seen and means. Raises RigError where none is named: the key that was refused
+    last may be another one than that which was shown."""
+    if options.fingerprint and FINGERPRINT.fullmatch(options.fingerprint):
+        return str(options.fingerprint)
+    refused = kept.refused_fingerprints(options.name)
+    last = f"; refused last: {refused[-1]}" if refused else ""
+    raise RigError("host-keys accept takes the fingerprint of the key, SHA256:…, as the refusal showed it",
+                   shown(kept.path), f"compare it with the machine's own (ssh-keygen -lf){last}")

@@ -1,7 +1,9 @@
-"""Wheels that hosts of this controller built: $XDG_CACHE_HOME/qwen-rig/flash-attn/KEY/, for every later host.
+"""Wheels that hosts of this controller built: $XDG_CACHE_HOME/qwen-rig/flash-attn/DOMAIN/KEY/, for later hosts of that
+trust domain and no others.
 
 A folder holds SHA/WHEEL and record.json, which is written last and names the wheel by its sha256: what is half there
-is as good as absent. All of it may be deleted at any time.
+is as good as absent. All of it may be deleted at any time. Wheels of 0.2.0, one folder higher, have no domain: nobody
+gets them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any
 from packaging.version import Version
 
 from qwen_rig import atomic
-from qwen_rig.flash.key import Key
+from qwen_rig.flash.key import Key, Known
+from qwen_rig.domain import Domain
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Cached:
     record: Mapping[str, Any]
 
 
-def folder() -> Path:
-    """Where they are kept."""
+def folder(domain: Domain) -> Path:
+    """Where those of one domain are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "qwen-rig" / "flash-attn"
+    return Path(base).expanduser() / "qwen-rig" / "flash-attn" / domain.id
 
 
 def sha256_of(path: Path) -> str:
@@ -54,14 +57,15 @@ def _sha256(path: Path, size: int, modified: int, inode: int) -> str:
     return digest.hexdigest()
 
 
-def find(key: Key, say: Callable[[str], None] | None = None, but: Collection[str] = ()) -> Cached | None:
-    """A wheel that serves this key (Key.serves), its bytes checked now. The nearest glibc's is preferred, then the one
-    with the fewest architectures.
+def find(domain: Domain, key: Key, say: Callable[[str], None] | None = None,
+         but: Collection[str] = ()) -> Cached | None:
+    """A wheel of that domain that serves this key (Key.serves), its bytes checked now. The nearest glibc's is
+    preferred, then the one with the fewest architectures.
 
     A damaged one is not used, and `say` is told of it. `but`: the sha256 of those that were found wanting already.
     """
     found = []
-    for record in _records():
+    for record in _records(domain):
         try:
             cached = _read(record)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -80,18 +84,18 @@ def find(key: Key, say: Callable[[str], None] | None = None, but: Collection[str
     return None
 
 
-def known() -> tuple[tuple[Key, str], ...]:
-    """(key, sha256) of every wheel that has a record here; the wheels themselves aren't looked at."""
+def known(domain: Domain) -> tuple[Known, ...]:
+    """Every wheel of that domain that has a record here; the wheels themselves aren't looked at."""
     found = []
-    for record in _records():
+    for record in _records(domain):
         with suppress(OSError, ValueError, KeyError, TypeError):
             cached = _read(record)
-            found.append((cached.key, cached.sha256))
+            found.append(Known(cached.key, cached.sha256, str(cached.record.get("host", ""))))
     return tuple(found)
 
 
-def _records() -> list[Path]:
-    return sorted(folder().glob("*/record.json"))
+def _records(domain: Domain) -> list[Path]:
+    return sorted(folder(domain).glob("*/record.json"))
 
 
 def _read(record: Path) -> Cached:
@@ -110,10 +114,10 @@ def _damage(cached: Cached) -> str | None:
     return None if have == cached.sha256 else f"its sha256 is {have[:12]}…, its record says {cached.sha256[:12]}…"
 
 
-def keep(key: Key, path: Path, record: Mapping[str, Any]) -> Cached:
-    """Copy a wheel in, whole or not at all, in place of what this key had. Raises OSError."""
+def keep(domain: Domain, key: Key, path: Path, record: Mapping[str, Any]) -> Cached:
+    """Copy a wheel into a domain's, whole or not at all, in place of what this key had there. Raises OSError."""
     sha256 = sha256_of(path)
-    own = folder() / key.name
+    own = folder(domain) / key.name
     wheel = own / sha256[:16] / path.name
     with atomic.replacing(wheel, 0o700) as new:
         shutil.copyfile(path, new)

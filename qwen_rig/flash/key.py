@@ -60,3 +60,12 @@ class Key:
         archs: Iterable[Any] = raw["archs"]
         texts = {name: str(raw[name]) for name in ("package", "version", "torch", "cuda", "python", "glibc")}
         return Key(**texts, cxx11abi=bool(raw["cxx11abi"]), archs=tuple(str(arch) for arch in archs))
+
+
+@dataclass(frozen=True)
+class Known:
+    """A wheel that is kept here: what it was built for, its sha256, the host that built it."""
+
+    key: Key
+    sha256: str
+    host: str

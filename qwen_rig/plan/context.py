@@ -11,10 +11,11 @@ from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.facts.machine import Machine
 from qwen_rig.facts.state import SmiGpu, State
-from qwen_rig.flash.key import Key
+from qwen_rig.flash.key import Known
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
 from qwen_rig.training import LargestBatch
+from qwen_rig.domain import Domain, Identity, domain_of
 
 
 def version(text: str | None) -> Version | None:
@@ -50,11 +51,22 @@ class Context:
     rules: Rules
     applied: Applied | None = None  # how this controller's last apply left the host
     largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
-    fleet_wheels: tuple[tuple[Key, str], ...] = ()  # flash-attn's, built by hosts of this controller; their sha256
+    identity: Identity | None = None  # None: as the name alone
+    shared_wheels: tuple[Known, ...] = ()  # flash-attn's, built by hosts of this one's trust domain
 
     @property
     def machine(self) -> Machine:
         return self.state.machine
+
+    @property
+    def who(self) -> Identity:
+        """Which machine this is to the controller."""
+        return self.identity or Identity(self.host)
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The trust domain that the host is in."""
+        return domain_of(self.knobs.trust_domain, self.who)
 
     @property
     def foreign_kernel(self) -> bool:

@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 import click
-from paramiko import SSHException, Transport
+from paramiko import PKey, SSHException, Transport
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, connectors, operation, util
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.host import Host
@@ -224,6 +224,12 @@ def transport(host: Host) -> Transport | None:
     client = getattr(host.connector, "client", None)
     found: Transport | None = client.get_transport() if client is not None else None
     return found
+
+
+def host_key(host: Host) -> PKey | None:
+    """The key by which the host of this connection has proven itself; None where it is a connection of another kind."""
+    found = transport(host)
+    return found.get_remote_server_key() if found is not None and found.is_active() else None
 
 
 def connected(host: Host) -> bool:

@@ -21,9 +21,11 @@ from qwen_rig.certificate import store
 from qwen_rig.facts.probe import HostState
 from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
+from qwen_rig.hostkeys import sha256
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
 from qwen_rig.plan import Context, Plan, Step
+from qwen_rig.domain import Domain, Identity, domain_of
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
@@ -69,6 +71,12 @@ def address(host: Host) -> str:
     return f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or ''}"
 
 
+def identity(host: Host) -> Identity:
+    """Who the host is: its name, and the key by which it has proven itself on this connection."""
+    key = adapter.host_key(host)
+    return Identity(host.name, sha256(key) if key is not None else None)
+
+
 def _known_here(host: Host, state: HostFacts) -> HostFacts:
     """The state with what only this controller knows: whether sudo's password is at hand, and the clock's offset."""
     machine = state.machine
@@ -80,11 +88,12 @@ def _known_here(host: Host, state: HostFacts) -> HostFacts:
 
 
 class Memory:
-    """The hosts of one run. `capabilities`: of the GPUs that each host trains on, as far as known; `alike`: kind and
-    stack of each host, under which the times of its steps are kept."""
+    """The hosts of one run. `capabilities`: of the GPUs that each host trains on, as far as known; `domains`: each
+    host's trust domain; `alike`: kind and stack of each host, under which the times of its steps are kept."""
 
     def __init__(self, links: Links, make_plan: Callable[[Context], Plan]) -> None:
         self.capabilities: dict[str, tuple[Version, ...]] = {}
+        self.domains: dict[str, Domain] = {}
         self.alike: dict[str, tuple[str, str]] = {}
         self.make_plan, self._links = make_plan, links
         self._contexts: dict[str, Context] = {}
@@ -96,10 +105,11 @@ class Memory:
         if host.name not in self._contexts:
             wanted = knobs(host)
             state = _known_here(host, self._probe(host, wanted))
-            last = ledger.applied(host.name, address(host))
-            largest = store.largest_batch([gpu.uuid for gpu in state.gpus if gpu.uuid])
-            ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest,
-                          wheels.known())
+            last, who = ledger.applied(host.name, address(host)), identity(host)
+            largest = store.largest_batch(who, {gpu.uuid: gpu.memory_mib for gpu in state.gpus if gpu.uuid})
+            ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest, who,
+                          wheels.known(domain_of(wanted.trust_domain, who)))
+            self.domains[host.name] = ctx.domain
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)
             self.alike[host.name] = (state.machine.kind, wanted.stack)

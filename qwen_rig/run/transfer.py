@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -11,12 +12,15 @@ from pathlib import Path
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.program import load
+from qwen_rig.domain import Domain
 
 from . import adapter
 from .adapter import LOST, ConnectError, Host
 from .converge import run_script
 from .run import Run
 
+WHEEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,199}\.whl")  # what a host may call a file that comes here
+SHA256 = re.compile(r"[0-9a-f]{64}")
 TRIES = 3
 PAUSE_S = 2.0
 ABANDONED_MIN = 60  # minutes after which a part that nobody has written to is nobody's
@@ -24,13 +28,14 @@ LAND = load("deploy/flash_attn/land.sh")
 HASH_SECONDS = 300  # sha256sum of a few hundred MB on the slowest disk
 
 
-def bring(host: Host, remote: str, sha256: str) -> Path:
-    """A host's file fetched to here, with that sha256; below the cache's folder, for the caller to remove.
-
-    A transfer that breaks off begins anew, up to TRIES times. Raises RigError.
+def bring(host: Host, domain: Domain, remote: str, sha256: str) -> Path:
+    """A host's wheel fetched to here, with that sha256; below the folder of the host's domain, for the caller to
+    remove. A transfer that breaks off begins anew, up to TRIES times. Raises RigError.
     """
-    folder = cache.folder() / "incoming" / f"{sha256[:16]}-{os.getpid()}-{host.name.replace('/', '_')}"
-    path = folder / Path(remote).name
+    if not WHEEL.fullmatch(remote.rpartition("/")[2]) or not SHA256.fullmatch(sha256):
+        raise RigError("the host names no wheel, or no sha256, that could be kept here", host.name)
+    folder = cache.folder(domain) / "incoming" / f"{sha256[:16]}-{os.getpid()}-{host.name.replace('/', '_')}"
+    path = folder / remote.rpartition("/")[2]
 
     def fetch() -> str | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,9 +16,11 @@ import pytest
 from qwen_rig.certificate import diff, store
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.cli import main
+from qwen_rig.domain import Identity
 
 from .synthesized import UUID, h100
 
+LAB = Identity("lab-01")
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "certificate.schema.json").read_text())
 
 
@@ -175,18 +177,18 @@ def test_certificates_of_two_cards_are_not_compared(state: Path, capsys: pytest.
 def test_a_damaged_certificate_is_skipped_where_the_last_is_looked_for(state: Path) -> None:
     read(state, 1793664000)
     (store.folder() / UUID / "20990101T000000Z.json").write_text("{")
-    found = store.last(UUID)
+    found = store.last(UUID, LAB)
     assert found is not None and found.began == 1793664000
 
 
 def test_the_largest_batch_of_a_hosts_cards_is_the_smallest_of_the_newest(state: Path) -> None:
-    assert store.largest_batch([UUID]) is None
+    assert store.largest_batch(LAB, {UUID: 81559}) is None
     read(state, 1793664000)
     read(state, 1795478400, lambda checks: checks["largest_batch"]["data"].update(batch=20))
-    found = store.largest_batch(["GPU-without-a-certificate", "no/uuid", UUID])
+    found = store.largest_batch(LAB, dict.fromkeys(["GPU-without-a-certificate", "no/uuid", UUID], 81559))
     assert found is not None and (found.batch, found.uuid, found.date) == (20, UUID, "2026-11-24")
     read(state, 1795564800, lambda checks: checks.update(largest_batch={"status": "not_run", "why": "others use it"}))
-    assert store.largest_batch([UUID]) == found, "one that could not measure it doesn't hide the one that did"
+    assert store.largest_batch(LAB, {UUID: 81559}) == found, "not_run doesn't hide the one that did"
     emulated = json.loads(store.history(UUID)[-2].read_text()) | {"emulated": True}
     (store.folder() / UUID / "20270101T000000Z.json").write_text(json.dumps(emulated))
-    assert store.largest_batch([UUID]) == found
+    assert store.largest_batch(LAB, {UUID: 81559}) == found

@@ -69,7 +69,7 @@ def when(true: Callable[[], bool], act: Callable[[], Any], ended: threading.Even
 
 
 def test_a_transfer_that_breaks_off_either_way_begins_anew_and_ends_whole(lab: Lab) -> None:
-    incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming"
+    incoming = lab.folder / "cache" / "qwen-rig" / "flash-attn" / "domain-copies" / "incoming"
     cut = "pkill -f '[s]shd: root@notty'"  # the connection's own process; the listener stays
     sizes: list[int] = []
     ended = threading.Event()
@@ -106,7 +106,7 @@ def test_what_comes_with_other_bytes_is_not_used(lab: Lab) -> None:
     refused = run(lab, file="/root/made/short.whl", sha256=hashlib.sha256(b"the host's record").hexdigest())
     assert "it came as sha256" in refused.stderr and "failed 3 times" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert not list((lab.folder / "cache" / "qwen-rig" / "flash-attn" / "incoming").iterdir())
+    assert not list((lab.folder / "cache" / "qwen-rig" / "flash-attn" / "domain-copies" / "incoming").iterdir())
 
 
 def test_a_file_that_is_gone_is_one_line(lab: Lab) -> None:

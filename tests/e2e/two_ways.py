@@ -12,12 +12,13 @@ from pyinfra.context import host
 from qwen_rig.errors import RigError
 from qwen_rig.run import transfer
 from qwen_rig.run.run import Run
+from qwen_rig.domain import Domain
 
 
 def both_ways() -> None:
     """A failure is told, and is no failed operation: nor is it one of the attempt at flash-attn."""
     try:
-        path = transfer.bring(host, os.environ["COPY_FILE"], os.environ["COPY_SHA256"])
+        path = transfer.bring(host, Domain("copies"), os.environ["COPY_FILE"], os.environ["COPY_SHA256"])
         sent = transfer.send(host, path, "/root", os.environ["COPY_FOLDER"])
         transfer.drop(path)
     except RigError as error:

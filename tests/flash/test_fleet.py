@@ -25,10 +25,12 @@ from qwen_rig.flash.key import Key
 from qwen_rig.plan import Action, Plan, Step
 from qwen_rig.run import adapter
 from qwen_rig.run.run import Run
+from qwen_rig.domain import Domain
 from tests import HANG_S, until
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))
 NAMES = [f"lab-{number}" for number in range(1, 9)]
+LAB = Domain("lab")
 
 
 class Fleet:
@@ -44,6 +46,7 @@ class Fleet:
 
     def next_run(self) -> None:
         self.run = Run(make_plan)
+        self.run.memory.domains.update(dict.fromkeys(NAMES, LAB))
         adapter.attach(self.state, self.run)
 
     def get_active_hosts(self) -> list[Any]:
@@ -65,8 +68,8 @@ class Fleet:
             self.at_work -= 1
 
     def once(self, name: str, leader_failed: str = "next", key: Key = KEY, own: tuple[str, ...] = (),
-             but: tuple[str, ...] = ()) -> Built:
-        return build_once(self.hosts[name], key, lambda: self.build(name),  # type: ignore[arg-type]
+             but: tuple[str, ...] = (), domain: Domain = LAB) -> Built:
+        return build_once(self.hosts[name], domain, key, lambda: self.build(name),  # type: ignore[arg-type]
                           leader_failed, own, but)
 
     def all(self, leader_failed: str = "next", parallel: int = 8) -> dict[str, Built]:
@@ -196,7 +199,7 @@ def test_a_host_that_was_building_and_does_not_come_back_is_not_waited_for_witho
 def test_another_run_on_this_machine_is_waited_for_and_its_wheel_used(
         fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     said = told(fleet, monkeypatch)
-    folder = cache.folder() / KEY.name
+    folder = cache.folder(LAB) / KEY.name
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -205,7 +208,7 @@ def test_another_run_on_this_machine_is_waited_for_and_its_wheel_used(
         assert "another run on this machine builds the same" in said[0] and not fleet.built
         wheel = fleet.folder / "theirs-1-py3-none-any.whl"
         wheel.write_bytes(b"theirs")
-        cache.keep(KEY, wheel, {"host": "elsewhere"})
+        cache.keep(LAB, KEY, wheel, {"host": "elsewhere"})
         fcntl.flock(lock, fcntl.LOCK_UN)
         made = waiting.result(HANG_S)
     assert made.host == "elsewhere" and made.wheel and made.wheel.read_bytes() == b"theirs" and not fleet.built
@@ -225,7 +228,7 @@ def test_a_wheel_with_this_hosts_own_architectures_will_do(fleet: Fleet, monkeyp
     fleet.next_run()
     assert fleet.once("lab-2", own=("90",)).host == "lab-1", "the fleet has got an sm_120 since; lab-2 has none"
     assert fleet.once("lab-3", own=("120",)).host == "lab-3"
-    assert json.loads((cache.folder() / KEY.name / "record.json").read_text())["key"]["archs"] == ["90", "120"]
+    assert json.loads((cache.folder(LAB) / KEY.name / "record.json").read_text())["key"]["archs"] == ["90", "120"]
 
 
 def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None:
@@ -238,18 +241,18 @@ def test_nobody_is_left_waiting_when_a_thread_of_many_dies(fleet: Fleet) -> None
 
 def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.run.report.plans.update({"lab-1": plan(False), "lab-2": plan(True), "lab-3": plan(True)})
-    assert _fleet.builders(fleet.hosts["lab-1"]) == {"lab-2", "lab-3"}  # type: ignore[arg-type]
+    assert _fleet.builders(fleet.hosts["lab-1"], LAB) == {"lab-2", "lab-3"}  # type: ignore[arg-type]
 
     said = told(fleet, monkeypatch)
 
     def work(name: str) -> Built:
         until(lambda: said)  # it comes later
-        with _fleet.taking_part(fleet.hosts[name], [KEY]):  # type: ignore[arg-type]
+        with _fleet.taking_part(fleet.hosts[name], LAB, [KEY]):  # type: ignore[arg-type]
             return fleet.once(name)
 
     fleet.fails = {"lab-2": lambda: Built(None, why="nvcc died")}
     with ThreadPoolExecutor(3) as pool:
-        waits = pool.submit(_fleet.of_others, fleet.hosts["lab-1"],  # type: ignore[arg-type]
+        waits = pool.submit(_fleet.of_others, fleet.hosts["lab-1"], LAB,  # type: ignore[arg-type]
                             replace(KEY, archs=("120",), glibc="2.39"))
         others = [pool.submit(work, name) for name in ("lab-2", "lab-3")]
         assert others[1].result(HANG_S).host == "lab-3"
@@ -259,9 +262,9 @@ def test_a_host_that_cannot_build_waits_for_those_that_can(fleet: Fleet, monkeyp
 
 def test_a_host_that_cannot_build_does_not_wait_for_nobody(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, host = KEY, fleet.hosts["lab-1"]
-    assert _fleet.of_others(host, wanted).why == "no host of this run has built it"  # type: ignore[arg-type]
+    assert _fleet.of_others(host, LAB, wanted).why == "no host of this run that shares with it has built it"  # type: ignore[arg-type]
     fleet.run.report.plans.update({"lab-2": plan(True)})
     monkeypatch.setattr(_fleet, "GRACE_S", 0.2)
-    assert not _fleet.of_others(host, wanted).wheel, "lab-2 never comes"  # type: ignore[arg-type]
-    with _fleet.taking_part(fleet.hosts["lab-3"], [replace(KEY, torch="2.9")]):  # type: ignore[arg-type]
-        assert not _fleet.of_others(host, wanted).wheel, "lab-3 builds what serves nobody here"  # type: ignore[arg-type]
+    assert not _fleet.of_others(host, LAB, wanted).wheel, "lab-2 never comes"  # type: ignore[arg-type]
+    with _fleet.taking_part(fleet.hosts["lab-3"], LAB, [replace(KEY, torch="2.9")]):  # type: ignore[arg-type]
+        assert not _fleet.of_others(host, LAB, wanted).wheel, "lab-3 builds what serves nobody here"  # type: ignore[arg-type]

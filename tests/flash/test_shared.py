@@ -13,7 +13,9 @@ from qwen_rig.errors import RigError
 from qwen_rig.facts import _cgroup
 from qwen_rig.flash import cache, resources
 from qwen_rig.flash.key import Key, words
+from qwen_rig.domain import Domain
 
+LAB = Domain("lab")
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("120", "90"))
 
 
@@ -52,43 +54,43 @@ def test_a_wheel_serves_a_newer_glibc_and_fewer_architectures_and_nothing_else(
 
 
 def test_what_is_kept_is_found_by_whom_it_serves(tmp_path: Path) -> None:
-    assert cache.find(KEY) is None
-    kept = cache.keep(KEY, wheel(tmp_path), {"minutes": 18})
-    assert kept.path.name == wheel(tmp_path).name and kept.path.is_relative_to(cache.folder() / KEY.name)
-    assert cache.find(replace(KEY, glibc="2.39", archs=("120",))) == kept
-    assert cache.find(replace(KEY, glibc="2.31")) is None
-    newer = cache.keep(replace(KEY, glibc="2.39"), wheel(tmp_path, b"built on 2.39"), {})
-    assert cache.find(replace(KEY, glibc="2.40")) == newer, "the nearest glibc is preferred"
-    assert cache.find(KEY) == kept
+    assert cache.find(LAB, KEY) is None
+    kept = cache.keep(LAB, KEY, wheel(tmp_path), {"minutes": 18})
+    assert kept.path.name == wheel(tmp_path).name and kept.path.is_relative_to(cache.folder(LAB) / KEY.name)
+    assert cache.find(LAB, replace(KEY, glibc="2.39", archs=("120",))) == kept
+    assert cache.find(LAB, replace(KEY, glibc="2.31")) is None
+    newer = cache.keep(LAB, replace(KEY, glibc="2.39"), wheel(tmp_path, b"built on 2.39"), {})
+    assert cache.find(LAB, replace(KEY, glibc="2.40")) == newer, "the nearest glibc is preferred"
+    assert cache.find(LAB, KEY) == kept
 
 
 def test_a_damaged_wheel_is_not_used_and_that_is_said(tmp_path: Path) -> None:
-    kept = cache.keep(KEY, wheel(tmp_path), {})
+    kept = cache.keep(LAB, KEY, wheel(tmp_path), {})
     with kept.path.open("r+b") as file:
         file.seek(100)
         file.write(b"\0")
     said: list[str] = []
-    assert cache.find(KEY, said.append) is None
+    assert cache.find(LAB, KEY, said.append) is None
     assert len(said) == 1 and "sha256" in said[0] and str(kept.path) in said[0]
     kept.path.unlink()
-    assert cache.find(KEY, said.append) is None and "No such file" in said[1]
-    (cache.folder() / KEY.name / "record.json").write_text("{")
-    assert cache.find(KEY, said.append) is None and "record" in said[2]
-    assert cache.keep(KEY, wheel(tmp_path), {}) == cache.find(KEY), "the next build puts it right"
+    assert cache.find(LAB, KEY, said.append) is None and "No such file" in said[1]
+    (cache.folder(LAB) / KEY.name / "record.json").write_text("{")
+    assert cache.find(LAB, KEY, said.append) is None and "record" in said[2]
+    assert cache.keep(LAB, KEY, wheel(tmp_path), {}) == cache.find(LAB, KEY), "the next build puts it right"
 
 
 def test_keeping_again_replaces_and_a_broken_off_keep_leaves_what_was(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = cache.keep(KEY, wheel(tmp_path), {"n": 1})
+    first = cache.keep(LAB, KEY, wheel(tmp_path), {"n": 1})
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
     with monkeypatch.context() as broken:
         broken.setattr(cache.shutil, "copyfile", full)
         with pytest.raises(OSError, match="No space"):
-            cache.keep(KEY, wheel(tmp_path, b"another"), {"n": 2})
-    assert cache.find(KEY) == first
-    second = cache.keep(KEY, wheel(tmp_path, b"another"), {"n": 2})
-    assert cache.find(KEY) == second and not first.path.exists()
+            cache.keep(LAB, KEY, wheel(tmp_path, b"another"), {"n": 2})
+    assert cache.find(LAB, KEY) == first
+    second = cache.keep(LAB, KEY, wheel(tmp_path, b"another"), {"n": 2})
+    assert cache.find(LAB, KEY) == second and not first.path.exists()
 
 
 CAPTURED = Path(__file__).parents[1] / "facts" / "cases" / "probe.HostState"

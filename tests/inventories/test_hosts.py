@@ -169,7 +169,8 @@ def test_rented_machines_and_their_host_keys(bed: Testbed, tmp_path: Path, pyinf
         another_sshd(bed, "root-01")
         changed = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 1))
         assert changed.code == 1 and "host key of vast-1 has changed" in changed.err, changed.err
-        said = re.search(r"qwen-rig (host-keys accept vast-1 --file [^\s)]+)", changed.err.replace("\n", " "))
+        said = re.search(r"qwen-rig (host-keys accept vast-1 SHA256:\S+ --file [^\s)]+)",
+                         changed.err.replace("\n", " "))
         assert said, changed.err
         other = pyinfra(*ask, CLOUD_HOSTS=rented(bed, tmp_path, 2))
         assert other.code == 0, "another machine at an old address is no conflict"

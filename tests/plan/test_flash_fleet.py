@@ -10,6 +10,7 @@ from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.facts.records import Tried
 from qwen_rig.facts.state import Toolkit
+from qwen_rig.flash.key import Known
 from qwen_rig.plan import Action, Context
 
 from .states import context
@@ -44,7 +45,7 @@ def test_a_host_that_cannot_build_may_have_what_another_one_builds() -> None:
     ("wheel", [], False)])
 def test_a_host_on_sdpa_takes_the_fleets_wheel_once_there_is_one(
         rung: str, tried: list[dict[str, str]], changes: bool) -> None:
-    ctx = nvcc(context(converged("guide"), "guide", flash_attn="auto"), "12.8")
+    ctx = nvcc(context(converged("guide"), "guide", flash_attn="auto", trust_domain="lab"), "12.8")
     spec = flash_spec(ctx)
     generation, = ctx.state.generations
     made = replace(generation.records.flash_attn, rung=rung, tried=tuple(Tried(**row) for row in tried),
@@ -53,8 +54,9 @@ def test_a_host_on_sdpa_takes_the_fleets_wheel_once_there_is_one(
     ctx = replace(ctx, state=replace(ctx.state, generations=(generation,)))
     assert make_plan(ctx).step("flash_attn").action is Action.NONE
     key = spec.builds[0].key
-    step = make_plan(replace(ctx, fleet_wheels=((key, SHA256),))).step("flash_attn")
+    step = make_plan(replace(ctx, shared_wheels=(Known(key, SHA256, "lab-02"),))).step("flash_attn")
     assert (step.action is Action.CHANGE) is changes
-    assert not changes or step.wanted.startswith("the fleet's wheel, else ")
-    other = replace(key, glibc="2.99")
-    assert make_plan(replace(ctx, fleet_wheels=((other, SHA256),))).step("flash_attn").action is Action.NONE
+    pinned = f"wheel {spec.wheels[0].name.partition('+')[0]}, else " if spec.wheels else ""
+    assert not changes or step.wanted.startswith(f"{pinned}the one built on lab-02, domain lab, else "), step.wanted
+    other = Known(replace(key, glibc="2.99"), SHA256, "lab-02")
+    assert make_plan(replace(ctx, shared_wheels=(other,))).step("flash_attn").action is Action.NONE
