@@ -18,7 +18,9 @@ UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was
 PLACE = "qwen-rig"  # our folder on a data disk: envs/, miniforge3/, caches
 
 
-GENERATION = "[0-9a-f]{12}-[1-9][0-9]{0,8}"  # what follows `.ENV-` in the name of one: a lock's id, a number
+NUMBER = "([1-9][0-9]{0,8})"  # which build of its lock a generation is
+GENERATION = re.compile(rf"\..+-[0-9a-f]{{12}}-{NUMBER}", re.ASCII)  # `.ENV-LOCK-NUMBER`
+_NAME = re.compile(r"\w[\w.+~@-]{0,127}")  # an env's, as conda lets one be called
 
 # What of a conda, and of an env, is run, read as configuration or written to.
 PARTS = r"""
@@ -81,8 +83,8 @@ for p do
   r=$(cd -P "$p" && pwd)
   case $seen in *:"$r":*) continue ;; esac
   seen=$seen$r:
-  fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i" && condas=$condas$p$nl && continue
-  unfit=$unfit$p$nl
+  if fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
+  else unfit=$unfit$p$nl; fi
 done
 """
 
@@ -170,15 +172,17 @@ def read(text: str) -> list[dict[str, Any]]:
     found = []
     for block in re.split(r"^##conda ", text, flags=re.MULTILINE)[1:]:
         prefix, _, rest = block.partition("\n")
+        if not (prefix.startswith("/") and prefix.isprintable()):
+            continue
         fields = _sh.pairs(rest)
-        lines = rest.splitlines()
+        lines = rest.split("\n")
         record = next((m for line in lines if (m := re.match(r"record=conda-(\d[\w.]*)-", line))), None)
         kind = ("anaconda" if any(line.startswith("record=anaconda-") for line in lines)
                 else {"conda-forge": "miniforge", "main": "miniconda"}.get(fields.get("channel", ""), "unknown"))
         found.append({
             "prefix": prefix.strip(), "version": record[1] if record else None, "kind": kind,
             "sound": "sound" in fields and record is not None, "writable": "writable" in fields,
-            "envs": ["base", *(line[4:] for line in lines if line.startswith("env="))],
+            "envs": ["base", *(line[4:] for line in lines if line.startswith("env=") and _NAME.fullmatch(line[4:]))],
         })
     return found
 
@@ -194,19 +198,22 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         for record in records:
             file, _, body = record.partition("\n")
             body = "\n".join(line.removeprefix("|") for line in body.split("\n"))
-            name = FORMER.get(file.strip(), file.strip())
-            if name in seen:  # by today's name: the former ones come last
+            kind = FORMER.get(file.strip(), file.strip())
+            if kind in seen or kind not in RECORDS:  # by today's name: the former ones come last
                 continue
-            seen.add(name)
+            seen.add(kind)
             try:
-                parsed[name] = json.loads(body)
+                parsed[kind] = json.loads(body)
             except ValueError as error:
                 problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {error}"
-            if file.strip() in FORMER and isinstance(parsed[name], dict):
-                parsed[name]["file"] = f"{file.strip()}.json"
-        path, *lines = path.strip().splitlines()
+            if file.strip() in FORMER and isinstance(parsed[kind], dict):
+                parsed[kind]["file"] = f"{file.strip()}.json"
+        path, *lines = path.strip().split("\n")
+        name = path.rpartition("/")[2]
+        if not (GENERATION.fullmatch(name) or (_NAME.fullmatch(name))):
+            continue
         words = [line.split() for line in lines if line.startswith("##beside ")]
-        found.append({"name": path.rpartition("/")[2], "path": path, "complete": "env" in seen, "records": parsed,
+        found.append({"name": name, "path": path, "complete": "env" in seen, "records": parsed,
                       "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem
 

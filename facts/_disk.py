@@ -8,8 +8,8 @@ from typing import Any
 # thing. The last four are how clouds and hypervisors hand such volumes in.
 NETWORK = "nfs*|cifs|smb*|ceph|glusterfs|lustre|beegfs|fuse.*|9p|virtiofs|afs"
 # What the kernel shows of itself: nothing is kept there.
-KERNELS = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "efivarfs", "securityfs", "squashfs", "nsfs", "bpf",
-           "tracefs", "debugfs", "autofs", "configfs", "pstore", "binfmt_misc", "rpc_pipefs")
+KERNELS = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "efivarfs", "securityfs", "squashfs", "nsfs",
+           "bpf", "tracefs", "debugfs", "autofs", "configfs", "pstore", "binfmt_misc", "rpc_pipefs")
 # A dead network mount makes df wait for ever: then only the local ones. The second df names places whose mount a
 # df without arguments may leave out as a duplicate.
 SECTIONS = {

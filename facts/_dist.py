@@ -26,6 +26,10 @@ env_files() {
 """
 
 
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # as their specification has them
+_VERSION = re.compile(r"[A-Za-z0-9.!+_*-]+")
+
+
 def canonical(name: str) -> str:
     """A package's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -39,7 +43,7 @@ def package(entry: str) -> tuple[str, str] | None:
     if kind == "egg-info":
         stem = re.sub(r"-py\d+(\.\d+)?(-[\w.]+)?$", "", stem)
     name, dash, version = stem.partition("-") if kind == "egg-info" else stem.rpartition("-")
-    if not dash or not version or not re.match(r"[A-Za-z0-9]", name):  # ~orch-2.8.0: pip's own litter
+    if not dash or not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):  # ~orch-2.8.0: pip's own litter
         return None
     return canonical(name), version
 
@@ -62,7 +66,7 @@ def _one(block: str) -> dict[str, Any]:
     packages: dict[str, str] = {}
     twice, lib, source = set(), "", []
     wanted = ".".join(python.split(".")[:2]) if python else fields.get("lib", "")
-    for line in rest.splitlines():
+    for line in rest.split("\n"):
         if line.startswith("lib="):
             lib = line[4:]
         elif lib != wanted:  # the site-packages of a Python that this env no longer runs
@@ -81,6 +85,7 @@ def _python(fields: dict[str, str]) -> str | None:
     """The env's Python: by conda's record, by pyvenv.cfg, else the 3.x that its lib folder names; None without one."""
     if "python" not in fields:
         return None
-    record = re.match(r"python-(\d+\.\d+[\w.]*)-", fields.get("conda", ""))
+    record = re.match(r"python-([0-9]+\.[0-9]+[0-9a-z_.]*)-", fields.get("conda", ""))
     venv = re.match(r"\d+\.\d+(\.\d+)?", fields.get("venv", ""))
-    return record[1] if record else venv[0] if venv else fields.get("lib")
+    lib = re.fullmatch(r"[0-9]+\.[0-9]+t?", fields.get("lib", ""), re.ASCII)
+    return record[1] if record else venv[0] if venv else lib[0] if lib else None

@@ -11,6 +11,8 @@ have dpkg-query && dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n
   '*nvidia*' '*cuda*' 'linux-headers*'
 """,
 }
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")  # deb-control(5)
+_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")  # deb-version(7)
 _WATCHED = re.compile(r"nvidia|cuda|linux-headers")
 
 # Packages whose version is the driver's, the kernel module's own first; names on Ubuntu, Debian and in NVIDIA's
@@ -34,7 +36,7 @@ def read(text: str) -> dict[str, str]:
         words = line.split()
         if len(words) >= 3 and words[0] in ("ii", "hi"):
             name = words[1].partition(":")[0]
-            if _WATCHED.search(name):
+            if _WATCHED.search(name) and _NAME.fullmatch(name) and _VERSION.fullmatch(words[2]):
                 found[name] = words[2]
     return found
 

@@ -83,6 +83,8 @@ def secure_boot(text: str) -> str:
 def _system(text: str) -> dict[str, Any]:
     found = _sh.pairs(text)
     glibc = re.match(r"glibc (\d+\.\d+)", found.get("glibc", ""))
+    if not re.fullmatch(r"[\w.+~:-]{1,128}", found["kernel"], re.ASCII):
+        raise ValueError("the kernel's release is no name")
     return {
         "kernel": found["kernel"], "arch": found["arch"], "hostname": found["hostname"],
         "glibc": glibc[1] if glibc else None, "boot_id": found.get("boot_id"),
@@ -109,6 +111,8 @@ def _compilers(text: str) -> dict[str, str | None]:
 def _user(text: str) -> dict[str, Any]:
     found = _sh.pairs(text)
     uid = int(found["uid"])
+    if not (found["home"].startswith("/") and found["home"].isprintable()):
+        raise ValueError("the home folder has no path")
     return {"user": {"name": found["name"] or str(uid), "uid": uid, "home": found["home"]}, "sudo": found["sudo"]}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from qwen_rig.facts import _sh
 
 # Vendor 10de is NVIDIA; class 0300 a VGA and 0302 a 3D controller (pci.ids). Its audio and USB functions are no GPUs.
@@ -18,6 +20,7 @@ done
 """,
 }
 _GPU = ("0300", "0302")
+_SLOT, _ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]"), re.compile("(0x)?[0-9a-fA-F]{4}")
 
 
 def read(text: str) -> list[dict[str, str | int | None]]:
@@ -27,6 +30,8 @@ def read(text: str) -> list[dict[str, str | int | None]]:
         device = _sh.pairs(block)
         if not {"slot", "class", "device"} <= device.keys():
             raise ValueError(f"PCI device {device.get('slot', '?')} has no class or id in /sys")
+        if not _SLOT.fullmatch(device["slot"]) or not _ID.fullmatch(device["device"]):
+            raise ValueError("a PCI device's slot or id is none")
         kind = device["class"].removeprefix("0x")[:4]
         if kind not in _GPU:
             continue

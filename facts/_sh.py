@@ -39,8 +39,8 @@ def script(sections: Mapping[str, str], setup: str = "") -> str:
         f"printf '\\n{MARK}{name}\\n'\n(\n{fragment.strip()}\n)" for name, fragment in sections.items()
     )
     # Only the braces lose stdin: the shell may be reading this very script from it (ssh host sh -s <probe).
-    return (f"{_PRELUDE.strip()}\n{_OWNED}\n{{\n{setup.strip()}\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} </dev/null | clean\n"
-            "exit 0")
+    return (f"{_PRELUDE.strip()}\n{_OWNED}\n{{\n{setup.strip()}\n{body}\nprintf '\\n{MARK}{END}\\n'\n}} "
+            "</dev/null | clean\nexit 0")
 
 
 def sections(output: Iterable[str]) -> dict[str, str]:
@@ -58,7 +58,7 @@ def sections(output: Iterable[str]) -> dict[str, str]:
 def pairs(text: str) -> dict[str, str]:
     """`key=value` lines as a dict; of a key that comes twice, the first."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a name may hold what else Python takes for a line's end
         key, equals, value = line.partition("=")
         if equals:
             found.setdefault(key.strip(), value.strip())

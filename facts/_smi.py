@@ -89,13 +89,18 @@ def number(cell: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
+def uuid(cell: str | None) -> str | None:
+    """A GPU's id, by which files are named; None where that is none."""
+    return cell if cell and re.fullmatch(r"[A-Za-z]+-[0-9A-Za-z-]{1,64}", cell) else None
+
+
 def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """GPUs as the facts give them: names and ids are nvidia-smi's words; None where a cell has no value."""
     return [
         {
             "index": number(row.get("index", str(position))),
             "name": value(row.get("name")),
-            "uuid": value(row.get("uuid")),
+            "uuid": uuid(value(row.get("uuid"))),
             "pci_bus_id": value(row.get("pci.bus_id")),
             "memory_mib": number(row.get("memory.total")),
             "compute_capability": value(row.get("compute_cap")),

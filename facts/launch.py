@@ -56,7 +56,8 @@ class LaunchState(ProbeFact[dict[str, Any]]):
         """`names`: the files, with commas between."""
         at = shlex.quote(env)
         words = shlex.join(names.split(","))
-        return script({"launch": f"owned {at}/bin/python {at}/.rig && lim {at}/bin/python -c {shlex.quote(_PROGRAM)} {at}/.rig {words}"})
+        run = f"lim {at}/bin/python -c {shlex.quote(_PROGRAM)} {at}/.rig {words}"
+        return script({"launch": f"owned {at}/bin/python {at}/.rig && {run}"})
 
     def read(self, text: Mapping[str, str]) -> dict[str, Any]:
         """Both, or the default where the program said nothing."""

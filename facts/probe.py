@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qwen_rig.facts import _conda, _disk, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
+from qwen_rig.facts import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
 from qwen_rig.facts._fact import ProbeFact
 from qwen_rig.facts.driver import SETUP
 from qwen_rig.facts.gpu import listed
@@ -104,8 +104,8 @@ class HostState(ProbeFact[dict[str, Any]]):
          "generations": [{"name": ".qwen-train-0a1b2c3d4e5f-1", "path": "/root/miniforge3/envs/.q…", "complete": True,
                           "records": {"env": {…}, "flash_attn": None, "verification": None, "training": None},
                           "beside": {"accelerate.yaml": "9f86d08…"}}],   # sha256
-         "refused": [{"kind": "conda", "subject": "/opt/conda", "path": "/opt/conda/bin", "at": "/opt/conda", "why": "…",
-                      "remedy": "…", "foreign": True}],   # what isn't ours alone (facts/_paths.py), and was passed over
+         "refused": [{"kind": "conda", "subject": "/opt/conda", "path": "/opt/conda/bin", "at": "/opt/conda",
+                      "why": "…", "remedy": "…", "foreign": True}],   # what isn't ours alone: passed over
          "dpkg": {"nvidia-open": "580.95.05-1"},
          "files": {"/etc/modprobe.d/x.conf": "9f86d08…"},   # sha256; None: absent; "unreadable"
          "texts": {"/etc/modprobe.d/x.conf": "blacklist nouveau\n"},   # of those that can be read and are small

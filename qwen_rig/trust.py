@@ -87,7 +87,8 @@ def fault(tree: Tree, path: str, root_only: bool = False, memory: bool = True) -
         if not tree.others_write(entry):
             continue
         if at == way.leaf or not (entry.mode & stat.S_ISVTX or _disk(tree, at)):
-            return Fault(path, at, f"others can write to {at} ({entry})", f"where nobody has put anything there, `chmod go-w {at}`")
+            return Fault(path, at, f"others can write to {at} ({entry})",
+                         f"where nobody has put anything there, `chmod go-w {at}`")
         open_to_all.add(at)
     if way.unseen is not None:
         return Fault(path, way.unseen, f"{way.unseen} can't be looked at", f"see what {way.unseen} is", foreign=True)

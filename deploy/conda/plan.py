@@ -36,7 +36,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
 
 
 def _free_prefix(ctx: Context, broken: list[str]) -> str:
-    """Our own prefix, or a name beside it where a conda sits there that is broken or not ours alone (it isn't ours to remove)."""
+    """Our own prefix, or a name beside it where a conda sits there that is broken or not ours alone: it isn't ours to
+    remove."""
     wanted = prefix(ctx)
     refused = {row.subject for row in ctx.state.refused}
     return f"{wanted}-qwen-rig" if wanted in broken or wanted in refused else wanted

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
+from qwen_rig.facts._conda import NUMBER
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import current, env_record, envs_dir
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
@@ -49,8 +51,8 @@ class Mend(Payload):
 
 def _number(ctx: Context, name: str) -> int | None:
     """Which build of the wanted lock a generation is, None where it is of another lock."""
-    stem, digits = f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-", name.rpartition("-")[2]
-    return int(digits) if name.startswith(stem) and digits.isdigit() else None
+    own = re.fullmatch(rf"\.{re.escape(ctx.knobs.env_name)}-{ctx.stack.lock_id}-{NUMBER}", name, re.ASCII)
+    return int(own[1]) if own else None
 
 
 def kept(ctx: Context) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 
+from qwen_rig.facts._conda import GENERATION
 from qwen_rig.plan import Action, Context, Plan, Step
 from qwen_rig.plan.env import current, env_record, envs_dir
 from qwen_rig.program import load
@@ -31,6 +33,9 @@ def _way_back(host: Host) -> Plan | None:
     run = Run.of(host)
     ctx = run.memory.context(host)
     now, before = current(ctx), env_record(ctx).previous
+    own = re.escape(ctx.knobs.env_name)
+    if before and not re.fullmatch(rf"{own}\.before-qwen-rig(-[0-9]+)?", before) and not GENERATION.fullmatch(before):
+        before = None  # no name that we give
     if now is None or not before:
         run.report.fail(host.name, "there is no env before this one to go back to",
                      "`rig plan` says what is wrong with it, `rig apply` mends it")

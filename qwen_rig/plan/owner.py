@@ -19,6 +19,8 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     that is ours and would be built anew only because of its modes."""
     found = [Refusal(f"{_named(row)} can't be used: {row.why}", _remedy(row)) for row in ctx.state.refused
              if _needed(ctx, row, steps)]
+    if not ctx.machine.user.home and new_env(steps):
+        found.append(Refusal("its home folder isn't known", "log in and look at $HOME: it must be a path"))
     disk = disk_at(ctx, envs_dir(ctx))
     if new_env(steps) and disk and in_memory(disk):
         other = next((d.mount for d in ctx.machine.disks if usable(d) and d.writable), None)

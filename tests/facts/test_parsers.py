@@ -128,12 +128,12 @@ def test_a_cell_is_never_just_int(cell: str, want: int | None) -> None:
 
 
 def test_a_record_that_is_no_json_costs_only_itself() -> None:
-    text = ("##generation /c/envs/.q-1\n##record env\n{\"a\": 1}\n\n##record verification\n{cut\n"
-            "##generation /c/envs/.q-2\n")
+    text = ("##generation /c/envs/.q-0a1b2c3d4e5f-1\n##record env\n{\"a\": 1}\n\n##record verification\n{cut\n"
+            "##generation /c/envs/.q-0a1b2c3d4e5f-2\n")
     found, problem = _conda.read_generations(text)
     assert [(g["name"], g["complete"], g["records"]["env"], g["records"]["verification"]) for g in found] == [
-        (".q-1", True, {"a": 1}, None), (".q-2", False, None, None)]
-    assert problem is not None and problem.startswith("/c/envs/.q-1/.rig/verification.json: ")
+        (".q-0a1b2c3d4e5f-1", True, {"a": 1}, None), (".q-0a1b2c3d4e5f-2", False, None, None)]
+    assert problem is not None and problem.startswith("/c/envs/.q-0a1b2c3d4e5f-1/.rig/verification.json: ")
 
 
 @pytest.mark.parametrize(("records", "want"), [
@@ -144,17 +144,18 @@ def test_a_record_that_is_no_json_costs_only_itself() -> None:
 ])
 def test_a_verification_is_read_by_its_former_name_where_there_is_none_by_todays(
         records: str, want: dict[str, str] | None) -> None:
-    found, problem = _conda.read_generations(f"##generation /c/envs/.q-1\n{records}")
+    found, problem = _conda.read_generations(f"##generation /c/envs/.q-0a1b2c3d4e5f-1\n{records}")
     assert (found[0]["records"]["verification"], problem) == (want, None)
     assert set(found[0]["records"]) == set(_conda.RECORDS)
 
 
 def test_a_record_by_its_former_name_is_named_where_it_is_damaged() -> None:
-    _, problem = _conda.read_generations("##generation /c/envs/.q-1\n##record verify\n{cut\n")
-    assert problem is not None and problem.startswith("/c/envs/.q-1/.rig/verify.json: ")
-    raw = {"generations": [{"name": ".q-1", "path": "/c/envs/.q-1", "complete": True, "records": {
+    _, problem = _conda.read_generations("##generation /c/envs/.q-0a1b2c3d4e5f-1\n##record verify\n{cut\n")
+    assert problem is not None and problem.startswith("/c/envs/.q-0a1b2c3d4e5f-1/.rig/verify.json: ")
+    name = ".q-0a1b2c3d4e5f-1"
+    raw = {"generations": [{"name": name, "path": f"/c/envs/{name}", "complete": True, "records": {
         "verification": {"overall": [], "file": "verify.json"}}}]}
-    assert list(State.of(raw).problems) == ["/c/envs/.q-1/.rig/verify.json"]
+    assert list(State.of(raw).problems) == ["/c/envs/.q-0a1b2c3d4e5f-1/.rig/verify.json"]
 
 
 def _conda_at(prefix: str, sound: bool = True, writable: bool = True) -> dict[str, object]:

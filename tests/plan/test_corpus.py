@@ -37,8 +37,8 @@ NOT_A_HOST = {
 }
 CAPTURE = yaml.safe_load((Path(__file__).parents[1] / "facts" / "cases" / "probe.HostState" / "rented-h200.yaml")
                          .read_text())["output"]
-# A whole probe's output, without what is the H200's own.
-BLANK = {**_sh.sections(CAPTURE.splitlines()),
+# A whole probe's output, without what is the H200's own; of a time before the probe asked whose the paths are.
+BLANK = {**_sh.sections(CAPTURE.splitlines()), "paths": "me\t0\t",
          **dict.fromkeys(("driver.proc", "driver.sys", "driver.modules", "driver.modinfo", "dpkg", "smi", "smi.csv",
                           "smi.list", "smi.table", "pci", "cuda"), "")}
 BOOTED = "version=Linux version 6.1.0-18-amd64\npid1=systemd\nsystemd=1\nmodules=1\n"

@@ -120,7 +120,8 @@ def tree(uid: int = 1000, outer: int | None = None, **rows: str) -> Tree:
 
 
 @pytest.mark.parametrize(("row", "root_only", "fine"), [
-    ("1000 1000 755", False, True), ("1000 1000 755", True, False), ("0 0 755", True, True), ("1000 1000 775", False, True),
+    ("1000 1000 755", False, True), ("1000 1000 755", True, False), ("0 0 755", True, True),
+    ("1000 1000 775", False, True),
     ("1000 100 775", False, False), ("1001 1000 755", False, False), ("0 1000 775", True, True),
 ])
 def test_a_user_s_own_counts_but_not_for_what_root_runs(row: str, root_only: bool, fine: bool) -> None:

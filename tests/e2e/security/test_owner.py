@@ -116,7 +116,8 @@ def test_nothing_that_a_local_user_planted_is_run_or_written_to(lab: Lab) -> Non
     assert ran == "", f"root ran what another planted: {ran}"
     assert first.code == 0, said
     places = " ".join(f"{place}/qwen-rig" for place in (*OPEN,)) + " /opt/conda /opt/miniforge3"
-    assert lab.on("shared", f"find {places} -newer /started ! -type l -printf '%u %p\\n'") == "", "nor put anything there"
+    put = lab.on("shared", f"find {places} -newer /started ! -type l -printf '%u %p\\n'")
+    assert put == "", "nor put anything there"
     assert lab.on("shared", "cat /etc/victim; find / -xdev -name pwned") == "original\n"
     assert lab.on("shared", "readlink -f /root/miniforge3/envs/qwen-train").startswith("/root/miniforge3/envs/.qwen-")
     assert "the conda at /root/miniconda3 is not used: /opt/conda belongs to nosudo (uid 1002), mode 0755" in said
