@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from typing import Any
 
+from qwen_rig import strictjson
 from qwen_rig.facts import _disk, _dist, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
@@ -110,7 +110,8 @@ done""",
     s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
     [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
     for r in {records}; do
-      [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && cat "$g/.rig/$r.json" && echo
+      [ -f "$g/.rig/$r.json" ] || continue
+      printf '##record %s\n' "$r" && head -c {strictjson.LARGEST + 1} "$g/.rig/$r.json" && echo
     done
   done
 done""",
@@ -149,10 +150,9 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
             if name in seen:  # by today's name: the former ones come last
                 continue
             seen.add(name)
-            try:
-                parsed[name] = json.loads(body)
-            except ValueError as error:
-                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {error}"
+            parsed[name], why = strictjson.parse(body)
+            if why:
+                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {why}"
             if file.strip() in FORMER and isinstance(parsed[name], dict):
                 parsed[name]["file"] = f"{file.strip()}.json"
         path, *lines = path.strip().splitlines()

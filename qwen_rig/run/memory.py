@@ -27,6 +27,7 @@ from qwen_rig.plan import Context, Plan, Step
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
+from .limits import Flooded
 from .links import Links
 
 PAUSE_S = 2  # between two tries to connect again
@@ -120,6 +121,8 @@ class Memory:
                     return state
             except (PyinfraError, *LOST) as error:
                 why = f"the probe failed: {error}"
+            except Flooded as error:
+                raise ProbeFailed(f"the probe failed: {error}") from None
             if adapter.connected(host) or (tried and time.monotonic() > end):
                 raise ProbeFailed(why)
             while not self._links.reconnected(host):

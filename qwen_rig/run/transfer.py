@@ -81,7 +81,7 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
     this.report.progress(host.name, what)
     why: str | None = None
     for tried in range(TRIES):
-        if tried:
+        if tried:  # an SFTP that died alone is made anew by the connector
             time.sleep(PAUSE_S)
             this.report.progress(host.name, f"{what}, again: {why}")
         try:
