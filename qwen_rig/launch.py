@@ -186,7 +186,8 @@ def record(member: Member) -> Record:
     texts = {name: row for name in names if isinstance(row := rows.get(name), str)}
     status, ranks, speed = rows.get("status"), rows.get("ranks"), rows.get("bus_gbs")
     return Record(status if status in ("pass", "fail", "not_run") else None, **texts,
-                  ranks=ranks if isinstance(ranks, int) else 0, bus_gbs=speed if isinstance(speed, (int, float)) else 0.0)
+                  ranks=ranks if isinstance(ranks, int) else 0,
+                  bus_gbs=speed if isinstance(speed, (int, float)) else 0.0)
 
 
 def stale(launch: Launch, name: str, settings: Mapping[str, Any]) -> list[str]:

@@ -97,8 +97,7 @@ def _member(host: Host) -> Member:
 
 def _told(host: Host, env: str, seconds: int) -> dict[str, Any]:
     """What the host tells of its network and its launch files. Raises RigError where that is odd."""
-    told: dict[str, Any] = host.get_fact(LaunchState, env=env, names=",".join(plan.NAMES), _sudo=False,
-                                         _timeout=seconds, _ignore_errors=True)
+    told: dict[str, Any] = adapter.fact(host, LaunchState, env=env, names=",".join(plan.NAMES), _timeout=seconds)
     if why := told.get("odd"):
         raise RigError(f"what it tells of its network can't be true: {why}", "", "look at `ip address` on that host")
     return told

@@ -32,9 +32,9 @@ from .limits import Overdue
 __all__ = ["LOST", "CommandOutput", "ConnectError", "FunctionCommand", "Host", "PyinfraError", "QuoteString", "State",
            "StringCommand", "operation"]
 
-# What a connection that breaks raises out of a command; one that is dead, or a host that stalls, is Overdue.
-LOST = (TimeoutError, OSError, EOFError, SSHException, Overdue)
-GONE = (TimeoutError, ConnectionError, EOFError, SSHException, Overdue, ConnectError)  # of these, no mistake of ours
+# What a connection that breaks raises out of a command. Overdue, of a host that stalls or is gone, is an OSError; so
+# is Flooded, after which no other try makes sense.
+LOST = (OSError, EOFError, SSHException)
 _RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
 
 
@@ -291,6 +291,17 @@ def execute(host: Host, command: StringCommand, as_root: bool = False) -> tuple[
     command.connector_arguments = {}
     good, output = host.run_shell_command(command, **arguments)
     return good, output.stdout, list(output.output_lines)
+
+
+def fact(host: Host, kind: type[Any], **arguments: Any) -> Any:
+    """A fact of a host, without sudo: facts need none, whatever the operation around them uses.
+
+    Raises what broke the connection, where pyinfra says nothing and gives the fact's default.
+    """
+    found = host.get_fact(kind, _sudo=False, _ignore_errors=True, **arguments)
+    if failure := getattr(host.connector, "failure", None):
+        raise failure
+    return found
 
 
 def keep_secrets(state: State, secrets: Mapping[str, Mapping[str, str]]) -> None:

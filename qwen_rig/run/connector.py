@@ -56,6 +56,7 @@ class BoundedSSH(SSHConnector):
     """A host's connection. Raises Overdue and Flooded; else what pyinfra's own raises where a connection breaks."""
 
     _files: Any = None
+    failure: Exception | None = None  # of the last command: pyinfra's facts keep to themselves why there is nothing
 
     def connect(self) -> None:
         """Connect, or raise ConnectError: in time, and whatever the host's words make paramiko raise."""
@@ -74,9 +75,8 @@ class BoundedSSH(SSHConnector):
             raise ConnectError(f"Could not connect ({type(error).__name__}: {error})") from error
 
     def disconnect(self) -> None:
-        """Forget the file transfer; pyinfra leaves the connection itself to the garbage collector."""
+        """End the file transfer, all that pyinfra's own ends here."""
         self._drop_files()
-        super().disconnect()
 
     # -- commands ----------------------------------------------------------------------------------------
 
@@ -95,7 +95,12 @@ class BoundedSSH(SSHConnector):
                     echo(f"{self.host.print_prefix}>>> {made}", err=True)
                 return self._ask(made.get_raw_value(), _input(stdin), bool(pty), tell)
 
-        code, output = execute_command_with_sudo_retry(self.host, arguments, execute)  # type: ignore[arg-type]
+        self.failure = None
+        try:
+            code, output = execute_command_with_sudo_retry(self.host, arguments, execute)  # type: ignore[arg-type]
+        except Exception as error:
+            self.failure = error
+            raise
         return code in good, output
 
     def _without_limit(self) -> int | None:
@@ -159,8 +164,7 @@ class BoundedSSH(SSHConnector):
             self._drop_files()
             if isinstance(error, Flooded):
                 self._hang_up()
-            if isinstance(error, Exception) and not isinstance(error, (OSError, EOFError, paramiko.SSHException,
-                                                                       Flooded, Overdue)):
+            if isinstance(error, Exception) and not isinstance(error, (OSError, EOFError, paramiko.SSHException)):
                 raise paramiko.SSHException(f"{type(error).__name__}: {error}") from error  # SFTPError and the like
             raise
 

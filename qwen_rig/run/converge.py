@@ -13,6 +13,7 @@ from . import adapter
 from .adapter import LOST, CommandOutput, FunctionCommand, Host, QuoteString, State, StringCommand
 from .command_text import shown
 from .contain import operation
+from .limits import Flooded
 from .memory import ProbeFailed
 from .run import Run
 
@@ -94,6 +95,8 @@ class ScriptCommand(StringCommand):
             try:
                 done: tuple[bool, CommandOutput] = execute(state, host, connector_arguments)
                 return done
+            except Flooded:
+                raise
             except LOST as error:
                 report.said(host.name, [adapter.lost(error)])
                 return False, CommandOutput([])
@@ -118,6 +121,8 @@ def run_script(host: Host, call: Call, seconds: int, sudo: bool = False) -> tupl
         return False, ""
     try:
         ok, output, lines = adapter.execute(host, script(call, seconds), sudo)
+    except Flooded:
+        raise
     except LOST as error:  # pyinfra would print a function's traceback
         report.said(host.name, [adapter.lost(error)])
         return False, ""

@@ -112,17 +112,16 @@ class Memory:
         why = f"the probe brought nothing from {host.name}"
         for tried in count():
             try:
-                # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed
-                # its default, which is no host's state: every kernel has a release.
-                state = HostFacts.of(host.get_fact(
-                    HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
-                    files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True))
+                # pyinfra gives a fact that failed its default, which is no host's state: every kernel has a release.
+                state = HostFacts.of(adapter.fact(
+                    host, HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
+                    data_dir=wanted.data_dir, files=watched(), _timeout=wanted.timeout_probe))
                 if state.machine.kernel:
                     return state
+            except Flooded:
+                raise
             except (PyinfraError, *LOST) as error:
                 why = f"the probe failed: {error}"
-            except Flooded as error:
-                raise ProbeFailed(f"the probe failed: {error}") from None
             if adapter.connected(host) or (tried and time.monotonic() > end):
                 raise ProbeFailed(why)
             while not self._links.reconnected(host):

@@ -23,7 +23,7 @@ from qwen_rig.render import Card
 from qwen_rig.ssh import shell_line
 
 from . import adapter, stumble
-from .adapter import GONE, Failure, Host, PyinfraError, State
+from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
 from .command_text import shown
 from .limits import Flooded
 from .links import Links
@@ -235,7 +235,9 @@ def _words(error: Exception) -> tuple[str, str]:
             "log in and see what prints it (a start-up file of the shell's?), or leave the host out: --limit"
     if isinstance(error, ProbeFailed):
         return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
-    if isinstance(error, GONE):
+    if isinstance(error, OSError) and error.filename:  # this machine's
+        return f"{error.strerror}: {error.filename}", "mend that, and run the same command again"
+    if isinstance(error, (*LOST, ConnectError)):
         return adapter.lost(error), "run the same command again"
     if isinstance(error, PyinfraError):
         return f"the probe failed: {error}", "see its lines above"

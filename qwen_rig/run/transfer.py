@@ -15,6 +15,7 @@ from qwen_rig.program import load
 from . import adapter
 from .adapter import LOST, ConnectError, Host
 from .converge import run_script
+from .limits import Flooded
 from .run import Run
 
 TRIES = 3
@@ -91,6 +92,8 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
                     return
             else:
                 why = "connection lost"
+        except Flooded:
+            raise
         except (FileNotFoundError, PermissionError) as error:  # another try finds the same
             raise RigError(f"{what}: {error}", host.name) from None
         except (*LOST, ConnectError) as error:
