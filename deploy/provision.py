@@ -7,10 +7,12 @@ from importlib import import_module
 from qwen_rig.deploy import ORDER
 from qwen_rig.deploy.sources.apply import sources
 from qwen_rig.run import adapter
+from qwen_rig.run.contain import entry
 from qwen_rig.run.converge import converge
 from qwen_rig.run.preview import accepted
 
 
+@entry
 def provision() -> None:
     """Declare the steps in their order; none where this host is refused, and its card says why."""
     if not accepted():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from typing import Any
 
+from qwen_rig import strictjson
 from qwen_rig.facts import _dist, _paths, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
@@ -161,7 +161,8 @@ for g in $generations; do
   s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
   [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
   for r in {records}; do
-    [ -f "$g/.rig/$r.json" ] && printf '##record %s\n' "$r" && sed 's/^/|/' "$g/.rig/$r.json" && echo
+    [ -f "$g/.rig/$r.json" ] || continue
+    printf '##record %s\n' "$r" && head -c {strictjson.LARGEST + 1} "$g/.rig/$r.json" | sed 's/^/|/' && echo
   done
 done""",
     }
@@ -202,10 +203,9 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
             if kind in seen or kind not in RECORDS:  # by today's name: the former ones come last
                 continue
             seen.add(kind)
-            try:
-                parsed[kind] = json.loads(body)
-            except ValueError as error:
-                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {error}"
+            parsed[kind], why = strictjson.parse(body)
+            if why:
+                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {why}"
             if file.strip() in FORMER and isinstance(parsed[kind], dict):
                 parsed[kind]["file"] = f"{file.strip()}.json"
         path, *lines = path.strip().split("\n")

@@ -27,6 +27,7 @@ def join(state: State, run: Run) -> Run:
     adapter.spare_lookups()
 
     def ready() -> None:
+        adapter.bind(state)
         adapter.listen(state, run.report)
         _refuse_bad_knobs(state)
         adapter.let_others_go_on(state)

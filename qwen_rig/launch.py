@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from qwen_rig import strictjson
 from qwen_rig.errors import RigError
 from qwen_rig.training import accelerate_config
 
@@ -162,13 +163,31 @@ def files(launch: Launch, name: str, settings: Mapping[str, Any]) -> dict[str, s
     }
 
 
-def record(member: Member) -> dict[str, Any]:
-    """What the last check left on a host; {} where there is none that can be read."""
-    try:
-        found = json.loads(member.files.get(RECORD, "{}"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+@dataclass(frozen=True)
+class Record:
+    """What the last check left on a host. `status`: pass, fail or not_run, None where there's no record that can be
+    read; `bus_gbs`: GB/s."""
+
+    status: str | None = None
+    why: str = ""
+    fingerprint: str = ""
+    backend: str = ""
+    version: str = ""
+    ranks: int = 0
+    bus_gbs: float = 0.0
+
+
+def record(member: Member) -> Record:
+    """That record; what is of another type than the check writes isn't there."""
+    found = strictjson.mapping(member.files.get(RECORD, "")) or {}
+    data = found.get("data")
+    rows = {**(data if isinstance(data, dict) else {}), **found}
+    names = ("why", "fingerprint", "backend", "version")
+    texts = {name: row for name in names if isinstance(row := rows.get(name), str)}
+    status, ranks, speed = rows.get("status"), rows.get("ranks"), rows.get("bus_gbs")
+    return Record(status if status in ("pass", "fail", "not_run") else None, **texts,
+                  ranks=ranks if isinstance(ranks, int) else 0,
+                  bus_gbs=speed if isinstance(speed, (int, float)) else 0.0)
 
 
 def stale(launch: Launch, name: str, settings: Mapping[str, Any]) -> list[str]:
@@ -188,9 +207,9 @@ def unchecked(launch: Launch, wanted: str) -> str:
         return "verification=always"
     for member in launch.members:
         made = record(member)
-        if made.get("fingerprint") != launch.fingerprint:
-            return f"{member.name}: {'hosts, cards, env or network changed' if made else 'not done yet'}"
-        if made.get("status") == "fail":
+        if made.status is None or made.fingerprint != launch.fingerprint:
+            return f"{member.name}: {'hosts, cards, env or network changed' if made.status else 'not done yet'}"
+        if made.status == "fail":
             return f"{member.name}: it failed"
     return ""
 

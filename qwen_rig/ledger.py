@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qwen_rig import atomic
+from qwen_rig import atomic, strictjson
 from qwen_rig.plan.model import Applied, Plan, Step
 
+LARGEST = 1_000_000  # letters of one host's record: a state with all its packages has 20 thousand
 KEEP = 2000  # lines of history
 OF_LAST = 5  # runs that an estimate is the median of
 
@@ -36,10 +37,11 @@ def _file(host: str, address: str) -> Path:
 def applied(host: str, address: str) -> Applied | None:
     """The record of a host, None where there is none that can be read."""
     try:
-        found = json.loads(_file(host, address).read_text(encoding="utf-8"))
-        return Applied(str(found["when"]), dict(found["snapshot"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = strictjson.mapping(_file(host, address).read_text(encoding="utf-8"), LARGEST) or {}
+    except (OSError, ValueError):
         return None
+    when, snapshot = found.get("when"), found.get("snapshot")
+    return Applied(when, snapshot) if isinstance(when, str) and isinstance(snapshot, dict) else None
 
 
 def remember(host: str, address: str, when: str, snapshot: Mapping[str, Any]) -> None:
@@ -89,11 +91,9 @@ def estimated(plan: Plan, kind: str, stack: str) -> Plan:
         return plan
     seen: dict[str, list[float]] = {}
     for line in _history():
-        try:
-            name, seconds = json.loads(line)
-            seen.setdefault(str(name), []).append(float(seconds))
-        except (ValueError, TypeError):
-            continue
+        row, _ = strictjson.parse(line)
+        if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and type(row[1]) in (int, float):
+            seen.setdefault(row[0], []).append(float(row[1]))
     steps = []
     for step in plan.steps:
         runs = seen.get(key(step, kind, stack), [])[-OF_LAST:] if step.action.changes else []

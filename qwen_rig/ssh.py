@@ -13,6 +13,7 @@ from typing import Any
 
 import paramiko
 
+from qwen_rig import wire
 from qwen_rig.hostkeys import KnownHosts
 
 KEEPALIVE_S = 5  # an idle connection is asked for a sign of life this often
@@ -45,7 +46,7 @@ class HostKey:
     strict: bool = False
 
 
-class _Named(paramiko.Transport):
+class _Named(wire.Transport):
     """A transport that checks the host's key by a name, before anybody logs in."""
 
     named: HostKey
@@ -76,7 +77,7 @@ def transport(sock: Any, host_key: HostKey | None = None, **arguments: Any) -> p
             option = getattr(socket, name, None)
             if option is not None:
                 sock.setsockopt(level, option, value)
-    made = _Named(sock, **arguments) if host_key else paramiko.Transport(sock, **arguments)
+    made = _Named(sock, **arguments) if host_key else wire.Transport(sock, **arguments)
     if isinstance(made, _Named) and host_key:
         made.named = host_key
     made.set_keepalive(KEEPALIVE_S)  # data in flight, so that the limit above has something to run out on

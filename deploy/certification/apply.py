@@ -7,16 +7,18 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from qwen_rig import exits
+from qwen_rig import exits, strictjson
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
+from qwen_rig.certificate.model import LARGEST
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context
 from qwen_rig.plan.env import records
 from qwen_rig.program import load
 from qwen_rig.run import adapter
-from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand, operation
+from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, State, StringCommand
+from qwen_rig.run.contain import entry, operation
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import CERTIFY, env_path, program
@@ -26,6 +28,7 @@ READ = load("deploy/certification/measured.sh")
 CHECKS_SHARE = 0.8  # of timeout_certify; the rest is for nvidia-smi and the kernel log, which may not answer either
 
 
+@entry
 def certification() -> None:
     """Measure every card of this host; a host without the env is left out with a card of its own."""
     host = adapter.current_host()
@@ -95,7 +98,9 @@ def _judge(state: State, host: Host) -> bool:
     built = records(ctx).env
     try:
         good, text = run_script(host, READ(_measured(ctx)), 60)
-        measured = json.loads(text) if good else None
+        measured, why = strictjson.parse(text, LARGEST, measured=True) if good else (None, None)
+        if why:
+            raise ValueError(why)
         taken = record.take(measured, ctx.stack, ctx.who, ctx.knobs.verification_gpu, f"{host.name}: measured.json",
                             built)
     except (*LOST, ValueError, PyinfraError) as error:

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.flash_wheels import Candidate
+from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
 from qwen_rig.errors import RigError
@@ -23,7 +24,7 @@ from qwen_rig.program import load as shell
 from qwen_rig.run import network, transfer
 from qwen_rig.run.adapter import FunctionCommand, Host, State
 from qwen_rig.run.converge import Applier, run_script
-from qwen_rig.run.job import JobCommand, Outcome, attend
+from qwen_rig.run.job import JobCommand, attend
 from qwen_rig.run.job_protocol import Job, cause
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
@@ -123,7 +124,7 @@ class Attempt(FunctionCommand):
                ) -> dict[str, Any]:
         """Try these; what the host says of it. The record is final where a rung holds, or where none is left."""
         outcome = attend(self.host, self._proof(wheels, last, build).job)
-        said = _said(outcome)
+        said = answers.proven(outcome.lines)
         if not outcome.ok or said is None:
             self.lost = True  # no rung's fault, so nothing is decided: the step has failed
             return {"why": "the proof broke off"}
@@ -185,7 +186,7 @@ class Attempt(FunctionCommand):
         self.run.report.progress(self.host.name, f"builds {build.source}, {here.arithmetic}")
         self.wheels_left = True
         outcome = attend(self.host, self._job(build, here, key))
-        said = _said(outcome)
+        said = answers.built(outcome.lines)
         if said is None:
             self.lost = outcome.code is None
             why = cause(outcome.code, self.ctx.knobs.timeout_flash_build + FETCHING_S) or "the build broke off"
@@ -236,20 +237,11 @@ class Attempt(FunctionCommand):
 def _figures(made: Mapping[str, Any]) -> str:
     """What was measured of the rung that held."""
     proof, parts = made["proof"] or {}, []
-    if proof.get("worst") is not None:
+    if isinstance(proof.get("worst"), (int, float)):
         parts.append(f"differs from SDPA by {proof['worst']:.1e} at most")
     if made["minutes"] >= 1:
         parts.append(f"{made['minutes']:.0f} min")
     return f" ({', '.join([*parts, 'sha256 ' + made['sha256'][:12]])})" if made["sha256"] else ""
-
-
-def _said(outcome: Outcome) -> dict[str, Any] | None:
-    """The JSON object in which a program says how it went: its last line."""
-    try:
-        found = json.loads(outcome.lines[-1])
-    except (IndexError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 APPLIER = Applier("flash-attn | Attempt flash-attn", commands)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import strictjson
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
@@ -213,14 +214,14 @@ def _sign(domain: Domain, key: Key) -> Path:
 def _await_earlier(host: Host, domain: Domain, key: Key, group: _Group) -> None:
     """Let the host that a broken-off run left building come first: it attaches to its job and builds nothing twice."""
     try:
-        earlier = json.loads(_sign(domain, key).read_text(encoding="utf-8"))
-        name, address = str(earlier["host"]), str(earlier["address"])
-    except (OSError, ValueError, KeyError, TypeError):
+        earlier = strictjson.mapping(_sign(domain, key).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError):
         return
+    name, address = earlier.get("host"), earlier.get("address")
     taking_part = {other.name: other for other in host.state.inventory.get_active_hosts()}
     if name == host.name or group.leader or group.failed:
         return
-    if name in taking_part and memory.address(taking_part[name]) == address:
+    if isinstance(name, str) and name in taking_part and memory.address(taking_part[name]) == address:
         _tell(host, f"waits for {name}, which was building it when the last run broke off")
         end = time.monotonic() + GRACE_S
         while time.monotonic() < end and not (group.leader or group.failed) and _sign(domain, key).exists():

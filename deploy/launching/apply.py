@@ -17,7 +17,8 @@ from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
 from qwen_rig.plan.env import records
 from qwen_rig.run import adapter
-from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand, operation
+from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand
+from qwen_rig.run.contain import entry, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.files import written
 from qwen_rig.run.memory import UNREAD
@@ -44,6 +45,7 @@ class Together:
         return self._launch
 
 
+@entry
 def launch() -> None:
     """Declare both steps for the current host. Where the hosts can't train together, none is touched."""
     host = adapter.current_host()
@@ -84,14 +86,21 @@ def _member(host: Host) -> Member:
     ctx = Run.of(host).memory.context(host)
     env, found = ctx.state.env, {}
     if env is not None:
-        found = host.get_fact(LaunchState, env=env_path(ctx), names=",".join(plan.NAMES), _sudo=False,
-                              _timeout=ctx.knobs.timeout_probe)
+        found = _told(host, env_path(ctx), ctx.knobs.timeout_probe)
     address = str(host.data.get("ssh_hostname") or host.name)
     return Member(
         host.name, address, env_path(ctx) if env else None, tuple(_uuids(ctx)),
         torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
         port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
         files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}")
+
+
+def _told(host: Host, env: str, seconds: int) -> dict[str, Any]:
+    """What the host tells of its network and its launch files. Raises RigError where that is odd."""
+    told: dict[str, Any] = adapter.fact(host, LaunchState, env=env, names=",".join(plan.NAMES), _timeout=seconds)
+    if why := told.get("odd"):
+        raise RigError(f"what it tells of its network can't be true: {why}", "", "look at `ip address` on that host")
+    return told
 
 
 def _uuids(ctx: Context) -> list[str]:
@@ -157,19 +166,18 @@ def _judge(state: State, host: Host) -> bool:
     except UNREAD as error:
         run.report.fail(host.name, f"the all-reduce's result could not be read: {error}", "run the same command again")
         return False
-    if found.get("status") == "not_run":
-        run.report.caveats[host.name].append(f"all-reduce not run: {found['why']}")
+    if found.status == "not_run":
+        run.report.caveats[host.name].append(f"all-reduce not run: {found.why}")
         came = "all-reduce not run"
-    elif found.get("status") != "pass":
-        why = str(found.get("why") or "no record was written")
+    elif found.status != "pass":
+        why = found.why or "no record was written"
         run.report.fail(host.name, f"all-reduce failed: {why}", "open all ports between the hosts; name another "
                         "network with launch_address", said=[why], status=exits.VERIFICATION)
         return False
     else:
-        data = found["data"]
-        came = (f"all-reduce of {data['ranks']} ranks over {data['backend']} ({data['version']}), "
-                f"{data['bus_gbs']:.2f} GB/s bus")
-        if data["backend"] == "gloo":
+        came = (f"all-reduce of {found.ranks} ranks over {found.backend} ({found.version}), "
+                f"{found.bus_gbs:.2f} GB/s bus")
+        if found.backend == "gloo":
             run.report.caveats[host.name].append(
                 "the all-reduce ran on the CPU: it shows the network, not the cards")
     _, files = run.report.outcomes.get(host.name, ("", ""))

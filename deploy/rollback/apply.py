@@ -10,7 +10,8 @@ from qwen_rig.plan import Action, Context, Plan, Step
 from qwen_rig.plan.env import current, env_record, envs_dir
 from qwen_rig.program import load
 from qwen_rig.run import adapter
-from qwen_rig.run.adapter import Host, StringCommand, operation
+from qwen_rig.run.adapter import Host, StringCommand
+from qwen_rig.run.contain import entry, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.preview import probed
 from qwen_rig.run.run import Run
@@ -18,6 +19,7 @@ from qwen_rig.run.run import Run
 FLIP = load("deploy/rollback/flip.sh")
 
 
+@entry
 def undo() -> None:
     """Plan and declare the way back for the current host; a card where there is none."""
     host = adapter.current_host()

@@ -11,7 +11,8 @@ from qwen_rig.network import measure
 from qwen_rig.network.route import candidates, choose, from_bundle, needs
 from qwen_rig.program import load
 from qwen_rig.run import adapter, network
-from qwen_rig.run.adapter import FunctionCommand, Host, State, operation
+from qwen_rig.run.adapter import FunctionCommand, Host, State
+from qwen_rig.run.contain import operation
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.run import Run
 

@@ -53,7 +53,7 @@ def certificates(measured: Any, gates: Gates, rules: Rules, stack: Stack | None,
         made = [_certificate(Case(card, measured, gates, rules, stack, gpu, built), host or Identity(measured["host"]))
                 for card in measured["cards"]]
         return made if host else [replace(each, stated=True) for each in made]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise RigError(f"these measurements are damaged ({type(error).__name__}: {error})", where, remedy) from None
 
 
@@ -61,7 +61,8 @@ def silent(measured: Any) -> list[str]:
     """GPUs on the host's PCI bus that nvidia-smi doesn't list, in words: none of these has a certificate."""
     found = measured.get("bus")
     data = found.get("data") if isinstance(found, Mapping) else None
-    return [f"GPU at {slot} doesn't answer nvidia-smi" for slot in (data or {}).get("silent", [])]
+    slots = data.get("silent") if isinstance(data, Mapping) else None
+    return [f"GPU at {slot} doesn't answer nvidia-smi" for slot in slots] if isinstance(slots, list) else []
 
 
 def _certificate(case: Case, host: Identity) -> Certificate:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import strictjson
 from qwen_rig.errors import RigError
 from qwen_rig.domain import Identity
 
 FORMAT = 1
+LARGEST = 8_000_000  # letters of a file; 16 cards' measurements are under one million
 LAST_MOMENT = 253402300799  # the end of the year 9999
 STATES = ("pass", "warn", "fail", "not_run")
 OVERALL = ("pass", "warn", "fail", "partial")
@@ -100,7 +101,7 @@ def from_json(raw: Any, where: str) -> Certificate:
             began=moment(raw["began"]), seconds=duration(raw["seconds"]), overall=raw["overall"],
             emulated=bool(raw["emulated"]), environment=environment, checks=checks,
             host_key=None if raw.get("host_key") is None else str(raw["host_key"]), stated=bool(raw.get("stated")))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
         raise damaged from None
 
 
@@ -142,8 +143,11 @@ def load(path: Path) -> Certificate:
 def read_json(path: Path, remedy: str) -> Any:
     """What a JSON file holds. Raises RigError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found, why = strictjson.parse(path.read_text(encoding="utf-8"), LARGEST, measured=True)
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", str(path), remedy) from None
     except ValueError:
-        raise RigError("is no JSON, or a damaged file", str(path), remedy) from None
+        found, why = None, "no UTF-8"
+    if why:
+        raise RigError("is no JSON, or a damaged file", str(path), remedy)
+    return found

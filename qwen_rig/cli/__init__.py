@@ -75,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RigError as error:
         print(f"qwen-rig: {error}", file=sys.stderr)
         return exits.FAILED
+    except Exception as error:  # of the run as a whole: a host's own is its card (Report.contained)
+        from qwen_rig.run import stumble
+
+        where = stumble.write(stumble.LOGS, str(options.verb), stumble.traced(error))
+        print(f"qwen-rig: {stumble.told(error)} · this is a mistake of qwen-rig's: report it with this line"
+              f"{f' and {where}' if where else ''}", file=sys.stderr)
+        return exits.FAILED
     except KeyboardInterrupt:
         print("qwen-rig: interrupted; what runs on a host goes on there · the same command again finds it",
               file=sys.stderr)

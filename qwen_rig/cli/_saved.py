@@ -9,6 +9,7 @@ from typing import Any
 from qwen_rig import atomic
 from qwen_rig.errors import RigError
 from qwen_rig.plan.document import FORM
+from qwen_rig.plan.drift import sound
 from qwen_rig.plan.files import redacted
 from qwen_rig.plan.model import Action
 
@@ -48,7 +49,7 @@ def load(path: Path) -> dict[str, Any]:
 def _sound(host: Any) -> bool:
     """Whether a host's plan has all that qwen_rig.plan.drift.outdated reads."""
     return isinstance(host, dict) and isinstance(host.get("host"), str) \
-        and isinstance(host.get("fingerprint"), str) and isinstance(host.get("state"), dict) \
+        and isinstance(host.get("fingerprint"), str) and isinstance(host.get("state"), dict) and sound(host["state"]) \
         and isinstance(host.get("steps"), list) and all(_sound_step(step) for step in host["steps"])
 
 

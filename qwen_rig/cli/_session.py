@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qwen_rig.run import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
@@ -23,6 +24,8 @@ from qwen_rig.run import adapter, preview
 from qwen_rig.run.adapter import Host, State
 from qwen_rig.run.report import now
 from qwen_rig.run.run import Run
+
+T = TypeVar("T")
 
 
 class Session:
@@ -60,22 +63,25 @@ class Session:
             process.execute(self.state)
         self.report.failures(self.state)
 
-    def look(self, diagnose: bool = False) -> list[Context]:
-        """What is known and wanted of each connected host, probed side by side; a card where that fails.
+    def look(self, make: Callable[[Context], T], diagnose: bool = False) -> list[T]:
+        """What `make` makes of all that is known and wanted of each connected host, probed side by side; a card, and
+        nothing, where that fails.
 
-        `diagnose`: as preview.probed has it; the card is then shown at once.
+        `diagnose`: as Report.contained has it.
         """
 
-        def see(host: Host) -> Context | None:
+        def see(host: Host) -> T | None:
             with adapter.on(self.state, host):
-                return preview.probed(host, lambda: self.run.memory.context(host), not diagnose, diagnose)
+                return preview.probed(host, lambda: make(self.run.memory.context(host)), False, diagnose)
 
-        return [ctx for ctx in process.look(self.state, see) if ctx is not None]
+        return [made for made in process.look(self.state, see) if made is not None]
 
     def afterwards(self) -> list[Plan]:
         """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""
         contexts = [self.run.memory.remembered(host) for host in self.state.inventory.get_active_hosts()]
-        plans = [make_plan(replace(ctx, applied=None)) for ctx in contexts if ctx]
+        made = [self.report.contained(ctx.host, partial(make_plan, replace(ctx, applied=None)))
+                for ctx in contexts if ctx]
+        plans = [plan for plan in made if plan]
         self.report.show(plans, [], verbose=False)
         return plans
 

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.deploy.planning import make_plan
 
     with session.opened(options.inventory, options.limit, options.data) as opened:
-        plans = [make_plan(ctx) for ctx in opened.look()]
-        for plan in plans:
-            render.out().print(render.changed(plan))
-        return exits.worst([opened.status(), *(exits.CHANGES for plan in plans if plan.drift)])
+        seen = opened.look(lambda ctx: (bool((plan := make_plan(ctx)).drift), render.changed(plan)))
+        for _, told in seen:
+            render.out().print(told)
+        return exits.worst([opened.status(), *(exits.CHANGES for drift, _ in seen if drift)])

@@ -55,15 +55,17 @@ def _of_hosts(options: argparse.Namespace) -> int:
     if said and len(limit) != 1:
         raise RigError("a log is of one host", "--log", "name that host alone")
     from qwen_rig.cli import _session as session
+    from qwen_rig.plan import Context
     from qwen_rig.plan.env import records
 
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
-        told: dict[str, tuple[Sequence[Finding], list[str]]] = {}
-        for ctx in opened.look(diagnose=True):
+        def tell(ctx: Context) -> tuple[str, tuple[Sequence[Finding], list[str]]]:
             verified = records(ctx).verification
             failed = [check.why or "" for check in verified.failed] if verified else []
-            told[ctx.host] = (doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state)),
-                              unknowns(ctx.state))
+            found = doctor.findings([*said, *failed], doctor.signs(ctx.state), doctor.words(ctx.state))
+            return ctx.host, (found, unknowns(ctx.state))
+
+        told = dict(opened.look(tell, diagnose=True))
         return exits.worst([opened.status(), _tell(told, options.json)])
 
 

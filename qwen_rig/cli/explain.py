@@ -25,6 +25,6 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.deploy.planning import explain, make_plan
 
     with session.opened(options.inventory, [options.host], options.data) as opened:
-        for ctx in opened.look():
-            render.out().print(render.explanation(explain(ctx, make_plan(ctx), options.step)))
+        for told in opened.look(lambda ctx: render.explanation(explain(ctx, make_plan(ctx), options.step))):
+            render.out().print(told)
         return opened.status()

@@ -40,15 +40,17 @@ def run(options: argparse.Namespace) -> int:
     if not options.hosts and not options.limit:
         raise RigError("no host and no --memory", "rig fits", "`rig fits HOST`, or `rig fits --memory 32607`")
     from qwen_rig.cli import _session as session
+    from qwen_rig.plan import Context
 
-    cards: dict[str, int] = {}
     limit = [*options.limit, *options.hosts]
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
-        for ctx in opened.look(diagnose=True):
-            if sizes := [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]:
-                cards[ctx.host] = min(sizes)
-            else:
-                opened.report.fail(ctx.host, "its card's memory isn't known", "give it: rig fits --memory MIB")
+        def smallest(ctx: Context) -> tuple[str, int]:
+            sizes = [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]
+            if not sizes:
+                raise RigError("its card's memory isn't known", "", "give it: rig fits --memory MIB")
+            return ctx.host, min(sizes)
+
+        cards = dict(opened.look(smallest, diagnose=True))
         status = opened.status()
     _tell(cards, options)
     return status

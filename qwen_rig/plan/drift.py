@@ -43,6 +43,29 @@ def snapshot(ctx: Context) -> dict[str, Any]:
     }
 
 
+def sound(raw: Mapping[str, Any]) -> bool:
+    """Whether plain data has all that a comparison reads, each value of its type."""
+    env = raw.get("env", "none")
+    return (all(_maybe_text(raw, key) for key in ("machine", "kernel", "attention"))
+            and isinstance(raw.get("gpus"), list) and all(isinstance(each, str) for each in raw["gpus"])
+            and all(_texts(raw.get(key)) for key in ("driver", "toolkits", "conda", "files"))
+            and {"loaded_version", "flavour", "installed_version", "installed_flavour"} <= raw["driver"].keys()
+            and isinstance(raw.get("training"), dict) and (env is None or _sound_env(env)))
+
+
+def _sound_env(env: Any) -> bool:
+    return (isinstance(env, dict) and all(_maybe_text(env, key) for key in ("path", "target", "python"))
+            and _texts(env.get("packages")) and (env.get("torch", "none") is None or _texts(env.get("torch"))))
+
+
+def _maybe_text(raw: Mapping[str, Any], key: str) -> bool:
+    return key in raw and (raw[key] is None or isinstance(raw[key], str))
+
+
+def _texts(raw: Any) -> bool:
+    return isinstance(raw, dict) and all(value is None or isinstance(value, str) for value in raw.values())
+
+
 def _text(state: State, path: str, digest: str | None) -> str | None:
     """A file's text without logins, its digest where the text isn't there."""
     text = state.texts.get(path)
@@ -89,7 +112,7 @@ def drift(ctx: Context) -> tuple[Drift, ...]:
     A machine of another id under the same name is not compared: it is another machine.
     """
     before = ctx.applied.snapshot if ctx.applied else None
-    if not before or before.get("form") != FORM:
+    if not before or before.get("form") != FORM or not sound(before):
         return ()
     return differences(before, snapshot(ctx))
 

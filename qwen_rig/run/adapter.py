@@ -19,16 +19,22 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, connectors,
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import get_host_keys
-from pyinfra.connectors.util import clear_askpass_cache
+from pyinfra.connectors.util import CommandOutput, clear_askpass_cache
 from pyinfra.context import ctx_host, ctx_state
 
 from qwen_rig.ssh import private_key
 
-__all__ = ["LOST", "ConnectError", "FunctionCommand", "Host", "PyinfraError", "QuoteString", "State", "StringCommand",
-           "operation"]
+from .connector import BoundedSSH
+from .limits import Overdue
 
-LOST = (TimeoutError, OSError, EOFError, SSHException)  # what a connection that breaks raises out of a command
+__all__ = ["LOST", "CommandOutput", "ConnectError", "FunctionCommand", "Host", "PyinfraError", "QuoteString", "State",
+           "StringCommand", "operation"]
+
+# What a connection that breaks raises out of a command. Overdue, of a host that stalls or is gone, is an OSError; so
+# is Flooded, after which no other try makes sense.
+LOST = (OSError, EOFError, SSHException)
 _RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
 
 
@@ -39,6 +45,7 @@ class Listener(Protocol):
     def operation_started(self, host: Host) -> None: ...
     def operation_succeeded(self, host: Host) -> None: ...
     def operation_ended(self, state: State, last: bool) -> None: ...
+    def stumbled(self, host: Host, error: Exception) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -115,20 +122,26 @@ def when_ready(state: State, act: Callable[[], None],
 
 
 def listen(state: State, listener: Listener) -> None:
-    """Tell a listener what happens in a state that is initialised."""
+    """Tell a listener what happens in a state that is initialised; what it raises of one host is told to it, too."""
+
+    def heard(host: Host, tell: Callable[..., None], *what: Any) -> None:
+        try:
+            tell(*what)
+        except Exception as error:
+            listener.stumbled(host, error)
 
     class Callbacks(BaseStateCallback):
         @staticmethod
         def host_connect_error(state: State, host: Host, error: Exception) -> None:
-            listener.connect_failed(host, str(error.args[0] if error.args else error))
+            heard(host, listener.connect_failed, host, str(error.args[0] if error.args else error))
 
         @staticmethod
         def operation_host_start(state: State, host: Host, op_hash: str) -> None:
-            listener.operation_started(host)
+            heard(host, listener.operation_started, host)
 
         @staticmethod
         def operation_host_success(state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:
-            listener.operation_succeeded(host)
+            heard(host, listener.operation_succeeded, host)
 
         @staticmethod
         def operation_end(state: State, op_hash: str) -> None:
@@ -138,6 +151,14 @@ def listen(state: State, listener: Listener) -> None:
 
 
 # -- hosts of a state ------------------------------------------------------------------------------------
+
+
+def bind(state: State) -> None:
+    """Reach every host by SSH that is bounded (run/connector.py) in place of pyinfra's own."""
+    for host in state.inventory:
+        if type(host.connector) is SSHConnector:
+            data, host.connector = host.connector.data, BoundedSSH(state, host)
+            host.connector.data = data
 
 
 def hosts(state: State) -> list[Host]:
@@ -241,6 +262,11 @@ def connected(host: Host) -> bool:
     return bool(found and found.is_active())
 
 
+def lost(error: BaseException) -> str:
+    """One of LOST in words: `connection lost: …`; a host that is late may still be there."""
+    return str(error) if isinstance(error, Overdue) else f"connection lost: {str(error) or type(error).__name__}"
+
+
 def connect_again(host: Host) -> bool:
     """Connect anew, and say whether it worked."""
     client = getattr(host.connector, "client", None)
@@ -272,6 +298,17 @@ def execute(host: Host, command: StringCommand, as_root: bool = False) -> tuple[
     command.connector_arguments = {}
     good, output = host.run_shell_command(command, **arguments)
     return good, output.stdout, list(output.output_lines)
+
+
+def fact(host: Host, kind: type[Any], **arguments: Any) -> Any:
+    """A fact of a host, without sudo: facts need none, whatever the operation around them uses.
+
+    Raises what broke the connection, where pyinfra says nothing and gives the fact's default.
+    """
+    found = host.get_fact(kind, _sudo=False, _ignore_errors=True, **arguments)
+    if failure := getattr(host.connector, "failure", None):
+        raise failure
+    return found
 
 
 def keep_secrets(state: State, secrets: Mapping[str, Mapping[str, str]]) -> None:

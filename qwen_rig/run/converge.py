@@ -10,8 +10,10 @@ from qwen_rig.plan import Context, Step
 from qwen_rig.program import Call
 
 from . import adapter
-from .adapter import LOST, FunctionCommand, Host, QuoteString, State, StringCommand, operation
+from .adapter import LOST, CommandOutput, FunctionCommand, Host, QuoteString, State, StringCommand
 from .command_text import shown
+from .contain import operation
+from .limits import Flooded
 from .memory import ProbeFailed
 from .run import Run
 
@@ -85,6 +87,22 @@ class ScriptCommand(StringCommand):
         super().__init__(*limit, "sh", "-c", QuoteString(call.text), **extra)
         self.call, self.limit = call, " ".join(limit)
 
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        """Run; a connection that breaks, and whatever else is raised, fails this host alone."""
+        report, execute = Run.of(host).report, super().execute
+
+        def run() -> tuple[bool, CommandOutput]:
+            try:
+                done: tuple[bool, CommandOutput] = execute(state, host, connector_arguments)
+                return done
+            except Flooded:
+                raise
+            except LOST as error:
+                report.said(host.name, [adapter.lost(error)])
+                return False, CommandOutput([])
+
+        return report.contained(host.name, run) or (False, CommandOutput([]))
+
 
 def script(call: Call, seconds: int, stdin: str = "") -> ScriptCommand:
     """A short program to run on the host, under a time limit there and a longer one here; what can take more than a
@@ -103,8 +121,10 @@ def run_script(host: Host, call: Call, seconds: int, sudo: bool = False) -> tupl
         return False, ""
     try:
         ok, output, lines = adapter.execute(host, script(call, seconds), sudo)
+    except Flooded:
+        raise
     except LOST as error:  # pyinfra would print a function's traceback
-        report.said(host.name, [f"connection lost: {str(error) or type(error).__name__}"])
+        report.said(host.name, [adapter.lost(error)])
         return False, ""
     if not ok:
         report.said(host.name, lines + ([] if adapter.connected(host) else ["connection lost"]))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.text import Text
 
 from qwen_rig import ledger, render
+from qwen_rig.plan import Plan
 from qwen_rig.plan.compare import differences, traits
 from qwen_rig.plan.drift import snapshot
 from qwen_rig.ssh import shell_line
 
 from . import adapter
-from .adapter import State
+from .adapter import Host, State
 from .memory import Memory, address
 from .report import Report, now
 
@@ -59,16 +62,21 @@ def _keep(state: State, report: Report, memory: Memory) -> None:
         ctx, where = memory.remembered(host), address(host)
         if host.name in report.cards and (report.applied[host.name] or host.name in report.touched):
             ledger.forget(host.name, where)
-        elif host.name in report.plans and host.name not in report.cards and ctx:
-            ledger.remember(host.name, where, when, snapshot(ctx))
+        elif host.name in report.plans and host.name not in report.cards and ctx \
+                and (found := report.contained(host.name, partial(snapshot, ctx))):
+            ledger.remember(host.name, where, when, found)
     if report.times:
         ledger.timed(report.times)
 
 
 def _unlike(state: State, report: Report, memory: Memory) -> list[str]:
     """Which hosts are unlike the others, of those whose state is known and which came through."""
-    known = {host.name: traits(ctx) for host in adapter.hosts(state)
-             if host.name not in report.cards and (ctx := memory.remembered(host)) is not None}
+    known = {}
+    for host in adapter.hosts(state):
+        if host.name not in report.cards and (ctx := memory.remembered(host)) is not None:
+            found = report.contained(host.name, partial(traits, ctx))
+            if found is not None:
+                known[host.name] = found
     return differences(known)
 
 
@@ -76,9 +84,12 @@ def _next(state: State, report: Report) -> list[str]:
     """Commands worth copying after this run, for the first host that came through."""
     for host in adapter.hosts(state):
         plan = report.plans.get(host.name)
-        if state.is_executing and plan and host.name not in report.cards:
-            login = shell_line(host.name, adapter.data(host))
-            payloads = [step.payload for step in plan.steps if step.payload]
-            if told := [line for each in payloads for line in each.next_commands(login, host.name)]:
-                return told
+        if state.is_executing and plan and host.name not in report.cards \
+                and (told := report.contained(host.name, partial(_commands, host, plan))):
+            return told
     return []
+
+
+def _commands(host: Host, plan: Plan) -> list[str]:
+    login = shell_line(host.name, adapter.data(host))
+    return [line for step in plan.steps if step.payload for line in step.payload.next_commands(login, host.name)]

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
 
@@ -16,6 +17,7 @@ from . import job_protocol as jobs
 from .adapter import LOST, FunctionCommand, Host, State
 from .converge import script
 from .job_protocol import Answer, Job, Progress
+from .limits import Flooded
 from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
@@ -69,6 +71,8 @@ class _Attendant:
         self.patience = memory.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
         self.since = known.machine.time if known else 0
+        self.bounds = load_bounds()
+        self.limit = job.seconds + self.bounds.step.slack_seconds
         self.lines: list[str] = []
         self.shown = Progress()
 
@@ -102,18 +106,25 @@ class _Attendant:
                 break
             self._tell(f"waits for another run that does this step with other settings, "
                        f"begun {jobs.span(answer.elapsed)} ago")
-            other = answer.run
+            other, end = answer.run, self._end()
             while answer and answer.state in ("busy", "running"):
+                if time.monotonic() > end:
+                    self._overdue(answer, "another run's is at work there, and")
+                    return None
                 answer = self._ask(jobs.poll(self.job, other, answer.to, POLL_S))
         if answer and answer.run not in ("", own):
             self._tell("done meanwhile by another run" if answer.state == "done" else
                        f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
-            self.run.report.under_way(self.host.name, answer.elapsed)
+            self.run.report.under_way(self.host.name, min(answer.elapsed, self.limit))  # the host's own word
         self.lines.clear()
+        end = self._end()
         while answer:
-            self.lines += jobs.plain(answer.lines)
+            self.lines = jobs.last(self.lines + jobs.plain(answer.lines), self.bounds.log.bytes)
             if answer.state != "running":
                 break
+            if time.monotonic() > end:
+                self._overdue(answer)
+                return None
             if said := self.shown.feed(answer):
                 self._tell(said)
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
@@ -133,6 +144,8 @@ class _Attendant:
                         return answer
                     if lines and adapter.connected(self.host):
                         return Answer("error", why=" ".join(lines[-3:]))
+            except Flooded:
+                raise
             except LOST:
                 pass
             if end is None:
@@ -147,6 +160,18 @@ class _Attendant:
                 return None
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, BACKOFF_S[1])
+
+    def _end(self) -> float:
+        """When this machine stops asking for what begins now: the job's limit is the host's to keep, and may not be."""
+        return time.monotonic() + self.limit
+
+    def _overdue(self, answer: Answer, what: str = "it") -> None:
+        """Write the card of a host that would have been asked for ever."""
+        limit, slack = jobs.span(self.job.seconds), jobs.span(self.bounds.step.slack_seconds)
+        where = f": {answer.log}" if answer.log else ""
+        self.run.report.fail(
+            self.host.name, f"{self.job.title}: {what} has not ended within its limit of {limit} and {slack} more",
+            f"look at its log on the host{where}; the same command again attaches to what is at work there")
 
     def _tell(self, text: str) -> None:
         self.run.report.progress(self.host.name, text)

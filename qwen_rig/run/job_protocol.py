@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from qwen_rig.program import Call, load
 
 MARK = "@job "
-PROGRESS = re.compile(r"@progress (\d+) (\d+)(?: (.+))?")  # what a job may print: done, of how many, of what
+# What a job may print: done, of how many, of what.
+PROGRESS = re.compile(r"@progress ([0-9]{1,9}) ([0-9]{1,9})(?: (.+))?")
+STATES = ("running", "done", "aborted", "busy", "gone", "error")
 SAY_EVERY_S = 60  # without news, a sign of life this often
 
 PLACE = "host/jobs.sh"  # where the host keeps its jobs
@@ -113,11 +115,27 @@ def read(output: str) -> Answer | None:
         return None
     head, _, why = first.partition(" why=")
     said = dict(word.partition("=")[::2] for word in head[len(MARK):].split(" "))
-    numbers = {name: int(said.get(name) or 0) for name in ("started", "now", "to", "limit")}
-    code = said.get("code", "")
-    return Answer(said.get("state", "error"), said.get("run", ""), said.get("key", ""), **numbers,
-                  code=int(code) if code else None, why=why.strip(),
-                  log=said.get("log", ""), lines=tuple(rest.splitlines()))
+    state = said.get("state", "")
+    if state not in STATES:
+        return Answer("error", why=f"it answered {first[:200]!r}")
+    numbers = {name: _number(said.get(name, "")) or 0 for name in ("started", "now", "to", "limit")}
+    return Answer(state, said.get("run", ""), said.get("key", ""), **numbers, code=_number(said.get("code", "")),
+                  why=why.strip(), log=said.get("log", ""), lines=tuple(rest.splitlines()))
+
+
+def _number(text: str) -> int | None:
+    """A number as the runner writes one; None where it is none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+
+
+def last(lines: list[str], most: int) -> list[str]:
+    """The last of a log, as many lines as make up that many bytes (four where a letter isn't of ASCII's)."""
+    room = most
+    for index in range(len(lines) - 1, -1, -1):
+        room -= len(lines[index]) + 1
+        if room < 0:
+            return lines[index + 1:] or [lines[-1][-most:]]
+    return lines
 
 
 def plain(lines: Iterable[str]) -> list[str]:

@@ -29,6 +29,7 @@ from qwen_rig.domain import Domain, Identity, domain_of
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
+from .limits import Flooded
 from .links import Links
 
 PAUSE_S = 2  # between two tries to connect again
@@ -121,13 +122,14 @@ class Memory:
         why = f"the probe brought nothing from {host.name}"
         for tried in count():
             try:
-                # No sudo, whatever the operation around it uses: the facts need none. pyinfra gives a fact that failed
-                # its default, which is no host's state: every kernel has a release.
-                state = HostFacts.of(host.get_fact(
-                    HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix, data_dir=wanted.data_dir,
-                    files=watched(), _sudo=False, _timeout=wanted.timeout_probe, _ignore_errors=True))
+                # pyinfra gives a fact that failed its default, which is no host's state: every kernel has a release.
+                state = HostFacts.of(adapter.fact(
+                    host, HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
+                    data_dir=wanted.data_dir, files=watched(), _timeout=wanted.timeout_probe))
                 if state.machine.kernel:
                     return state
+            except Flooded:
+                raise
             except (PyinfraError, *LOST) as error:
                 why = f"the probe failed: {error}"
             if adapter.connected(host) or (tried and time.monotonic() > end):

@@ -8,14 +8,12 @@ from typing import TypeVar
 
 from qwen_rig import ledger, render
 from qwen_rig.catalog.stack import Stack
-from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan
 from qwen_rig.plan.drift import outdated, snapshot
 from qwen_rig.plan.planner import new_env
 
 from . import adapter
-from .adapter import Host, PyinfraError
-from .memory import ProbeFailed
+from .adapter import Host
 from .run import Run
 
 T = TypeVar("T")
@@ -82,21 +80,5 @@ def _hold(run: Run, plan: Plan, saved: dict[str, object]) -> None:
 
 
 def probed(host: Host, see: Callable[[], T], later: bool = True, diagnose: bool = False) -> T | None:
-    """What `see` makes of a host; None, and a card, where the host can't be read or its knobs are wrong.
-
-    `later`: the card is shown below the plans, else now. `diagnose`: the error goes to the doctor as the host's words,
-    and any other exception is one host's card too: the caller only reads, and the other hosts' findings still count.
-    """
-    report = Run.of(host).report
-    try:
-        return see()
-    except RigError as error:
-        report.fail(host.name, error.what, error.remedy, later=later)
-    except Exception as error:
-        if not diagnose and not isinstance(error, (ProbeFailed, PyinfraError)):
-            raise
-        known = isinstance(error, ProbeFailed)  # else the connection broke, or the fact's command failed
-        report.fail(host.name, str(error) if known else f"the probe failed: {error}",
-                    "run `pyinfra INVENTORY fact facts.probe.HostState` to see it" if known else "see its lines above",
-                    later=later, said=[str(error)] if diagnose else None)
-    return None
+    """What `see` makes of a host; None, and a card, where that raises (Report.contained)."""
+    return Run.of(host).report.contained(host.name, see, later, diagnose)

@@ -79,6 +79,7 @@ def look(state: State, see: Callable[[Host], Any]) -> list[Any]:
 
 def disconnect(state: State) -> None:
     """Close all connections."""
+    state.set_stage(StateStage.Disconnect)
     disconnect_all(state)
 
 

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from qwen_rig import doctor, exits, ledger, render
+from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan, Step
 from qwen_rig.render import Card
 from qwen_rig.ssh import shell_line
 
-from . import adapter
-from .adapter import Host, State
+from . import adapter, stumble
+from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
 from .command_text import shown
+from .limits import Flooded
 from .links import Links
-from .memory import UNREAD, Memory
+from .memory import UNREAD, Memory, ProbeFailed
 from .progress import Board
 
-LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
+T = TypeVar("T")
 TAIL = 15  # lines of a failing command that a card shows
 
 
@@ -79,16 +82,40 @@ class Report:
             else:
                 self.console.print(render.card(self.cards[host]))
 
+    def contained(self, host: str, act: Callable[[], T], later: bool = False, diagnose: bool = False) -> T | None:
+        """What `act` makes of one host; None, and that host's card, whatever it raises: no host ends another's run.
+
+        `later`: the card is shown below the plans. `diagnose`: the doctor hears what was said of the host.
+        """
+        try:
+            return act()
+        except RigError as error:
+            self.fail(host, error.what, error.remedy, later=later)
+        except Exception as error:
+            what, remedy = _words(error)
+            log = "" if remedy != stumble.REMEDY else stumble.write(stumble.LOGS, host, stumble.traced(error))
+            self.fail(host, what, remedy, later=later, said=[str(error)] if diagnose else None, log=log)
+        return None
+
     def show(self, plans: list[Plan], notes: list[str], verbose: bool) -> None:
         """The plans of all hosts as one table, its last line the cost; below it the cards of those left out."""
         if plans and self.tables:
             self.console.print()
             for note in notes:
                 self.console.print(note, markup=False, style="yellow")
-            self.console.print(render.plan_table(plans, verbose))
+            self.console.print(self._table(plans, verbose))
             self.console.print()
         for host in self._waiting_cards:
             self.console.print(render.card(self.cards[host]))
+
+    def _table(self, plans: list[Plan], verbose: bool) -> RenderableType:
+        try:
+            return render.plan_table(plans, verbose)
+        except Exception:  # of one of them: the others are shown without it
+            def sound(plan: Plan) -> bool:
+                return self.contained(plan.host, lambda: render.plan_table([plan], verbose), later=True) is not None
+
+            return render.plan_table(list(filter(sound, plans)), verbose)
 
     def show_commands(self, hosts: Iterable[Host]) -> None:
         """What each host's steps would run; once."""
@@ -108,10 +135,11 @@ class Report:
         self._output[host] += lines
 
     def under_way(self, host: str, seconds: float) -> None:
-        """The step's work began that long ago, in an earlier run or another terminal: its time counts from then."""
+        """The step's work began that long before now, in an earlier run or another terminal: its time counts from
+        then."""
         if host in self._running:
             step, since = self._running[host]
-            self._running[host] = (step, since - seconds)
+            self._running[host] = (step, min(since, time.monotonic() - seconds))
 
     def progress(self, host: str, what: str) -> None:
         """How far a long step is: on the board of a terminal, else a plain line."""
@@ -170,16 +198,25 @@ class Report:
     def failures(self, state: State) -> None:
         """A card for each host whose operation failed and has none yet."""
         for failure in adapter.failures(state):
-            host = failure.host.name
-            if host in self.cards:
-                continue
-            lines, ran = [*failure.lines, *self._output[host]], [shown(command) for command in failure.commands]
-            what = f"{failure.names} failed"
-            if not lines:
-                what += ": the host said nothing (connection lost, or out of time)"
-            last = _short(shown(failure.commands[-1], whole=False)) if ran else ""
-            self.fail(host, what, "read the log, mend the cause, run the same command again", said=lines, command=last,
-                      tail=tuple(lines[-TAIL:]), log=_log(host, failure.names, ran, lines))
+            if failure.host.name not in self.cards:
+                self.contained(failure.host.name, partial(self._failed, failure))
+
+    def _failed(self, failure: Failure) -> None:
+        host = failure.host.name
+        lines = [*failure.lines, *self._output[host]]
+        ran = [shown(command) for command in failure.commands]  # secrets masked
+        what = f"{failure.names} failed"
+        if not lines:
+            what += ": the host said nothing (connection lost, or out of time)"
+        last = _short(shown(failure.commands[-1], whole=False)) if ran else ""
+        log = stumble.write(stumble.LOGS, host, "\n".join([failure.names, "", *ran, "", *lines, ""]))
+        self.fail(host, what, "read the log, mend the cause, run the same command again", said=lines, command=last,
+                  tail=tuple(lines[-TAIL:]), log=log)
+
+    def stumbled(self, host: Host, error: Exception) -> None:
+        """What we made of pyinfra's news of a host raised this: the host's card, and its end."""
+        self.contained(host.name, partial(_raise, error))
+        adapter.leave_out(host)
 
 
 def _short(command: str, width: int = 160) -> str:
@@ -187,12 +224,21 @@ def _short(command: str, width: int = 160) -> str:
     return one if len(one) <= width else one[: width - 1] + "…"
 
 
-def _log(host: str, names: str, commands: list[str], lines: list[str]) -> str:
-    """Write what a failing operation ran (secrets masked) and said; returns the path, or '' if it can't."""
-    path = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{host}.log"
-    try:
-        LOGS.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([names, "", *commands, "", *lines, ""]))
-    except OSError:
-        return ""
-    return str(path)
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _words(error: Exception) -> tuple[str, str]:
+    """What a card says of an exception, and what to do."""
+    if isinstance(error, Flooded):
+        return f"{error}: its connection was closed", \
+            "log in and see what prints it (a start-up file of the shell's?), or leave the host out: --limit"
+    if isinstance(error, ProbeFailed):
+        return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
+    if isinstance(error, OSError) and error.filename:  # this machine's
+        return f"{error.strerror}: {error.filename}", "mend that, and run the same command again"
+    if isinstance(error, (*LOST, ConnectError)):
+        return adapter.lost(error), "run the same command again"
+    if isinstance(error, PyinfraError):
+        return f"the probe failed: {error}", "see its lines above"
+    return f"stumbled over this host: {stumble.told(error)}", stumble.REMEDY

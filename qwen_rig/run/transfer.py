@@ -17,6 +17,7 @@ from qwen_rig.domain import Domain
 from . import adapter
 from .adapter import LOST, ConnectError, Host
 from .converge import run_script
+from .limits import Flooded
 from .run import Run
 
 WHEEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,199}\.whl")  # what a host may call a file that comes here
@@ -86,7 +87,7 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
     this.report.progress(host.name, what)
     why: str | None = None
     for tried in range(TRIES):
-        if tried:
+        if tried:  # an SFTP that died alone is made anew by the connector
             time.sleep(PAUSE_S)
             this.report.progress(host.name, f"{what}, again: {why}")
         try:
@@ -96,6 +97,8 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
                     return
             else:
                 why = "connection lost"
+        except Flooded:
+            raise
         except (FileNotFoundError, PermissionError) as error:  # another try finds the same
             raise RigError(f"{what}: {error}", host.name) from None
         except (*LOST, ConnectError) as error:
