@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -151,26 +150,22 @@ class Collector:
         self.files[path] = {"sha256": digest(target), "bytes": target.stat().st_size, "from": "written by us"}
 
     def _keys(self) -> None:
-        """The keys of NVIDIA's repositories, one for several distributions; each is known by its fingerprint."""
-        source, left_out = load_sources().nvidia_apt, set()
+        """The key of a repository of the user's own, as each distribution's folder may have it: NVIDIA's are ours."""
+        source, wanted = load_sources().nvidia_apt, (self.knobs.source_nvidia_apt_key or "").replace(" ", "").upper()
+        if not wanted or source.keyring(wanted) is not None:
+            return
+        why = ""
         for folder in load_rules().drivers:
-            key = source.key_for(folder)
-            wanted = (self.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
-            path = f"{bundle.KEYS}/{wanted}.asc"
-            if path in self.files:
-                continue
-            url = f"{(self.knobs.source_nvidia_apt or source.url).rstrip('/')}/{folder}/x86_64/{key.key}"
-            with suppress(Unreachable, ValueError, UnicodeDecodeError):
-                text = get(url, load_limits().lookup_seconds).body.decode()
-                if openpgp.fingerprints(text) == [wanted]:
-                    self._write(path, text)
-                    continue
-            left_out.add(wanted)
-        kept = [path for path in self.files if path.startswith(f"{bundle.KEYS}/")]
-        self.say(f"NVIDIA's apt keys: {len(kept)}")
-        for wanted in sorted(left_out):
-            if f"{bundle.KEYS}/{wanted}.asc" not in kept:
-                self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused")
+            base = (self.knobs.source_nvidia_apt or source.url).rstrip("/")
+            try:
+                text = get(f"{base}/{folder}/x86_64/{source.key_for(folder).key}", load_limits().lookup_seconds).body
+                self._write(f"{bundle.KEYS}/{wanted}.asc", openpgp.keyring(text.decode(), wanted))
+            except (Unreachable, ValueError) as error:
+                why = why or str(error)
+            else:
+                self.say(f"the apt key {wanted}")
+                return
+        self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused ({why})")
 
     def _flash(self) -> None:
         """flash-attn's wheel, an attempt here too: SDPA does without."""
