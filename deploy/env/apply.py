@@ -61,8 +61,8 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
     call = BUILD(
-        **_packages.installers(run, ctx), **_packages.torch_install(ctx, torch), root=root, name=name,
-        generation=generation, conda=f"{prefix(ctx)}/bin/conda",
+        **_packages.installers(run, ctx, stack.requirements(knobs.python)), **_packages.torch_install(ctx, torch),
+        root=root, name=name, generation=generation, conda=f"{prefix(ctx)}/bin/conda",
         channels=lines(source.url or "" for source in route.of("conda_channel")),
         python_version=knobs.python, lock_options="--no-deps" if torch else "",
         afresh="yes" if wanted.afresh else "", import_gate=stack.import_gate, made=json.dumps(made))
@@ -72,8 +72,8 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
 def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
-    call = MEND(*wanted.names, **_packages.installers(run, ctx), root=envs_dir(ctx), name=ctx.knobs.env_name,
-                path=wanted.path, import_gate=ctx.stack.import_gate)
+    call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
+                name=ctx.knobs.env_name, path=wanted.path, import_gate=ctx.stack.import_gate)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

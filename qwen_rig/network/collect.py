@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from packaging.utils import parse_wheel_filename
-
 from qwen_rig import atomic, bundle, openpgp
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
@@ -32,7 +30,6 @@ from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get
 
 AT_ONCE = 4
-BUILD_TOOLS = ("setuptools", "wheel")  # what the few packages without a wheel are built with; no lock holds them
 SECONDS = 900  # for conda to solve
 
 Say = Callable[[str], None]
@@ -77,8 +74,10 @@ class Collector:
                            "index of its own", "bundle", "take another stack, or leave source_torch_index out")
         wanted: dict[str, Requirement] = dict(self.stack.requirements(python))
         with_uv = select(read_lock(Path(str(files("qwen_rig.data") / "locks" / "uv.lock.txt")), {}), python)
+        tools = self.stack.build_requirements(python) if self.stack.built(wanted, python) else {}
         found: list[File] = []
-        for part in (wanted, with_uv):  # uv apart: the lock may hold another uv as one of its packages
+        parts = (wanted, with_uv, tools)  # each apart: the lock may hold another uv, or setuptools, of its own
+        for part in parts:
             look = preflight.look(index, part, python)
             if look.unchecked:
                 raise Unreachable(look.unchecked)
@@ -87,30 +86,17 @@ class Collector:
                 raise RigError(f"{len(look.missing)} locked files can't be had from {bare(index)}: {name} "
                                f"{part[name].version} ({why})", "bundle", "take another source_pip_index")
             found += look.found.values()
-        if self.stack.sdists:
-            found += [self._newest(index, tool) for tool in BUILD_TOOLS]
         self.say(f"packages: {len(found)} files from {bare(index)}")
         by_name = {file.name: file for file in found}
-        hashes = {each for part in (wanted, with_uv) for row in part.values() for each in row.hashes}
+        hashes = {each for part in parts for row in part.values() for each in row.hashes}
 
         def one(file: File) -> None:
             sha256 = self._take(f"wheels/{file.name}", file.url, file.sha256)
-            if f"sha256:{sha256}" not in hashes and not file.name.startswith(BUILD_TOOLS):
+            if f"sha256:{sha256}" not in hashes:
                 raise Unreachable(f"{file.name} from {bare(index)} isn't the locked file")
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(one, by_name.values()))
-
-    def _newest(self, index: str, name: str) -> File:
-        """The newest release of a build tool, as the index has it: nothing of ours holds its hash."""
-        answer = get(pages.page_url(index, name), load_limits().lookup_seconds, pages.ACCEPT)
-        wheels = [file for file in pages.parse(answer.body, answer.kind, answer.url)
-                  if file.name.endswith("-none-any.whl") and file.sha256]
-        fitting = [(version, file) for file in wheels
-                   if not (version := parse_wheel_filename(file.name)[1]).is_prerelease]
-        if not fitting:
-            raise Unreachable(f"{bare(index)} has no {name}")
-        return max(fitting, key=lambda pair: pair[0])[1]
 
     def _miniforge(self) -> Path:
         release = load_sources().miniforge

@@ -114,7 +114,9 @@ def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]
     if made.python != ctx.knobs.python:
         what = f"the bundle {made.folder} is for Python {made.python}, and {ctx.knobs.python} is wanted"
         return [Refusal(what, again)]
-    if lacking := made.lacking(packages):
+    built = ctx.stack.built(packages, ctx.knobs.python)
+    tools = made.lacking(ctx.stack.build_requirements(ctx.knobs.python)) if built else []
+    if lacking := [*made.lacking(packages), *tools]:
         more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
         return [Refusal(f"the bundle {made.folder} lacks {', '.join(lacking[:NAMED])}{more}", again)]
     return []
