@@ -20,7 +20,7 @@ from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.flash_build import Source, load
 from qwen_rig.catalog.flash_wheels import FlashAttn
-from qwen_rig.catalog.lock import Entry, Requirement, read_lock, read_sizes, select
+from qwen_rig.catalog.lock import Entry, Requirement, lines_of, read_lock, read_sizes, select
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
@@ -111,10 +111,7 @@ class Stack:
 
     def lock_for(self, names: Iterable[str], python: str) -> str:
         """A lock of these packages alone, for mending them in place with --no-deps --require-hashes."""
-        wanted = self.requirements(python)
-        lines = [" ".join([f"{name}=={wanted[name].version}", *(f"--hash={each}" for each in wanted[name].hashes)])
-                 for name in sorted(names) if name in wanted]
-        return "".join(f"{line}\n" for line in lines)
+        return "".join(f"{line}\n" for line in lines_of(self.requirements(python), names))
 
     def built(self, names: Iterable[str], python: str) -> list[str]:
         """Those of these packages that are published as source only, and so are built on the host."""
@@ -125,6 +122,11 @@ class Stack:
     def build_lock_text(self) -> str:
         """The lock of all that runs in such a build."""
         return self.build_lock.read_text(encoding="utf-8")
+
+    def build_lines(self, names: Iterable[str], python: str) -> list[str]:
+        """These tools as that lock has them, a line each; one that it lacks by name alone, which no host installs."""
+        held = self.build_requirements(python)
+        return [(lines_of(held, [name]) or [name])[0] for name in map(canonicalize_name, names)]
 
     def build_requirements(self, python: str) -> dict[str, Requirement]:
         """What that lock holds for a Python. Raises RigError."""
