@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from qwen_rig import atomic, bundle, openpgp
+from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
@@ -28,6 +29,7 @@ from qwen_rig.network import preflight
 from qwen_rig.network.fetch import digest, fetch
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get
+from qwen_rig.plan.python import address
 
 AT_ONCE = 4
 SECONDS = 900  # for conda to solve
@@ -107,24 +109,21 @@ class Collector:
         return self.folder / "miniforge" / name
 
     def _conda(self, conda: str | None, installer: Path) -> None:
-        """Python and what it needs, as conda itself would take it; checked against the channel's own sums."""
-        with tempfile.TemporaryDirectory() as scratch:
-            if conda is None:
-                conda = f"{scratch}/conda/bin/conda"
-                _run(["bash", str(installer), "-b", "-p", f"{scratch}/conda"], scratch)
-            channel = self.knobs.source_conda_channel or load_sources().conda_channel
-            said = _run([conda, "create", "--dry-run", "--json", "-p", f"{scratch}/env", "--override-channels",
-                         "-c", channel, f"python={self.knobs.python}", "pip"], scratch)
-        try:
-            rows = json.loads(said)["actions"]["FETCH"]
-            wanted = [(row, row["subdir"], row["fn"], row["url"], row["sha256"]) for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RigError(f"conda's plan can't be read ({type(error).__name__})", "bundle",
-                           "name another with --conda") from None
-        self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages")
+        """Python and what it needs: the files that are locked, or those that conda itself would take, checked against
+        the channel's own sums."""
+        channel = self.knobs.source_conda_channel or load_sources().conda_channel
+        if locked := load_conda_lock(self.knobs.conda_lock).files(self.knobs.python):
+            self.say(f"Python {self.knobs.python} and what it needs: {len(locked)} conda packages, locked")
+            for file in locked:
+                self._take(f"conda/{file.path}", f"{address(channel)}/{file.path}", file.sha256)
+            return
+        wanted = solved(conda, installer, channel, self.knobs.python)
+        self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages, not pinned: "
+                 "taken by the channel's own sums")
         shown: dict[str, dict[str, Any]] = {"linux-64": {}, "noarch": {}}
-        for row, subdir, name, url, sha256 in wanted:
-            self._take(f"conda/{subdir}/{name}", url, sha256)
+        for row in wanted:
+            subdir, name = row["subdir"], row["fn"]
+            self._take(f"conda/{subdir}/{name}", row["url"], row["sha256"])
             shown.setdefault(subdir, {})[name] = {key: value for key, value in row.items()
                                                   if key not in ("url", "fn", "channel", "schannel")}
         for subdir, packages in shown.items():
@@ -181,6 +180,24 @@ class Collector:
             if not found:
                 raise Unreachable(f"{bare(index)} has no {wanted.name} {wanted.version} of the pinned sha256")
             self._take(f"wheels/{found[0].name}", found[0].url, wanted.sha256)
+
+
+def solved(conda: str | None, installer: Path, channel: str, python: str) -> list[dict[str, Any]]:
+    """The packages that a conda (None: the one in Miniforge's installer) would fetch for a Python and pip, as the
+    channel's index has them. Raises RigError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if conda is None:
+            conda = f"{scratch}/conda/bin/conda"
+            _run(["bash", str(installer), "-b", "-p", f"{scratch}/conda"], scratch)
+        said = _run([conda, "create", "--dry-run", "--json", "-p", f"{scratch}/env", "--override-channels",
+                     "-c", channel, f"python={python}", "pip"], scratch)
+    try:
+        rows: list[dict[str, Any]] = json.loads(said)["actions"]["FETCH"]
+        assert all(isinstance(row[key], str) for row in rows for key in ("subdir", "fn", "url", "sha256"))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RigError(f"conda's plan can't be read ({type(error).__name__})", "bundle",
+                       "name another with --conda") from None
+    return rows
 
 
 def repodata(subdir: str, packages: Mapping[str, Mapping[str, Any]]) -> str:

@@ -60,22 +60,22 @@ get_uv() {
 }
 
 get_tools() { # what packages are built with; with no isolation, no build asks an index for more
-  new=$cache/build-${build_id:?}
-  if [ ! -d "$new" ]; then
+  kept=$cache/build-${build_id:?}
+  if [ ! -d "$kept" ]; then
     printf %s "$build_lock" >"$cache/build.txt"
     for from in $(labels); do
-      rm -rf "$new.new"
-      by_pip "$from" --timeout 60 --require-hashes --only-binary :all: --no-deps --target "$new.new" \
+      rm -rf "$kept.new"
+      by_pip "$from" --timeout 60 --require-hashes --only-binary :all: --no-deps --target "$kept.new" \
         -r "$cache/build.txt" || continue
-      mv "$new.new" "$new"
+      mv "$kept.new" "$kept"
       break
     done
   fi
-  [ -d "$new" ] || {
+  [ -d "$kept" ] || {
     echo "qwen-rig: what source packages are built with can't be had as locked: check source_pip_index"
     exit 1
   }
-  tools=$new
+  tools=$kept
 }
 
 configured() { # uv doesn't read pip's configuration: where no source is named, both shall ask the same index
