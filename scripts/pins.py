@@ -31,7 +31,6 @@ from qwen_rig.network import index as pages
 from qwen_rig.network.collect import solved
 from qwen_rig.network.fetch import fetch
 from qwen_rig.network.web import Unreachable, get
-from qwen_rig.plan.python import address
 
 DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
 SECONDS = 60
@@ -73,7 +72,7 @@ def conda(asked: argparse.Namespace, folder: Path) -> Path:
     for python in asked.pythons:
         pythons[python] = [pinned(row, folder) for row in solved(asked.conda, installer, asked.channel, python)]
         print(f"pins: Python {python}: {len(pythons[python])} conda packages")
-    made = {"channel": address(asked.channel), "source": f"fetched and hashed by scripts/pins.py, {date.today()}",
+    made = {"channel": asked.channel, "source": f"fetched and hashed by scripts/pins.py, {date.today()}",
             "pythons": pythons}
     target = asked.data / "locks" / "conda.yml"
     atomic.write(target, HEAD + yaml.safe_dump(made, sort_keys=False, width=200))
