@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from qwen_rig import bundle
@@ -21,7 +22,8 @@ def conda_files(ctx: Context) -> tuple[CondaFile, ...]:
     if ctx.knobs.bundle:
         rows = bundle.load(ctx.knobs.bundle).files
         return tuple(CondaFile(path.removeprefix("conda/"), row["sha256"], row["bytes"]) for path, row in rows.items()
-                     if path.startswith("conda/") and PACKAGE.fullmatch(path.removeprefix("conda/")))
+                     if path.startswith("conda/") and PACKAGE.fullmatch(path.removeprefix("conda/"))
+                     and re.fullmatch(r"[0-9a-f]{64}", str(row["sha256"])))
     return load_conda_lock(ctx.knobs.conda_lock).files(ctx.knobs.python)
 
 

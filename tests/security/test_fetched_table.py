@@ -1,4 +1,4 @@
-"""The table of all that is fetched, held to the data: each source has a row, and `not pinned` is said where it is true."""
+"""The table of all that is fetched, held to the data: each source has a row, "not pinned" is said where it is true."""
 
 from __future__ import annotations
 
