@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from qwen_rig.catalog.lock import read_lock, select
+from qwen_rig.catalog.stack import COMMON_BUILD_LOCK, DATA
+from scripts import lock
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 sys.path.insert(0, str(HOST))
@@ -49,3 +55,18 @@ def test_other_bytes_and_what_no_lock_holds_are_refused(index: Path, tmp_path: P
     with pytest.raises(flash_ready.Failed, match=said):
         flash_ready.require([wanted], None, index.as_uri(), tmp_path / "site")
     assert not (tmp_path / "site" / "rig_tool.py").exists()
+
+
+def test_make_lock_sees_what_a_source_package_declares_for_its_build(tmp_path: Path) -> None:
+    held = select(read_lock(DATA / "locks" / COMMON_BUILD_LOCK, {}), "3.11")
+    for table, wanted, met in (("", ["setuptools"], True),
+                               ('[build-system]\nrequires = ["hatchling", "wheel"]\n', ["hatchling", "wheel"], False),
+                               ('[build-system]\nrequires = ["setuptools<70"]\n', ["setuptools<70"], False)):
+        with tarfile.open(tmp_path / "x-1.0.tar.gz", "w:gz") as archive:
+            for name, text in (("x-1.0/setup.py", ""), *([("x-1.0/pyproject.toml", table)] if table else [])):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        digest = hashlib.sha256((tmp_path / "x-1.0.tar.gz").read_bytes()).hexdigest()
+        found = lock.declared({"url": (tmp_path / "x-1.0.tar.gz").as_uri(), "hash": f"sha256:{digest}"})
+        assert found == wanted and all(lock.satisfied(line, held) for line in found) == met
