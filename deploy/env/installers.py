@@ -10,7 +10,6 @@ from qwen_rig.catalog.torch_index import TorchSource
 from qwen_rig.network.route import Source, torch_sources
 from qwen_rig.plan import Context
 from qwen_rig.program import lines
-from qwen_rig.run import network
 from qwen_rig.run.place import place
 from qwen_rig.run.run import Run
 
@@ -39,7 +38,7 @@ def options(source: Source, uv: bool = False) -> str:
 def installers(run: Run, ctx: Context) -> dict[str, str]:
     """The variables of that library, but for torch's."""
     lock, sources = uv_lock(), run.network.route(ctx, ["pip_index"]).of("pip_index")
-    return {"place": place(ctx), "proxy": network.proxy(ctx), "wanted_installer": ctx.knobs.installer,
+    return {"place": place(ctx), **run.network.way_out(ctx), "wanted_installer": ctx.knobs.installer,
             "uv_version": lock.split("==", 1)[1].split()[0], "uv_lock": lock,
             "pip_sources": lines(f"{source.label} {options(source)}" for source in sources),
             "uv_sources": lines(f"{source.label} {options(source, uv=True)}" for source in sources)}

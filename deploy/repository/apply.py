@@ -45,7 +45,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     armored = network.keyring(ctx, wanted) if ctx.knobs.bundle else None
     try:
         if armored is None:
-            fetch = FETCH(proxy=network.proxy(ctx), url=url + key.key, seconds=str(ctx.knobs.timeout_fetch))
+            fetch = FETCH(**this.network.way_out(ctx), url=url + key.key, seconds=str(ctx.knobs.timeout_fetch))
             ok, said = run_script(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
             if not ok:
                 return False

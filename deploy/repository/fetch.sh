@@ -4,9 +4,9 @@
 # nothing.
 set -eu
 : "${url:?}" "${seconds:?}"
-proxies
 dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+trap 'rm -rf "$dir"; no_tunnel' EXIT
+proxies
 code=0
 helper=/usr/lib/apt/apt-helper
 timeout -k 5 "$seconds" $helper -o Acquire::Retries=1 download-file "$url" "$dir/file" >&2 || code=$?

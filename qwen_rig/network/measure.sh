@@ -94,7 +94,7 @@ EOT
 
 proxies
 dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+trap 'rm -rf "$dir"; no_tunnel' EXIT
 each default
 each rival
 cat "$dir"/*.row 2>/dev/null

@@ -106,9 +106,9 @@ torch_apart() { # ENV: the torch packages from an index of their own, by the ins
     set -- $words -r "$torch"
     set +f
     if [ "$installer" = pip ]; then
-      "$python" -m pip install -q --timeout 60 "$@" && return 0
+      (outside_tunnel && "$python" -m pip install -q --timeout 60 "$@") && return 0
     else
-      "$uv" pip install -q --python "$python" "$@" && return 0
+      (outside_tunnel && "$uv" pip install -q --python "$python" "$@") && return 0
     fi
   done 8<<EOT
 $list
