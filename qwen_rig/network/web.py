@@ -97,9 +97,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 class _Dialled(http.client.HTTPConnection):
     """A connection to an address that was checked."""
 
-    def __init__(self, host: str, private: bool = False, **more: Any) -> None:
-        super().__init__(host, **more)
-        self.private = private
+    private = False  # whether the user named it, so that it may be anywhere
 
     def connect(self) -> None:
         self.sock = dial(self.host, self.port, self.timeout, self.private)
@@ -117,10 +115,16 @@ class _Handler(urllib.request.AbstractHTTPHandler):
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Dialled, private=_may_be_private(req)), req)
+        return self.do_open(partial(_connection, _Dialled, _may_be_private(req)), req)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Secure, private=_may_be_private(req)), req)
+        return self.do_open(partial(_connection, _Secure, _may_be_private(req)), req)
+
+
+def _connection(kind: type[_Dialled], private: bool, host: str, **more: Any) -> _Dialled:
+    made = kind(host, **more)
+    made.private = private
+    return made
 
 
 def _may_be_private(req: urllib.request.Request) -> bool:
