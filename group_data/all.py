@@ -55,6 +55,7 @@ source_miniforge_version = None
 source_miniforge_sha256 = None  # of that file
 source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
 source_nvidia_apt_key = None  # fingerprint of the key that signs it
+source_apt = None  # archives that apt may fetch through a bundle, as its sources name them: URLs, blanks between
 source_flash_attn = None  # folder URL that holds v<version>/<wheel>
 source_huggingface = None  # HF_ENDPOINT of train_qwen.py
 mirrors = "auto"  # auto: where a default is slow or out of reach from the host, the fastest of sources.yml's mirrors;

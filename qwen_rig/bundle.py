@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from packaging.utils import canonicalize_name
 
-from qwen_rig import atomic
+from qwen_rig import atomic, inside
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.errors import RigError
 
@@ -19,16 +21,43 @@ FORM = 1
 MANIFEST = "manifest.json"
 KEYS = "keys"  # its folder of apt's keys, each named by its fingerprint
 AGAIN = "make it again: qwen-rig bundle FOLDER"
+# The paths that a bundle may hold: plain names, so that none means another file on any file system.
+PATH = re.compile(r"(wheels|miniforge|keys|conda/(linux-64|noarch)|flash-attn/v[A-Za-z0-9.+_-]{1,60})"
+                  r"/[A-Za-z0-9_][A-Za-z0-9._+!~=-]{0,240}")
+LONGEST_MANIFEST, LARGEST_FILE, MOST_FILES = 16 << 20, 8 << 30, 20_000
+
+
+class Wrong(ValueError):
+    """What is wrong with a manifest, for people."""
+
+
+class Row(TypedDict):
+    """A manifest's word on a file."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What lies in `folder`: path below it → {sha256, bytes, from}; `stack` and `python` say what it was made for."""
+    """What lies in `folder`: path below it → its hash and size; `stack`, its lock's hash (None: made by 0.2.0 or
+    before) and `python` say what it was made for."""
 
     folder: Path
     stack: str
     python: str
-    files: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, Row]
+    lock_sha256: str | None = None
+
+    def check(self, stack: str, lock_sha256: str, python: str) -> None:
+        """Raises RigError where it was made for another stack, lock or Python than these."""
+        again = f"qwen-rig bundle {self.folder} --data stack={stack} --data python={python}"
+        if (self.stack, self.python) != (stack, python):
+            raise RigError(f"the bundle {self.folder} is of stack {self.stack} for Python {self.python}, and {stack} "
+                           f"for {python} is wanted", "bundle", again)
+        if self.lock_sha256 not in (None, lock_sha256):
+            raise RigError(f"the bundle {self.folder} was made from another lock of stack {stack} than this one",
+                           "bundle", again)
 
     def lacking(self, wanted: Mapping[str, Requirement]) -> list[str]:
         """The packages of which no locked file is here, as `name version`."""
@@ -54,22 +83,65 @@ def load(folder: str) -> Bundle:
 @cache
 def _load(folder: Path) -> Bundle:
     try:
-        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if raw["form"] != FORM:
-            raise ValueError
-        made = Bundle(folder, str(raw["stack"]), str(raw["python"]), dict(raw["files"]))
-        absent = [path for path, row in made.files.items() if (folder / path).stat().st_size != row["bytes"]]
+        with inside.opened(folder, MANIFEST) as file:
+            text = file.read(LONGEST_MANIFEST + 1)
+        made = _read(folder, text)
+        for path, row in made.files.items():
+            with inside.opened(folder, path) as file:
+                if os.fstat(file.fileno()).st_size != row["bytes"]:
+                    raise Wrong(f"{path} is not as long as it was when the bundle was made")
     except FileNotFoundError as error:
         missing = Path(str(error.filename or folder)).name
         raise RigError(f"the bundle has no {missing}", str(folder), AGAIN) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (Wrong, inside.Refused) as error:
+        raise RigError(str(error), str(folder), AGAIN) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RigError("is no bundle that this version can read", str(folder), AGAIN) from None
-    if absent:
-        raise RigError(f"{absent[0]} is not as long as it was when the bundle was made", str(folder), AGAIN)
     return made
 
 
-def write(folder: Path, stack: str, python: str, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the manifest: last of all, so that a bundle that broke off has none."""
-    text = json.dumps({"form": FORM, "stack": stack, "python": python, "files": dict(sorted(files.items()))}, indent=1)
-    atomic.write(folder / MANIFEST, text + "\n")
+def _read(folder: Path, text: bytes) -> Bundle:
+    """The bundle that a manifest tells of. ValueError and its like where the text is no manifest; Wrong says why."""
+    if len(text) > LONGEST_MANIFEST:
+        raise Wrong("its manifest is longer than any bundle's")
+    raw = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    rows, lock = dict(raw["files"]), raw.get("lock_sha256")
+    if raw["form"] != FORM or not (lock is None or _is_sha256(lock)) or len(rows) > MOST_FILES:
+        raise ValueError
+    if not all(isinstance(raw[name], str) and raw[name].isprintable() for name in ("stack", "python")):
+        raise ValueError
+    for path in rows:
+        if not PATH.fullmatch(path):
+            raise Wrong(f"its manifest names {ascii(path)[:80]}, which is no path of a bundle")
+    files = {path: _row(path, row) for path, row in rows.items()}
+    return Bundle(folder, raw["stack"], raw["python"], files, lock)
+
+
+def _row(path: str, row: Any) -> Row:
+    size, sha256 = row["bytes"], row["sha256"]
+    if not _is_sha256(sha256) or type(size) is not int or not 0 <= size <= LARGEST_FILE:
+        raise Wrong(f"its manifest gives {path} no sha256 or size that can be")
+    return Row(sha256=sha256, bytes=size)
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, each of whose names stands once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Wrong(f"its manifest has {ascii(name)[:80]} twice")
+        found[name] = value
+    return found
+
+
+def write(folder: Path, stack: str, python: str, files: Mapping[str, Mapping[str, Any]],
+          lock_sha256: str | None = None) -> None:
+    """Write the manifest: last of all, so that a bundle that broke off has none. `files`: path → sha256, bytes and
+    where it is from. Raises inside.Refused where something that is no file of its own has the manifest's name."""
+    text = json.dumps({"form": FORM, "stack": stack, "python": python, "lock_sha256": lock_sha256,
+                       "files": dict(sorted(files.items()))}, indent=1)
+    atomic.write(inside.room(folder, MANIFEST), text + "\n")

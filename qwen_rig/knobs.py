@@ -80,6 +80,7 @@ class Knobs:
     source_miniforge_sha256: str | None
     source_nvidia_apt: str | None
     source_nvidia_apt_key: str | None
+    source_apt: str | None
     source_flash_attn: str | None
     source_huggingface: str | None
     mirrors: str
@@ -181,6 +182,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
                        f"see {name} in group_data/all.py")
     if name in OFF and value is False:  # so YAML reads off
         value = "off"
+    if name == "source_apt" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " ".join(value)
     if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
         value = json.dumps({str(key): block for key, block in value.items()}, default=str)
     if name == "python":
@@ -193,6 +196,8 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
     if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
         raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
+    if name == "source_apt":
+        _archives(value, where)
     if name in URLS and not (name == "source_torch_index" and value == PYTORCH):
         _url(name, value, where)
     if name == "trust_domain" and (value.lower() in NO_NAMES or not DOMAIN.fullmatch(value)):
@@ -222,6 +227,15 @@ def _url(name: str, value: str, where: str) -> None:
         raise RigError(f"{name} must be a URL, not {value!r}", where, "write spaces and quotes as %20, %27, %22")
 
 
+def _archives(value: str, where: str) -> None:
+    """Refuse what is no address of an apt archive."""
+    for each in value.split():
+        _url("source_apt", each, where)
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\-_:\[\]]+(/[A-Za-z0-9._~+,=-]+)*/?", each):
+            raise RigError(f"source_apt can't hold {each!r}", where,
+                           "it takes archives as apt's sources name them, https:// or http://, with blanks between")
+
+
 @cache
 def defaults() -> Mapping[str, Any]:
     """Each knob's default, as the package's own group_data/all.py has it."""
@@ -237,4 +251,6 @@ def read(data: Mapping[str, Any], where: str) -> Knobs:
     stack = stack_of(found.stack)
     stack.check(found.python)
     stack.check_index(found.source_torch_index, found.accept_unlocked_torch, where)
+    if found.bundle:
+        load_bundle(found.bundle).check(stack.name, stack.lock_sha256, found.python)
     return found

@@ -16,6 +16,7 @@ from importlib.resources import files
 
 _HEAD = "set -eu\numask go-w\n"  # whatever the login's umask: nobody else writes to what a program makes
 _NAME = re.compile("[a-z_][a-z0-9_]*")
+SECRET = "secret_"  # variables whose names begin so are shown to nobody
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Call:
         return (*(f"{name}={value}" for name, value in self.variables), "--", *self.words)
 
     def __str__(self) -> str:
-        """The program's name and its arguments, as a shell's command line."""
-        variables = (f"{name}={shlex.quote(value)}" for name, value in self.variables)
+        """The program's name and its arguments, as a shell's command line; without what is secret."""
+        variables = (f"{name}={'***' if value and name.startswith(SECRET) else shlex.quote(value)}"
+                     for name, value in self.variables)
         return " ".join([self.program.name, *variables, *map(shlex.quote, self.words)])
 
 

@@ -34,7 +34,7 @@ def ran(shell: list[str], library: str, text: str, stdin: str = "", path: Path |
                                                 ("http://p:1/$(id)", "http://p:1/$(id) http://p:1/$(id)")])
 def test_the_proxy_knob_is_the_variables_of_what_follows(shell: list[str], proxy: str, becomes: str) -> None:
     text = "proxies\nsh -c 'echo \"${http_proxy--} ${HTTPS_PROXY--}\"'"
-    assert ran(shell, "network", text, proxy=proxy) == f"{becomes}\n"
+    assert ran(shell, "network", text, proxy=proxy, secret_tunnel="") == f"{becomes}\n"
 
 
 def test_a_proxy_script_is_read_where_there_is_one(shell: list[str], tmp_path: Path) -> None:

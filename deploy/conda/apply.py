@@ -24,7 +24,7 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
     sources = run.network.route(ctx, ["miniforge"]).of("miniforge")
     digest = ctx.knobs.source_miniforge_sha256 or load_rules().miniforge.sha256
     rows = [f"{url} {network.turbo(ctx, url) or '-'}" for source in sources if (url := source.url or "")]
-    call = INSTALL(place=place(ctx), proxy=network.proxy(ctx), prefix=step.need(CondaPayload).prefix,
+    call = INSTALL(place=place(ctx), **run.network.way_out(ctx), prefix=step.need(CondaPayload).prefix,
                    unfinished=UNFINISHED, file=name, digest=digest, sources=lines(rows))
     yield job(step, call, ctx.knobs.timeout_env)
 

@@ -8,6 +8,7 @@
 set -eu
 : "${prefix:?}" "${unfinished:?}" "${file:?}" "${digest:?}" "${sources:?}"
 place
+trap no_tunnel EXIT
 proxies
 work=$prefix.$unfinished
 need_own "$prefix/bin/conda" "$work/begun"
@@ -15,9 +16,13 @@ clear() {
   [ ! -e "$work/begun" ] || rm -rf "$prefix"
   rm -rf "$work"
 }
+leave() {
+  clear
+  no_tunnel
+}
 clear
 if "$prefix/bin/conda" --version 2>/dev/null; then exit 0; fi # another run has made it since we looked
-trap clear EXIT
+trap leave EXIT
 mkdir -p "$work"
 got='' said=''
 while read -r url script <&8; do

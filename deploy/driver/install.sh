@@ -7,6 +7,7 @@
 set -eu
 : "${preferences:?}" "${pins:?}" "${groups:?}" "${headers?}"
 write "$preferences" "$pins"
+trap no_tunnel EXIT
 proxies
 through
 update

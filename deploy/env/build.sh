@@ -12,6 +12,7 @@ set -eu
   "${afresh?}" "${import_gate:?}" "${made:?}"
 lock_env
 place
+trap no_tunnel EXIT
 proxies
 installers
 new=$root/$generation

@@ -13,7 +13,6 @@ from qwen_rig.catalog.torch_index import TorchSource
 from qwen_rig.network.route import Source, torch_sources
 from qwen_rig.plan import Context
 from qwen_rig.program import lines
-from qwen_rig.run import network
 from qwen_rig.run.place import place
 from qwen_rig.run.run import Run
 
@@ -44,7 +43,7 @@ def installers(run: Run, ctx: Context, names: Iterable[str]) -> dict[str, str]:
     python = ctx.knobs.python
     tools = ctx.stack.build_lock_text if ctx.stack.built(names, python) else ""
     lock, sources = uv_lock(), run.network.route(ctx, ["pip_index"]).of("pip_index")
-    return {"place": place(ctx), "proxy": network.proxy(ctx), "wanted_installer": ctx.knobs.installer,
+    return {"place": place(ctx), **run.network.way_out(ctx), "wanted_installer": ctx.knobs.installer,
             "build_lock": tools, "build_id": hashlib.sha256(f"{python}\n{tools}".encode()).hexdigest()[:12],
             "uv_version": lock.split("==", 1)[1].split()[0], "uv_lock": lock,
             "pip_sources": lines(f"{source.label} {options(source)}" for source in sources),

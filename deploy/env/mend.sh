@@ -12,6 +12,7 @@ for found in list(importlib.metadata.distributions()):
 '
 lock_env
 place
+trap no_tunnel EXIT
 proxies
 installers
 python=$path/bin/python
@@ -20,7 +21,7 @@ mkdir -p "$path/.rig"
 rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
 cat >"${cache:?}/mend.txt"
 try=$(mktemp -d "$path/.rig/try.XXXXXX") # fetched and checked first: a file that isn't the lock's must not cost the one that is there
-trap 'rm -rf "$try"' EXIT
+trap 'rm -rf "$try"; no_tunnel' EXIT
 packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 "$python" -m pip uninstall -q -y "$@" || true
 "$python" -c "$forget" "$@"

@@ -118,7 +118,8 @@ class Attempt(FunctionCommand):
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
         each = bounds.install_s + bounds.import_s + bounds.check_s
         return program(self.ctx, PROVING, ["--spec", json.dumps(spec)], STARTING_S + max(1, len(wheels)) * each,
-                       proxy=network.proxy(self.ctx), script=self._turbo(wheel.url for wheel in wheels))
+                       way_out=self.run.network.way_out(self.ctx),
+                       script=self._turbo(wheel.url for wheel in wheels))
 
     def _prove(self, wheels: Sequence[Candidate], last: bool, build: Mapping[str, Any] | None = None,
                ) -> dict[str, Any]:
@@ -222,7 +223,7 @@ class Attempt(FunctionCommand):
         words += ["--sha256", build.sha256] if build.sha256 else []
         words += ["--index", index] if (index := self.run.network.source_index(self.ctx)) else []
         words += ["--out", f"{env_path(self.ctx)}/.rig/build"]
-        return program(self.ctx, BUILDING, words, limit + FETCHING_S, proxy=network.proxy(self.ctx),
+        return program(self.ctx, BUILDING, words, limit + FETCHING_S, way_out=self.run.network.way_out(self.ctx),
                        script=self._turbo([build.source.removeprefix("git+")]), nice=bounds.nice).job
 
     def _nvcc(self, key: Key) -> str:

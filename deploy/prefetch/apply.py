@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.prefetch.plan import spec
 from qwen_rig.plan import Context, Step
-from qwen_rig.run import network
 from qwen_rig.run.adapter import FunctionCommand
 from qwen_rig.run.converge import Applier
 from qwen_rig.run.programs import env_path, program
@@ -20,7 +19,8 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     endpoint = run.network.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
     given = spec(ctx, endpoint)
     words = ["--spec", json.dumps(given), "--record", f"{env_path(ctx)}/.rig/prefetch.json"]
-    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch, proxy=network.proxy(ctx))
+    yield program(ctx, ("prefetch.py",), words, ctx.knobs.timeout_prefetch,
+                  way_out=run.network.way_out(ctx))
 
 
 APPLIER = Applier("Model | Prefetch the model", commands)

@@ -62,7 +62,7 @@ def _own(host: Host, ctx: Context, wanted: str, url: str, sudo: bool) -> str | N
     is told then. Raises ValueError where it is anything else."""
     if ctx.knobs.bundle and (kept := network.keyring(ctx, wanted)) is not None:
         return openpgp.keyring(kept, wanted)
-    fetch = FETCH(proxy=network.proxy(ctx), url=url, seconds=str(ctx.knobs.timeout_fetch))
+    fetch = FETCH(**Run.of(host).network.way_out(ctx), url=url, seconds=str(ctx.knobs.timeout_fetch))
     ok, said = run_script(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
     return openpgp.keyring(base64.b64decode(said).decode(), wanted) if ok else None
 

@@ -4,10 +4,10 @@
 # takes the request and says nothing.
 set -eu
 : "${url:?}" "${seconds:?}"
-proxies
 own_folder "${b:?}"
 dir=$(mktemp -d "$b/fetch.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+trap 'rm -rf "$dir"; no_tunnel' EXIT
+proxies
 code=0
 helper=/usr/lib/apt/apt-helper
 timeout -k 5 "$seconds" $helper -o Acquire::Retries=1 download-file "$url" "$dir/file" >&2 || code=$?

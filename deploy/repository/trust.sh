@@ -4,7 +4,7 @@
 #   $key, $source, $pins                 their texts
 set -eu
 : "${keyring:?}" "${repository:?}" "${preferences:?}" "${key:?}" "${source:?}" "${pins:?}"
-trap '[ $? -eq 0 ] || rm -f "$keyring" "$repository" "$preferences"' EXIT
+trap '[ $? -eq 0 ] || rm -f "$keyring" "$repository" "$preferences"; no_tunnel' EXIT
 write "$keyring" "$key"
 write "$repository" "$source"
 write "$preferences" "$pins"

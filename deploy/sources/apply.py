@@ -44,7 +44,7 @@ def _ask(state: State, host: Host) -> bool:
     found = candidates(ctx, needs(plan))
     if ctx.knobs.bundle:
         try:
-            served = from_bundle(run.tunnels.address(host, ctx.knobs.bundle))
+            served = from_bundle(run.tunnels.way(host, ctx.knobs.bundle).address)
             if network.apt_needed(plan):
                 ok, said = run_script(host, ARCHIVES(), ctx.knobs.timeout_fetch)
                 if not ok:
@@ -57,7 +57,7 @@ def _ask(state: State, host: Host) -> bool:
     packages = network.wanted(ctx, plan)
     ask = measure.script(network.known(ctx, found), measure.probe_of(packages), network.files(ctx),
                          {load_sources().conda_channel: load_sources().conda_measure},
-                         lambda url: network.turbo(ctx, url), network.proxy(ctx))
+                         run.network.way_out(ctx), lambda url: network.turbo(ctx, url))
     ok, said = run_script(host, ask, 6 * load_limits().measure_seconds)
     if not ok:
         return False

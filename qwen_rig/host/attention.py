@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -67,7 +66,7 @@ def fetched(wheel, folder, seconds):
     """The wheel's sha256 as its bytes give it, for one that no checksum is known of. Raises OSError, and HTTPException
     where the server talks something else."""
     end = time.monotonic() + seconds
-    with urllib.request.urlopen(wheel["url"], timeout=min(60, seconds)) as answer, \
+    with flash_ready.opened(wheel["url"], min(60, seconds)) as answer, \
             open(folder / wheel["name"], "wb") as file:
         while piece := answer.read1(1 << 20):  # what has come: a server that trickles never fills a read
             file.write(piece)

@@ -1,8 +1,10 @@
 """Travels with flash_build.py: what must be there before a build: torch, an nvcc that fits, tools, sources."""
 
+import base64
 import hashlib
 import importlib.metadata
 import json
+import netrc
 import os
 import re
 import shutil
@@ -105,6 +107,16 @@ def digest(path):
     return made.hexdigest()
 
 
+def opened(url, seconds, **headers):
+    """The answer to a request, which says the password that the file $NETRC has for its server (a bundle's tunnel)."""
+    request = urllib.request.Request(url, headers=headers)
+    with suppress(KeyError, OSError, netrc.NetrcParseError, TypeError):
+        user, _, password = netrc.netrc(os.environ["NETRC"]).authenticators(urllib.parse.urlsplit(url).hostname)
+        word = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {word}")
+    return urllib.request.urlopen(request, timeout=seconds)
+
+
 def fetch(source, sha256, work, limit, index=None):
     """The unpacked sources' folder and what they are (sha256 of the sdist, or the commit of a git head)."""
     if source.startswith("git+"):
@@ -120,7 +132,7 @@ def fetch(source, sha256, work, limit, index=None):
     if "://" in source:
         file = work / source.rpartition("/")[2]
         try:
-            with urllib.request.urlopen(source, timeout=60) as answer, open(file, "wb") as target:
+            with opened(source, 60) as answer, open(file, "wb") as target:
                 shutil.copyfileobj(answer, target)
         except OSError as error:
             raise Failed(f"source unreachable: {source}: {getattr(error, 'reason', None) or error}") from None
@@ -143,8 +155,7 @@ def at_index(index, file):
     project = re.sub(r"[-_.]+", "-", file.rpartition("-")[0]).lower()
     page = f"{index.rstrip('/')}/{project}/"
     try:
-        asked = urllib.request.Request(page, headers={"Accept": "text/html"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with opened(page, 60, Accept="text/html") as answer:
             hrefs = re.findall(r"""href=["']([^"'#]+)""", answer.read().decode("utf-8", "replace"))
             page = answer.url
     except OSError as error:

@@ -11,6 +11,7 @@ for name, text in json.load(sys.stdin).items():
     pathlib.Path(sys.argv[1], name).write_text(text, encoding="utf-8")
 '
 place
+trap no_tunnel EXIT
 proxies
 turbo "$script"
 need_own "$env/bin/python" "$env/.rig"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qwen_rig import atomic, bundle, openpgp
+from qwen_rig import atomic, bundle, inside, openpgp
 from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
@@ -26,7 +26,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.knobs import Knobs, stack_of
 from qwen_rig.network import index as pages
 from qwen_rig.network import preflight
-from qwen_rig.network.fetch import digest, fetch
+from qwen_rig.network.fetch import Terms, digest, fetch
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get
 from qwen_rig.plan.python import address
@@ -55,14 +55,19 @@ class Collector:
             self._wheels()
             installer = self._miniforge()
             self._conda(conda, installer)
+            self._keys()
+            self._flash()
+            bundle.write(self.folder, self.stack.name, self.knobs.python, self.files, self.stack.lock_sha256)
         except Unreachable as error:
             raise RigError(str(error), "bundle", "run the same command again: what is here already is kept") from None
-        self._keys()
-        self._flash()
-        bundle.write(self.folder, self.stack.name, self.knobs.python, self.files)
+        except inside.Refused as error:
+            raise RigError(str(error), str(self.folder), "take another folder, or remove that") from None
 
-    def _take(self, path: str, url: str, sha256: str | None) -> str:
-        found = fetch(url, self.folder / path, sha256)
+    def _take(self, path: str, url: str, sha256: str | None, own: str | None) -> str:
+        """Bring a file. own: the knob or the configured index that the address is from, whose server may be private."""
+        if not bundle.PATH.fullmatch(path):
+            raise Unreachable(f"{bare(url)} has a name that no bundle can hold: {ascii(path)[:80]}")
+        found = fetch(url, inside.room(self.folder, path), sha256, Terms(own))
         self.files[path] = {"sha256": found, "bytes": (self.folder / path).stat().st_size, "from": bare(url)}
         return found
 
@@ -80,7 +85,7 @@ class Collector:
         found: list[File] = []
         parts = (wanted, with_uv, tools)  # each apart: the lock may hold another uv, or setuptools, of its own
         for part in parts:
-            look = preflight.look(index, part, python)
+            look = preflight.look(index, part, python, own=True)  # the user's: a knob, or this machine's own pip
             if look.unchecked:
                 raise Unreachable(look.unchecked)
             if look.missing:
@@ -93,7 +98,7 @@ class Collector:
         hashes = {each for part in parts for row in part.values() for each in row.hashes}
 
         def one(file: File) -> None:
-            sha256 = self._take(f"wheels/{file.name}", file.url, file.sha256)
+            sha256 = self._take(f"wheels/{file.name}", file.url, file.sha256, index)
             if f"sha256:{sha256}" not in hashes:
                 raise Unreachable(f"{file.name} from {bare(index)} isn't the locked file")
 
@@ -105,7 +110,8 @@ class Collector:
         name = f"Miniforge3-{self.knobs.source_miniforge_version or release.version}-Linux-x86_64.sh"
         base = (self.knobs.source_miniforge or release.url).rstrip("/")
         self.say(f"Miniforge: {name}")
-        self._take(f"miniforge/{name}", f"{base}/{name}", self.knobs.source_miniforge_sha256 or release.sha256)
+        self._take(f"miniforge/{name}", f"{base}/{name}", self.knobs.source_miniforge_sha256 or release.sha256,
+                   self.knobs.source_miniforge)
         return self.folder / "miniforge" / name
 
     def _conda(self, conda: str | None, installer: Path) -> None:
@@ -115,7 +121,8 @@ class Collector:
         if locked := load_conda_lock(self.knobs.conda_lock).files(self.knobs.python):
             self.say(f"Python {self.knobs.python} and what it needs: {len(locked)} conda packages, locked")
             for file in locked:
-                self._take(f"conda/{file.path}", f"{address(channel)}/{file.path}", file.sha256)
+                self._take(f"conda/{file.path}", f"{address(channel)}/{file.path}", file.sha256,
+                           self.knobs.source_conda_channel)
             return
         wanted = solved(conda, installer, channel, self.knobs.python)
         self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages, not pinned: "
@@ -123,14 +130,14 @@ class Collector:
         shown: dict[str, dict[str, Any]] = {"linux-64": {}, "noarch": {}}
         for row in wanted:
             subdir, name = row["subdir"], row["fn"]
-            self._take(f"conda/{subdir}/{name}", row["url"], row["sha256"])
+            self._take(f"conda/{subdir}/{name}", row["url"], row["sha256"], self.knobs.source_conda_channel)
             shown.setdefault(subdir, {})[name] = {key: value for key, value in row.items()
                                                   if key not in ("url", "fn", "channel", "schannel")}
         for subdir, packages in shown.items():
             self._write(f"conda/{subdir}/repodata.json", repodata(subdir, packages))
 
     def _write(self, path: str, text: str) -> None:
-        target = self.folder / path
+        target = inside.room(self.folder, path)
         atomic.write(target, text, folder_mode=0o777)
         self.files[path] = {"sha256": digest(target), "bytes": target.stat().st_size, "from": "written by us"}
 
@@ -142,8 +149,9 @@ class Collector:
         why = ""
         for folder in load_rules().drivers:
             base = (self.knobs.source_nvidia_apt or source.url).rstrip("/")
+            url = f"{base}/{folder}/x86_64/{source.key_for(folder).key}"
             try:
-                text = get(f"{base}/{folder}/x86_64/{source.key_for(folder).key}", load_limits().lookup_seconds).body
+                text = get(url, load_limits().lookup_seconds, own=self.knobs.source_nvidia_apt).body
                 self._write(f"{bundle.KEYS}/{wanted}.asc", openpgp.keyring(text.decode(), wanted))
             except (Unreachable, ValueError) as error:
                 why = why or str(error)
@@ -164,7 +172,8 @@ class Collector:
         try:
             self._companions(flash.package)
             self._take(f"flash-attn/v{flash.version}/{wheel.name}",
-                       f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}", wheel.sha256)
+                       f"{base.rstrip('/')}/v{flash.version}/{quote(wheel.name)}", wheel.sha256,
+                       self.knobs.source_flash_attn)
             self.say(f"flash-attn: {wheel.name}")
         except Unreachable as error:
             self.say(f"flash-attn: left out, hosts will use SDPA ({error})")
@@ -174,12 +183,12 @@ class Collector:
         source, bounds = load()
         index = self.knobs.source_pip_index or preflight.default_index(configured=True) or ""
         for wanted in bounds.companions if package == source.package else ():
-            answer = get(pages.page_url(index, wanted.name), load_limits().lookup_seconds, pages.ACCEPT)
+            answer = get(pages.page_url(index, wanted.name), load_limits().lookup_seconds, pages.ACCEPT, own=index)
             found = [file for file in pages.parse(answer.body, answer.kind, answer.url)
                      if file.sha256 == wanted.sha256]
             if not found:
                 raise Unreachable(f"{bare(index)} has no {wanted.name} {wanted.version} of the pinned sha256")
-            self._take(f"wheels/{found[0].name}", found[0].url, wanted.sha256)
+            self._take(f"wheels/{found[0].name}", found[0].url, wanted.sha256, index)
 
 
 def solved(conda: str | None, installer: Path, channel: str, python: str) -> list[dict[str, Any]]:

@@ -8,24 +8,34 @@ import http.client
 import os
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_rig.network.web import Unreachable, bare
+from qwen_rig.network.address import NotAllowed
+from qwen_rig.network.web import Unreachable, bare, opened
 
 PIECE = 1 << 20
 TRIES = 4  # a connection that breaks is taken up again where it was
 SECONDS = 60  # of silence
 PAUSE_S = 0.2  # between two looks whether another run is done with a file
+LARGEST = 8 << 30
 
 
-def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None] = lambda n: None) -> str:
+@dataclass(frozen=True)
+class Terms:
+    """What a fetch may do: `own` and `plain` as web.opened() takes them; `most`: bytes that a file may have."""
+
+    own: str | None = None
+    plain: bool = False
+    most: int = LARGEST
+
+
+def fetch(url: str, target: Path, sha256: str | None, terms: Terms = Terms()) -> str:
     """Bring a file to `target`, unless it is there already. Returns its sha256.
 
-    told: called with each piece's bytes. Raises Unreachable where it can't be had, or is not what it should be (then
-    nothing is kept of it).
+    Raises Unreachable where it can't be had, or is not what it should be (then nothing is kept of it).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")
@@ -38,7 +48,7 @@ def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None
             partial.unlink()
             return sha256
         try:
-            return _bring(url, partial, target, sha256, told)
+            return _bring(url, partial, target, sha256, terms)
         finally:
             with suppress(FileNotFoundError):
                 if not partial.stat().st_size:
@@ -49,11 +59,15 @@ def fetch(url: str, target: Path, sha256: str | None, told: Callable[[int], None
 def _alone(path: Path) -> Iterator[None]:
     """The file, made where it isn't there, is for this process alone: several runs fetch into the same folder."""
     while True:
-        with open(path, "ab") as file:
+        with open(path, "ab", opener=_no_link) as file:
             if _ours(file.fileno(), path):
                 yield
                 return
         time.sleep(PAUSE_S)  # and not in flock, which would stop the other hosts of this run too
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _ours(descriptor: int, path: Path) -> bool:
@@ -64,11 +78,16 @@ def _ours(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _bring(url: str, partial: Path, target: Path, sha256: str | None, told: Callable[[int], None]) -> str:
+def _bring(url: str, partial: Path, target: Path, sha256: str | None, terms: Terms) -> str:
     for left in reversed(range(TRIES)):
         try:
-            _continue(url, partial, told)
+            _continue(url, partial, terms)
             break
+        except _TooLong:
+            partial.unlink()
+            raise Unreachable(f"{bare(url)} has more than {terms.most} bytes: not taken") from None
+        except NotAllowed as error:
+            raise Unreachable(f"{bare(url)}: {error}") from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code != 416:
                 said = Unreachable(f"{bare(url)}: HTTP {error.code}")
@@ -86,19 +105,23 @@ def _bring(url: str, partial: Path, target: Path, sha256: str | None, told: Call
     return found
 
 
-def _continue(url: str, partial: Path, told: Callable[[int], None]) -> None:
+class _TooLong(Exception):
+    """More bytes than the file may have."""
+
+
+def _continue(url: str, partial: Path, terms: Terms) -> None:
     have = partial.stat().st_size if partial.is_file() else 0
-    headers = {"User-Agent": "qwen-rig", **({"Range": f"bytes={have}-"} if have else {})}
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer, \
-            open(partial, "ab" if answer.status == 206 else "wb") as file:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with opened(url, SECONDS, headers, own=terms.own, plain=terms.plain) as answer, \
+            open(partial, "ab" if answer.status == 206 else "wb", opener=_no_link) as file:
         expected = answer.headers.get("Content-Length")
-        got = 0
+        got, room = 0, terms.most - (have if answer.status == 206 else 0)
         while piece := answer.read(PIECE):
-            file.write(piece)
             got += len(piece)
-            told(len(piece))
-        if expected is not None and got < int(expected):
+            if got > room:
+                raise _TooLong
+            file.write(piece)
+        if expected is not None and expected.isdigit() and got < int(expected):
             raise http.client.IncompleteRead(b"", int(expected) - got)
 
 

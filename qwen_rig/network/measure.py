@@ -35,12 +35,13 @@ MEASURE = load("shell/network.sh", "network/measure.sh")
 
 
 def script(found: Mapping[str, tuple[Source, ...]], probe: Probe | None, files: Mapping[str, str],
-           channels: Mapping[str, str], aside: Callable[[str], str] = lambda url: "", proxy: str = "") -> Call:
+           channels: Mapping[str, str], way_out: Mapping[str, str],
+           aside: Callable[[str], str] = lambda url: "") -> Call:
     """A program that prints a row for each source it could ask: the defaults first, all at once, and the mirrors of a
     role only where its default isn't good. A default of unknown address is not asked.
 
     files: role → the file below its address that is fetched; channels: a channel's name → its address; aside: an
-    address → the proxy script that is read before it is fetched from; proxy: as qwen_rig/shell/network.sh takes it.
+    address → the proxy script that is read before it is fetched from; way_out: the variables of shell/network.sh.
     """
     limits = load_limits()
     asked = []
@@ -50,7 +51,7 @@ def script(found: Mapping[str, tuple[Source, ...]], probe: Probe | None, files: 
                 role, label, url, *locked = words
                 asked.append("\t".join([role, label, aside(url) or "-", url, *locked]))
     return MEASURE(asked=lines(asked), limit=str(limits.measure_seconds), enough=str(limits.measure_enough_bytes_s),
-                   proxy=proxy)
+                   **way_out)
 
 
 def _words(source: Source, probe: Probe | None, files: Mapping[str, str], channels: Mapping[str, str],

@@ -95,7 +95,7 @@ EOT
 proxies
 temporary "${XDG_CACHE_HOME:-$HOME/.cache}/qwen-rig/tmp"
 dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+trap 'rm -rf "$dir"; no_tunnel' EXIT
 each default
 each rival
 cat "$dir"/*.row 2>/dev/null

@@ -59,9 +59,10 @@ def default_index(configured: bool = False) -> str | None:
     return found[1] if found else None
 
 
-def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
+def look(index: str, wanted: Mapping[str, Requirement], python: str, own: bool = False) -> Look:
     """Ask an index for every package's page, in parallel, and find the locked file on each. Never raises.
 
+    own: the user names the index, so that its address may be private, or plain http.
     A complete answer is kept on disk for some hours; what is missing is asked again each time.
     """
     limits = load_limits()
@@ -78,7 +79,8 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str) -> Look:
         if unreachable:
             return
         try:
-            answer = get(pages.page_url(index, name), limits.lookup_seconds, pages.ACCEPT)
+            answer = get(pages.page_url(index, name), limits.lookup_seconds, pages.ACCEPT,
+                         own=index if own else None)
             files = pages.parse(answer.body, answer.kind, answer.url) if answer.status == 200 else []
         except (Unreachable, ValueError, KeyError, TypeError) as error:
             unreachable.append(f"{bare(index)}: {error}")

@@ -34,15 +34,15 @@ class Lookups:
         (refused, said), (apart_refused, apart_said) = self._packages(ctx, plan), self._torch_source(ctx, plan)
         refused, said = refused + apart_refused + self._miniforge(ctx, plan) + _keyring(ctx, plan), said + apart_said
         if ctx.knobs.bundle and apt_needed(plan):
-            said.append("apt's packages come through this machine, from the host's own archives: it must reach them")
+            said.append("apt's packages come through this machine, from the archives of source_apt: it must reach them")
         return replace(plan, refusals=plan.refusals + tuple(refused), caveats=plan.caveats + tuple(said))
 
-    def _look(self, index: str, packages: Mapping[str, Requirement], python: str) -> preflight.Look:
-        """What an index has of these; asked once in a run."""
-        key = preflight.key(index, packages, python)
+    def _look(self, index: str, packages: Mapping[str, Requirement], python: str, own: bool) -> preflight.Look:
+        """What an index has of these; asked once in a run. own: a knob names it."""
+        key = f"{preflight.key(index, packages, python)} {own}"
         with self._asking:
             if key not in self._looks:
-                self._looks[key] = preflight.look(index, packages, python)
+                self._looks[key] = preflight.look(index, packages, python, own)
         return self._looks[key]
 
     def _packages(self, ctx: Context, plan: Plan) -> tuple[list[Refusal], list[str]]:
@@ -54,7 +54,7 @@ class Lookups:
         index = index_of(ctx)
         if index is None:
             return [], ["not checked whether every locked file can be had: this host's index isn't known here"]
-        found = self._look(index, packages, ctx.knobs.python)
+        found = self._look(index, packages, ctx.knobs.python, index == ctx.knobs.source_pip_index)
         if found.unchecked:
             return [], [f"not checked whether every locked file can be had: {found.unchecked}"]
         if not found.missing:
@@ -72,7 +72,8 @@ class Lookups:
         names = ", ".join(torch.names)
         said = [f"{names} come from {bare(torch.index)}, not from the bundle: the host must reach that"] \
             if ctx.knobs.bundle else []
-        found = self._look(torch.index, torch.packages, ctx.knobs.python)
+        found = self._look(torch.index, torch.packages, ctx.knobs.python,
+                           torch.index == ctx.knobs.source_torch_index)
         if found.unchecked:
             return [], [*said, f"not checked whether {names} can be had: {found.unchecked}"]
         if not found.missing:
@@ -90,7 +91,8 @@ class Lookups:
         with self._asking:
             if url not in self._heads:
                 try:
-                    self._heads[url] = get(url, load_limits().lookup_seconds, head=True).status
+                    self._heads[url] = get(url, load_limits().lookup_seconds, head=True,
+                                           own=ctx.knobs.source_miniforge).status
                 except Unreachable:  # the host may well reach it
                     self._heads[url] = None
         if self._heads[url] in (None, 200):

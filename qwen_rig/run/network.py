@@ -12,9 +12,10 @@ from qwen_rig.catalog.lock import Requirement
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
+from qwen_rig.inside import Checked, Refused
 from qwen_rig.managed import repository_folder
 from qwen_rig.network import preflight
-from qwen_rig.network.archive import PLACE, Forbidden
+from qwen_rig.network.archive import PLACE, Forbidden, is_address
 from qwen_rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
 from qwen_rig.network.web import Unreachable, bare
 from qwen_rig.plan import Context, Plan
@@ -22,9 +23,11 @@ from qwen_rig.plan.place import repository_at
 
 from . import adapter
 from .adapter import Host
-from .tunnel import Tunnels
+from .tunnel import Tunnels, Way
 
 APT = ("apt", "nvidia_apt")  # the roles that apt fetches
+LONGEST_KEY = 1 << 20
+MOST_ARCHIVES = 200  # that a host's apt is set up with
 
 
 class Network:
@@ -48,17 +51,25 @@ class Network:
 
     def bundle_address(self, ctx: Context) -> str:
         """Where the host finds its bundle; the forward is made anew where the connection is another now."""
+        return self._bundle(ctx).address
+
+    def _bundle(self, ctx: Context) -> Way:
         state = adapter.current_state()
         assert state is not None  # steps run in an initialised state
         try:
-            return self.tunnels.address(adapter.named(state, ctx.host), ctx.knobs.bundle or "")
+            return self.tunnels.way(adapter.named(state, ctx.host), ctx.knobs.bundle or "")
         except RigError:  # refused when it was first asked for: told then, and no step comes this far
-            return "http://127.0.0.1:9"
+            return Way("https://127.0.0.1:9", "")
+
+    def way_out(self, ctx: Context) -> dict[str, str]:
+        """The variables of shell/network.sh: the proxy, and what it takes to get at a bundle through the tunnel."""
+        return {"proxy": proxy(ctx), "secret_tunnel": self._bundle(ctx).secret if ctx.knobs.bundle else ""}
 
     def apt(self, ctx: Context) -> dict[str, str]:
-        """The variables of shell/apt.sh: proxy, the bundle's address for its archives where there is one, patience."""
-        return {"proxy": proxy(ctx), "archives": f"{self.bundle_address(ctx)}/{PLACE}" if ctx.knobs.bundle else "",
-                "lock_s": str(ctx.knobs.timeout_apt_lock)}
+        """The variables of shell/apt.sh: the way out, the bundle's address for its archives where there is one,
+        patience."""
+        return {**self.way_out(ctx), "lock_s": str(ctx.knobs.timeout_apt_lock),
+                "archives": f"{self.bundle_address(ctx)}/{PLACE}" if ctx.knobs.bundle else ""}
 
     def flash_wheels(self, ctx: Context, wheels: Sequence[Candidate]) -> list[Candidate]:
         """The wheels to attempt, from the bundle where there is one: those that it lacks are left out."""
@@ -74,27 +85,42 @@ class Network:
         return chosen if ctx.knobs.bundle else chosen or index_of(ctx)
 
     def hand_on(self, host: Host, ctx: Context, plan: Plan, said: str) -> None:
-        """Let the host have its archives (`said`: what sources/archives.sh printed there) and NVIDIA's, each
-        tried once. Raises RigError where one can't be had from here either."""
-        archive = self.tunnels.archive(bundles.load(ctx.knobs.bundle or "").folder)
-        rows = [line.split() for line in said.splitlines() if len(line.split()) == 2]
+        """Let the host have the archives that the user's knobs and our data name, those that it needs tried once.
+
+        `said`: what sources/archives.sh printed there. A host is a stranger: what it prints opens nothing, and is only
+        looked for among those. Raises RigError where it needs another, or one that can't be had from here either.
+        """
+        archive = self.tunnels.desk(host, ctx.knobs.bundle or "").archive
+        archive.allow((ctx.knobs.source_apt or "").split(), named=True)
+        archive.allow([repository_at(ctx)], named=ctx.knobs.source_nvidia_apt is not None)
+        rows = [line.split() for line in said.splitlines()[:MOST_ARCHIVES] if len(line.split()) == 2]
         rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
+        for uri, _ in rows:
+            if not archive.covers(uri):
+                raise _not_named(host.name, uri)
         if plan.fetching("nvidia_apt"):
             rows.append([repository_at(ctx), "/"])
-        archive.allow(uri for uri, _ in rows)
         for uri, suite in rows:
             release = suite.lstrip("/") if suite.endswith("/") else f"dists/{suite}/"
             try:
                 archive.file(f"{uri.rstrip('/')}/{release}InRelease".replace("://", "/", 1))
-            except Forbidden:
-                raise RigError(f"{uri} isn't handed on: only http and https are", host.name,
-                               "take it out of the host's apt sources") from None
+            except (Forbidden, Refused) as error:
+                raise RigError(f"{bare(uri)} isn't handed on: {error}", host.name,
+                               "look at the host's apt sources, and at the bundle's folder") from None
             except Unreachable as error:
                 if error.status != 404:  # an archive may have Release and Release.gpg instead
-                    apart = _without(plan)
                     raise RigError(f"the host's apt needs {bare(uri)}, which this machine can't reach either ({error})",
                                    host.name, "run it where that can be reached; the bundle keeps what was fetched "
-                                   "before"                                   + apart) from None
+                                   f"before{_without(plan)}") from None
+
+
+def _not_named(host: str, uri: str) -> RigError:
+    """What to say of an archive that only the host names."""
+    if not is_address(uri):
+        return RigError(f"the host's apt has a source that no bundle can hand on: {ascii(uri)[:120]}", host,
+                        "take it out of the host's apt sources")
+    return RigError(f"the host's apt needs {uri[:200]}, which no knob names", host,
+                    "name it in source_apt if you trust it, or take it out of the host's apt sources")
 
 
 def apt_needed(plan: Plan) -> bool:
@@ -119,7 +145,14 @@ def keyring(ctx: Context, fingerprint: str) -> str | None:
     """The bundle's key of that fingerprint, armored; None where it has none."""
     made = bundles.load(ctx.knobs.bundle or "")
     path = f"{bundles.KEYS}/{fingerprint}.asc"
-    return (made.folder / path).read_text(encoding="utf-8") if path in made.files else None
+    row = made.files.get(path)
+    if row is None or row["bytes"] > LONGEST_KEY:
+        return None
+    try:
+        with Checked().opened(made.folder, path, row["sha256"], row["bytes"]) as content:
+            return content.piece(0, row["bytes"]).decode()
+    except (Refused, OSError, UnicodeDecodeError):  # spoilt, and as good as not there
+        return None
 
 
 def known(ctx: Context, found: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:

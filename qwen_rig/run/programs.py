@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from types import MappingProxyType
 
 from qwen_rig.plan import Context
 from qwen_rig.plan.env import envs_dir
@@ -18,6 +19,7 @@ VERIFY = ("verify.py", "processes.py", "tiny_qwen.py")
 CERTIFY = ("certify.py", "certify_attention.py", "certify_card.py", "certify_compute.py", "certify_peers.py",
            "certify_training.py", "processes.py", "nvidia_text.py", "tiny_qwen.py", "flash_attn_check.py")
 
+NO_WAY_OUT = MappingProxyType({"proxy": "", "secret_tunnel": ""})  # as the host has it
 PROGRAM = load("shell/place.sh", "shell/network.sh", "host/program.sh")
 
 
@@ -29,15 +31,15 @@ def env_path(ctx: Context) -> str:
     return f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
 
 
-def program(ctx: Context, names: tuple[str, ...], arguments: Sequence[str], seconds: int, proxy: str = "",
-            script: str = "", nice: int = 0, quiet: str = "") -> JobCommand:
+def program(ctx: Context, names: tuple[str, ...], arguments: Sequence[str], seconds: int,
+            way_out: Mapping[str, str] = NO_WAY_OUT, script: str = "", nice: int = 0, quiet: str = "") -> JobCommand:
     """A job that lays these files into the env's .rig/ and runs the first.
 
-    `proxy`, `script`: as shell/network.sh takes them; `nice`: as nice(1) has it; `quiet`: out or err, where what is
+    `way_out`, `script`: as shell/network.sh takes them; `nice`: as nice(1) has it; `quiet`: out or err, where what is
     said there isn't wanted.
     """
     texts = {name: (files("qwen_rig.host") / name).read_text(encoding="utf-8") for name in names}
-    call = PROGRAM(*arguments, place=place(ctx), proxy=proxy, script=script, env=env_path(ctx), first=names[0],
+    call = PROGRAM(*arguments, place=place(ctx), **way_out, script=script, env=env_path(ctx), first=names[0],
                    quiet=quiet)
     name = names[0].removesuffix(".py")
     return JobCommand(Job(name, name, call, seconds, json.dumps(texts), nice))

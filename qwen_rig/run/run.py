@@ -51,5 +51,6 @@ class Run:
         return made
 
     def end(self, state: State | None) -> None:
-        """The last words, whichever way pyinfra left."""
+        """The last words, whichever way pyinfra left; hosts are served nothing from here on."""
+        self.tunnels.close()
         ending.end(state, self.report, self.memory)

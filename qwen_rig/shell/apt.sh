@@ -18,18 +18,19 @@ through() { # of $archives: apt's archives by way of a bundle's address on the h
   for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
     [ ! -r "$file" ] || redirected "$archives" <"$file" >"$own/${file#/etc/apt/}"
   done
-  cat >$own/apt.conf <<EOT
+  cp "${tunnel:?}/authority.pem" $own/authority.pem # read by apt's own user
+  chmod 644 $own/authority.pem
+  apt_in_tunnel $own/apt.conf $own/authority.pem
+  cat >>$own/apt.conf <<EOT
 Dir::Etc::SourceList "$own/sources.list";
 Dir::Etc::SourceParts "$own/sources.list.d";
 Dir::State::Lists "$own/lists";
 Dir::Cache::pkgcache "$own/pkgcache.bin";
 Dir::Cache::srcpkgcache "$own/srcpkgcache.bin";
-Acquire::http::Timeout "$patience";
-Acquire::http::Proxy::127.0.0.1 "DIRECT";
+Acquire::https::Timeout "$patience";
 Acquire::Languages "none";
 Acquire::PDiffs "false";
 EOT
-  export APT_CONFIG=$own/apt.conf # apt.conf(5): read before the host's own files
 }
 
 holder() { # whose lock it is, apt says only where it doesn't wait, or where its progress is just due: once more
@@ -47,7 +48,7 @@ unlocked() { # wait until apt would let us install; fail naming who holds it if 
 update() { # `apt-get update`, waiting for the lists' lock too: DPkg::Lock::Timeout covers dpkg's alone
   export DEBIAN_FRONTEND=noninteractive
   end=$(($(date +%s) + ${lock_s:?}))
-  while ! said=$(apt-get -o Acquire::http::Timeout="${patience:-30}" -o Acquire::https::Timeout=30 \
+  while ! said=$(apt-get -o Acquire::http::Timeout="${patience:-30}" -o Acquire::https::Timeout="${patience:-30}" \
     -o Acquire::Retries=1 -o APT::Update::Error-Mode=any update 2>&1); do
     case $said in
       *"Could not get lock"*) if [ "$(date +%s)" -lt "$end" ]; then sleep 2; continue; fi ;;

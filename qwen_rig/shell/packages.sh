@@ -64,6 +64,7 @@ get_uv() {
 
 get_tools() { # what packages are built with; with no isolation, no build asks an index for more
   kept=$cache/build-${build_id:?}
+  need_own "$kept" "$kept.new"
   if [ ! -d "$kept" ]; then
     printf %s "$build_lock" >"$cache/build.txt"
     for from in $(labels); do
@@ -135,9 +136,9 @@ torch_apart() { # ENV: the torch packages from an index of their own, by the ins
     set -- $words --only-binary :all: -r "$torch"
     set +f
     if [ "$installer" = pip ]; then
-      "$python" -E -m pip install -q --timeout 60 "$@" && return 0
+      (outside_tunnel && "$python" -E -m pip install -q --timeout 60 "$@") && return 0
     else
-      "$uv" pip install -q --python "$python" "$@" && return 0
+      (outside_tunnel && "$uv" pip install -q --python "$python" "$@") && return 0
     fi
   done 8<<EOT
 $list

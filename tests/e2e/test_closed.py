@@ -54,6 +54,13 @@ def bundle(lab: Lab, folder: Path, *more: str) -> subprocess.CompletedProcess[st
                           capture_output=True, timeout=HANG_S, stdin=subprocess.DEVNULL, env={**os.environ})
 
 
+def archives(bed: Any) -> str:
+    """The distribution's archives as these hosts' apt names them, for the knob."""
+    from testbed import mirror
+
+    return " ".join(f"{bed.services().base}/{source.name}" for source in mirror.distribution().sources)
+
+
 def apt_from(bed: Any, name: str, server: str) -> None:
     """Let a host's apt name another server for the distribution's archives."""
     bed.exec_(name, ["sed", "-Ei", f"s#http://[^/]+/#http://{server}/#", "/etc/apt/sources.list"], check=True)
@@ -81,7 +88,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
         del lab.data["defaults"][name]
     lab.data["defaults"].update(bundle=str(folder / "bundle"), verification="never", compilers="never")
     for name in BARE:
-        lab.data["hosts"][name].update(apt, compilers="auto" if name == BARE[0] else "never")
+        lab.data["hosts"][name].update(apt, compilers="auto" if name == BARE[0] else "never", source_apt=archives(bed))
     lab.write()
     with tapped(bed, ALL) as taps:
         first = lab.deploy("-y")
@@ -121,7 +128,12 @@ def test_an_archive_that_this_machine_cannot_reach_either_is_a_card_and_nothing_
     lab, name = outcome.lab, BARE[1]
     apt_from(lab.bed, name, "192.0.2.1:9")
     before = lab.fingerprint(name)
-    refused = lab.deploy("-y", "--limit", name, "--data", "compilers=auto", http_proxy="http://127.0.0.1:9")
+    unnamed = lab.deploy("-y", "--limit", name, "--data", "compilers=auto")
+    assert unnamed.code == 1 and ("nothing was changed: the host's apt needs http://192.0.2.1:9/debian, which no knob "
+                                  "names") in " ".join(unnamed.stderr.replace("│", " ").split()), unnamed.stderr
+    named = archives(lab.bed).replace(lab.bed.services().base, "http://192.0.2.1:9")
+    refused = lab.deploy("-y", "--limit", name, "--data", "compilers=auto", "--data", f"source_apt={named}",
+                         http_proxy="http://127.0.0.1:9")
     said = " ".join(refused.stderr.replace("│", " ").split())
     assert refused.code == 1 and "Traceback" not in said
     assert "nothing was changed: the host's apt needs http://192.0.2.1:9/debian" in said, refused.stderr
@@ -160,15 +172,18 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
 
     host: Any = SimpleNamespace(name=info.name, connector=SimpleNamespace(client=connect()))
     tunnels = Tunnels()
-    address = tunnels.address(host, str(outcome.folder))
-    asked = ["curl", "-fsS", "--max-time", str(HANG_S), f"{address}/simple/six/"]
+    way = tunnels.way(host, str(outcome.folder))
+    token, _, authority = way.secret.partition("\n")
+    bed.exec_(info.name, ["tee", "/root/authority.pem"], stdin=authority, check=True)
+    asked = ["curl", "-fsS", "--max-time", str(HANG_S), "--cacert", "/root/authority.pem", "-u", f"qwen-rig:{token}",
+             f"{way.address}/simple/six/"]
     assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
     bed.exec_(info.name, ["pkill", "-f", "^sshd: root"])  # the session's end as a host sees it; the listener stays
     until(lambda: not host.connector.client.get_transport().is_active())
     assert bed.exec_(info.name, asked).returncode != 0
     host.connector.client = connect()
     tunnels.again(host)
-    assert tunnels.address(host, str(outcome.folder)) == address
+    assert tunnels.way(host, str(outcome.folder)) == way
     assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
     host.connector.client.close()
 
@@ -191,7 +206,7 @@ def test_a_bundle_that_lacks_something_is_refused_before_a_host_is_touched(outco
     for path in raw["files"]:
         target = short / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(outcome.folder / path)
+        target.hardlink_to(outcome.folder / path)
     raw["files"] = {path: row for path, row in raw["files"].items() if "/idna-" not in path}
     (short / "manifest.json").write_text(json.dumps(raw))
     limit = ("--limit", HOSTS[0], "--data", f"bundle={short}", "--data", "env_name=another")

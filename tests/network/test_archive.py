@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_rig.network.archive import Archive, Forbidden
+from qwen_rig.inside import Checked, Refused
+from qwen_rig.network.archive import Archive, Forbidden, Found
 from qwen_rig.network.web import Unreachable
 from qwen_rig.program import load
 
@@ -65,8 +66,14 @@ def site() -> Iterator[Site]:
 def run_of(site: Site, folder: Path) -> Archive:
     """The archives as one run of the program has them."""
     made = Archive(folder)
-    made.allow([site.base, "cdrom:[Debian]/", "mirror+file:/etc/list"])
+    made.allow([site.base, "cdrom:[Debian]/", "mirror+file:/etc/list"], named=True)
     return made
+
+
+def read(folder: Path, found: Found) -> bytes:
+    """The content as it would be served."""
+    with Checked().opened(folder, found.path, found.sha256, found.bytes) as content:
+        return content.piece(0, found.bytes)
 
 
 def test_an_index_once_a_run_a_package_once_for_ever(site: Site, tmp_path: Path) -> None:
@@ -74,11 +81,11 @@ def test_an_index_once_a_run_a_package_once_for_ever(site: Site, tmp_path: Path)
         archive = run_of(site, tmp_path)
         for _ in range(3):  # as many hosts
             for name in ("dists/stable/InRelease", BY_HASH, "pool/o/one.deb"):
-                assert archive.file(f"{site.path}/{name}").is_file()
+                assert (tmp_path / archive.file(f"{site.path}/{name}").path).is_file()
         assert site.asked == {"/debian/dists/stable/InRelease": run, f"/debian/{BY_HASH}": 1,
                               "/debian/pool/o/one.deb": 1}
-    assert archive.file(f"{site.path}/pool/o/one.deb").read_bytes() == DEB
-    assert archive.file(f"{site.path}/pool/o/odd%2bname.deb").name == "odd+name.deb", "quoted as apt quotes it"
+    assert read(tmp_path, archive.file(f"{site.path}/pool/o/one.deb")) == DEB
+    assert archive.file(f"{site.path}/pool/o/odd%2bname.deb").path.endswith("/odd+name.deb"), "quoted as apt quotes it"
 
 
 def test_other_bytes_than_the_index_names_are_kept_nowhere(site: Site, tmp_path: Path) -> None:
@@ -90,8 +97,10 @@ def test_other_bytes_than_the_index_names_are_kept_nowhere(site: Site, tmp_path:
     assert not [path for path in tmp_path.rglob("one.deb*")]
     site.files["/debian/pool/o/one.deb"] = DEB
     kept = archive.file(f"{site.path}/pool/o/one.deb")
-    kept.write_bytes(b"spoilt")
-    assert run_of(site, tmp_path).file(f"{site.path}/pool/o/one.deb").read_bytes() == DEB, "a later run looks again"
+    (tmp_path / kept.path).write_bytes(b"spoilt")
+    with pytest.raises(Refused):
+        read(tmp_path, archive.file(f"{site.path}/pool/o/one.deb"))
+    assert read(tmp_path, run_of(site, tmp_path).file(f"{site.path}/pool/o/one.deb")) == DEB, "a later run looks again"
 
 
 @pytest.mark.parametrize("path", ["secret", "debian/../secret", "debian/%2e%2e/secret", "debian/pool/o/one.txt",
@@ -114,7 +123,7 @@ def test_without_a_way_out_the_last_indexes_are_good_enough(site: Site, tmp_path
         archive.file(f"{site.path}/dists/stable/InRelease")
     assert gone.value.status == 404, "that it is gone is an answer"
     site.close()
-    assert archive.file(f"{site.path}/dists/stable/InRelease").read_bytes() == b"signed"
+    assert read(tmp_path, archive.file(f"{site.path}/dists/stable/InRelease")) == b"signed"
     with pytest.raises(Unreachable):
         archive.file(f"{site.path}/pool/o/one.deb")
 

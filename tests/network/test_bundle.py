@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,14 @@ import pytest
 
 from qwen_rig import bundle
 from qwen_rig.errors import RigError
+from qwen_rig.inside import Checked
 from qwen_rig.network import serve
 from qwen_rig.network.archive import Archive
 from qwen_rig.network.collect import repodata
-from qwen_rig.network.fetch import fetch
+from qwen_rig.network.fetch import Terms, fetch
 from qwen_rig.network.web import Unreachable
+
+from .desk import asked, login
 
 BODY = bytes(range(256)) * 1000
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -62,36 +64,36 @@ def site() -> Iterator[Site]:
 
 def test_a_download_that_breaks_goes_on_where_it_was(site: Site, tmp_path: Path) -> None:
     site.cut = 100_000
-    assert fetch(site.url, tmp_path / "file", SHA) == SHA
+    assert fetch(site.url, tmp_path / "file", SHA, Terms(site.url)) == SHA
     assert (tmp_path / "file").read_bytes() == BODY
     assert site.ranges == ["", "bytes=100000-", "bytes=200000-"]
-    fetch(site.url, tmp_path / "file", SHA)
+    fetch(site.url, tmp_path / "file", SHA, Terms(site.url))
     assert len(site.ranges) == 3, "what is here is not fetched again"
 
 
 def test_one_that_broke_in_an_earlier_run_too(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(BODY[:5000])
-    fetch(site.url, tmp_path / "file", SHA)
+    fetch(site.url, tmp_path / "file", SHA, Terms(site.url))
     assert site.ranges == ["bytes=5000-"] and (tmp_path / "file").read_bytes() == BODY
 
 
 def test_several_runs_that_want_the_same_file_fetch_it_once(site: Site, tmp_path: Path) -> None:
     site.cut = 100_000
     with ThreadPoolExecutor(8) as pool:  # flock tells open files apart, not processes
-        assert list(pool.map(lambda _: fetch(site.url, tmp_path / "file", SHA), range(8))) == [SHA] * 8
+        assert list(pool.map(lambda _: fetch(site.url, tmp_path / "file", SHA, Terms(site.url)), range(8))) == [SHA] * 8
     assert site.ranges == ["", "bytes=100000-", "bytes=200000-"]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_no_hash_will_judge_is_never_continued(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(b"of another day")
-    assert fetch(site.url, tmp_path / "file", None) == SHA
+    assert fetch(site.url, tmp_path / "file", None, Terms(site.url)) == SHA
     assert site.ranges == [""]
 
 
 def test_wrong_bytes_are_kept_nowhere(site: Site, tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="is not the file that is wanted"):
-        fetch(site.url, tmp_path / "file", "0" * 64)
+        fetch(site.url, tmp_path / "file", "0" * 64, Terms(site.url))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,16 +107,11 @@ def made(tmp_path: Path) -> bundle.Bundle:
     return bundle.load(str(tmp_path))
 
 
-def ask(made: bundle.Bundle, path: str, archive: Archive | None = None, **headers: str) -> tuple[int, bytes]:
-    """One request over a pair of sockets, as it comes over a channel of SSH."""
-    here, there = socket.socketpair()
-    threading.Thread(target=serve.answer, args=(made, archive or Archive(made.folder), there), daemon=True).start()
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    here.sendall(f"GET {path} HTTP/1.1\r\nConnection: close\r\n{lines}\r\n".encode())
-    with here.makefile("rb") as file:
-        head, _, body = file.read().partition(b"\r\n\r\n")
-    here.close()
-    return int(head.split()[1]), body
+def ask(made: bundle.Bundle, path: str, **headers: str) -> tuple[int, bytes]:
+    """One request of a host that knows the token."""
+    desk = serve.Desk(made, Archive(made.folder), Checked())
+    status, _, body = asked(desk, path, Authorization=login(desk), **headers)
+    return status, body
 
 
 def test_it_serves_what_it_names_whole_and_in_part(made: bundle.Bundle) -> None:

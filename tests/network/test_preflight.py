@@ -78,7 +78,7 @@ def test_what_is_there_what_is_missing_and_what_has_other_bytes(site: Site) -> N
     }
     wanted = {"six": locked("1.17.0", "six-1.17.0-py2.py3-none-any.whl"), "idna": locked("3.10", "x"),
               "click": locked("8.1.8", "the true bytes"), "attrs": locked("25.3.0", "y")}
-    found = preflight.look(site.url, wanted, "3.10")
+    found = preflight.look(site.url, wanted, "3.10", own=True)
     assert found.found["six"].url == f"{site.url.removesuffix('/simple')}/f/six-1.17.0-py2.py3-none-any.whl"
     assert found.missing == {"idna": "no 3.10", "click": "other bytes than the lock's", "attrs": "404"}
     assert found.unchecked is None
@@ -93,11 +93,11 @@ def test_what_no_lock_holds_is_looked_for_by_version_or_by_name_and_must_fit_the
     }
     named = Requirement("2.8.0+cu128", (), None)
     wanted = {"torch": named, "torchvision": Requirement("", (), None), "torchaudio": named}
-    found = preflight.look(site.url, wanted, "3.10")
+    found = preflight.look(site.url, wanted, "3.10", own=True)
     assert {name: file.name for name, file in found.found.items()} == {
         "torch": wheel("torch-2.8.0+cu128"), "torchvision": wheel("torchvision-0.25.0.dev20260101+cu128")}
     assert found.missing == {"torchaudio": "none for Python 3.10"}
-    assert sorted(preflight.look(site.url, wanted, "3.11").missing) == sorted(wanted)
+    assert sorted(preflight.look(site.url, wanted, "3.11", own=True).missing) == sorted(wanted)
 
 
 def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_touched(
@@ -125,20 +125,20 @@ def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_tou
 
 def test_only_a_complete_answer_is_kept_and_only_for_its_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {"six": locked("1.17.0", "six-1.17.0-py2.py3-none-any.whl")}
-    assert preflight.look(site.url, wanted, "3.10").missing
+    assert preflight.look(site.url, wanted, "3.10", own=True).missing
     site.pages = {"/simple/six/": page("six-1.17.0-py2.py3-none-any.whl")}
-    first = preflight.look(site.url, wanted, "3.10")
-    assert not first.missing and preflight.look(site.url, wanted, "3.10") == first
+    first = preflight.look(site.url, wanted, "3.10", own=True)
+    assert not first.missing and preflight.look(site.url, wanted, "3.10", own=True) == first
     assert len(site.asked) == 2, "the incomplete answer was asked again, the complete one kept"
     now = preflight.time.time()
     monkeypatch.setattr(preflight.time, "time", lambda: now + 7 * 3600)
-    preflight.look(site.url, wanted, "3.10")
+    preflight.look(site.url, wanted, "3.10", own=True)
     assert len(site.asked) == 3
 
 
 def test_an_index_that_does_not_answer_is_not_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {name: locked("1.0", name) for name in ("a", "b", "c")}
-    silent = preflight.look("http://127.0.0.1:9/simple", wanted, "3.10")  # the discard port: nothing listens there
+    silent = preflight.look("http://127.0.0.1:9/simple", wanted, "3.10", own=True)  # discard: nothing listens there
     assert not silent.missing and "127.0.0.1:9" in (silent.unchecked or "")
     monkeypatch.undo()
     assert "host itself" in (preflight.look("http://localhost:3141/root/pypi", wanted, "3.10").unchecked or "")
@@ -148,7 +148,7 @@ def test_the_json_form_with_sizes(site: Site) -> None:
     file = "six-1.17.0-py2.py3-none-any.whl"
     site.pages = {"/simple/six/": ("application/vnd.pypi.simple.v1+json", json.dumps(
         {"files": [{"filename": file, "url": f"/f/{file}", "hashes": {"sha256": sha(file)}, "size": 11050}]}))}
-    found = preflight.look(site.url, {"six": locked("1.17.0", file)}, "3.12").found["six"]
+    found = preflight.look(site.url, {"six": locked("1.17.0", file)}, "3.12", own=True).found["six"]
     assert (found.bytes, found.url) == (11050, f"{site.url.removesuffix('/simple')}/f/{file}")
 
 

@@ -167,7 +167,7 @@ def test_the_host_times_and_hashes_a_locked_file(url: str) -> None:
     found = {"pip_index": tuple(Source("pip_index", label, f"{url}/{kind}/simple") for label, kind in
                                 ((DEFAULT, "gone"), ("good", "good"), ("liar", "lying"), ("bare", "hashless")))}
     probe = Probe("six", "1.17.0", ("0" * 64, hashlib.sha256(BODY).hexdigest()))
-    script = measure.script(found, probe, {}, {})
+    script = measure.script(found, probe, {}, {}, {"proxy": "", "secret_tunnel": ""})
     done = subprocess.run(["sh", "-c", script.text], input=script.stdin(), capture_output=True, text=True,
                           timeout=HANG_S)
     rows = {row.label: row for row in measure.read(done.stdout)}
