@@ -17,9 +17,9 @@ from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.sources import load_mirrors
 from qwen_rig.catalog.stack import load_stack
 from qwen_rig.catalog.torch_index import PYTORCH
-from qwen_rig.errors import RigError
 from qwen_rig.domain import NAME as DOMAIN
 from qwen_rig.domain import NO_NAMES
+from qwen_rig.errors import RigError
 
 DEFAULTS = Path(__file__).parent / "template" / "group_data" / "all.py"
 stack_of = cache(load_stack)  # a lock takes a while to read

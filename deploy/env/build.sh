@@ -16,7 +16,7 @@ trap no_tunnel EXIT
 proxies
 installers
 new=$root/$generation
-need_own "$conda" "$new/bin/python" "$new/.rig" "$root/$name" "${cache:?}"
+need_own "${conda:?}" "$new/bin/python" "$new/.rig" "$root/$name" "${cache:?}"
 if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
   python_env "$new" "$python_version" || exit 1
   mkdir -p "$new/.rig" && : >"$new/.rig/python"

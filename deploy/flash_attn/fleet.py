@@ -20,6 +20,7 @@ from typing import Any
 
 from qwen_rig import strictjson
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key, words
@@ -28,7 +29,6 @@ from qwen_rig.run import memory
 from qwen_rig.run.adapter import Host
 from qwen_rig.run.job_protocol import span
 from qwen_rig.run.run import Run
-from qwen_rig.domain import Domain
 
 # After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
 GRACE_S = 20

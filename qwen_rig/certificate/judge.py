@@ -12,9 +12,9 @@ from qwen_rig.certificate import judge_card, judge_work
 from qwen_rig.certificate._verdict import Case, check
 from qwen_rig.certificate.gates import Gate, Gates
 from qwen_rig.certificate.model import Certificate, Check, duration, moment
+from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
 from qwen_rig.facts.records import EnvRecord
-from qwen_rig.domain import Identity
 
 MEASURED_FORMAT = 1  # qwen_rig/host/certify.py, FORMAT
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen_rig import strictjson
-from qwen_rig.errors import RigError
 from qwen_rig.domain import Identity
+from qwen_rig.errors import RigError
 
 FORMAT = 1
 LARGEST = 8_000_000  # letters of a file; 16 cards' measurements are under one million

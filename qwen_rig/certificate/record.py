@@ -14,8 +14,8 @@ from qwen_rig.certificate import diff, judge, store, table
 from qwen_rig.certificate.diff import Change
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate
-from qwen_rig.facts.records import EnvRecord
 from qwen_rig.domain import Identity
+from qwen_rig.facts.records import EnvRecord
 
 
 @dataclass(frozen=True)

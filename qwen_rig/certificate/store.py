@@ -15,11 +15,11 @@ from time import gmtime, strftime
 
 from qwen_rig import atomic
 from qwen_rig.certificate.model import Certificate, load
+from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
 from qwen_rig.fits import most
 from qwen_rig.ledger import folder as state
 from qwen_rig.training import LargestBatch
-from qwen_rig.domain import Identity
 
 UUID = re.compile(r"[A-Za-z0-9-]{4,80}")
 

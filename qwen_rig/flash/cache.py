@@ -22,8 +22,8 @@ from typing import Any
 from packaging.version import Version
 
 from qwen_rig import atomic
-from qwen_rig.flash.key import Key, Known
 from qwen_rig.domain import Domain
+from qwen_rig.flash.key import Key, Known
 
 
 @dataclass(frozen=True)

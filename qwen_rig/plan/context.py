@@ -9,13 +9,13 @@ from packaging.version import InvalidVersion, Version
 
 from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.domain import Domain, Identity, domain_of
 from qwen_rig.facts.machine import Machine
 from qwen_rig.facts.state import SmiGpu, State
 from qwen_rig.flash.key import Known
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
 from qwen_rig.training import LargestBatch
-from qwen_rig.domain import Domain, Identity, domain_of
 
 
 def version(text: str | None) -> Version | None:

@@ -18,6 +18,7 @@ from qwen_rig import knobs as knobs_of
 from qwen_rig import ledger
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
+from qwen_rig.domain import Domain, Identity, domain_of
 from qwen_rig.facts.probe import HostState
 from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
@@ -25,7 +26,6 @@ from qwen_rig.hostkeys import sha256
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
 from qwen_rig.plan import Context, Plan, Step
-from qwen_rig.domain import Domain, Identity, domain_of
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State

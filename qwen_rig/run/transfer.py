@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.program import load
-from qwen_rig.domain import Domain
 
 from . import adapter
 from .adapter import LOST, ConnectError, Host

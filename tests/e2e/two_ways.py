@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pyinfra.api import FunctionCommand, operation
 from pyinfra.context import host
 
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.run import transfer
 from qwen_rig.run.run import Run
-from qwen_rig.domain import Domain
 
 
 def both_ways() -> None:

@@ -19,13 +19,13 @@ from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
 from qwen_rig.deploy.planning import make_plan
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Action, Plan, Step
 from qwen_rig.run import adapter
 from qwen_rig.run.run import Run
-from qwen_rig.domain import Domain
 from tests import HANG_S, until
 
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("90", "120"))

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from packaging.version import Version
 
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.facts import _cgroup
 from qwen_rig.flash import cache, resources
 from qwen_rig.flash.key import Key, words
-from qwen_rig.domain import Domain
 
 LAB = Domain("lab")
 KEY = Key("flash-attn", "2.8.3", "2.8", "12.8", True, "3.10", "2.35", ("120", "90"))
