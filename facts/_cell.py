@@ -14,12 +14,18 @@ def _cell(raw: Any) -> Any:
     return value(raw) if isinstance(raw, str) else raw
 
 
+def _count(number: int) -> int:
+    if not 0 <= number < 2 ** 53:
+        raise ValueError("no number of things")
+    return number
+
+
 def _release(text: str) -> str:
     Version(text)  # raises a ValueError
     return text
 
 
 Cell = Annotated[str | None, BeforeValidator(_cell)]
-Number = Annotated[int | None, BeforeValidator(_cell)]
+Number = Annotated[Annotated[int, AfterValidator(_count)] | None, BeforeValidator(_cell)]  # of things: below 0 is none
 Flag = Annotated[bool | None, BeforeValidator(_cell)]
 Release = Annotated[Annotated[str, AfterValidator(_release)] | None, BeforeValidator(_cell)]  # can be compared

@@ -20,7 +20,7 @@ def told(error: BaseException) -> str:
 
 def place(error: BaseException) -> str:
     """Where in this package the exception came from; where it passed none of ours, the file that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != "contained"]
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     if not frames:
         return "nowhere"
