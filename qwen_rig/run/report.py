@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.text import Text
 
-from qwen_rig import doctor, exits, ledger, render
+from qwen_rig import atomic, doctor, exits, ledger, render
 from qwen_rig.plan import Plan, Step
 from qwen_rig.render import Card
 from qwen_rig.ssh import shell_line
@@ -188,11 +188,13 @@ def _short(command: str, width: int = 160) -> str:
 
 
 def _log(host: str, names: str, commands: list[str], lines: list[str]) -> str:
-    """Write what a failing operation ran (secrets masked) and said; returns the path, or '' if it can't."""
+    """Write what a failing operation ran (secrets masked) and said, for the user alone; returns the path, or '' if it
+    can't."""
     path = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{host}.log"
     try:
-        LOGS.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([names, "", *commands, "", *lines, ""]))
+        LOGS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        LOGS.chmod(0o700)  # one of 0.2.0's is open to all
+        atomic.write(path, "\n".join([names, "", *commands, "", *lines, ""]), 0o600)
     except OSError:
         return ""
     return str(path)
