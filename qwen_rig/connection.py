@@ -183,6 +183,9 @@ class Connections(Lines):
             self.refuse(here, f"{key} of {name} must be the name of an environment variable, in capitals",
                         f"export the secret, then write {key}: {key.removesuffix('_env').upper()}")
         if value := os.environ.get(variable):
+            if set(value) & set("\n\r\0"):
+                self.refuse(here, f"environment variable {variable} ({key} of {name}) holds more than one line",
+                            "export the secret alone")
             return value
         if self.ask:
             return self._asked(variable)

@@ -28,6 +28,7 @@ def join(state: State, run: Run) -> Run:
 
     def ready() -> None:
         adapter.bind(state)
+        adapter.guard(state)
         adapter.listen(state, run.report)
         _refuse_bad_knobs(state)
         adapter.let_others_go_on(state)
@@ -54,6 +55,9 @@ def _or_exit(act: Callable[[], None]) -> None:
 
 def _refuse_bad_data() -> None:
     """Check --data where nothing has been touched: a typo or an impossible stack. Raises RigError."""
+    if (adapter.command_line() or {}).get("same_sudo_password"):
+        raise RigError("one password for every host would reach those that it isn't meant for", "--same-sudo-password",
+                       "name it for the hosts that ask for one: sudo_password_env in lab.yml")
     for text in (adapter.command_line() or {}).get("data") or ():
         if knobs.ours(text):
             knobs.pair(text)

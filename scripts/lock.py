@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from qwen_rig import atomic
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.stack import COMMON_BUILD_LOCK
-from qwen_rig.network.fetch import fetch
+from qwen_rig.network.fetch import Terms, fetch
 from qwen_rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
@@ -127,7 +127,8 @@ def declared(sdist: Mapping[str, Any]) -> list[str]:
     """The requirements in the `build-system` table of a source distribution; setuptools where it has none (PEP 518)."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sdist.tar.gz"
-        fetch(sdist["url"], file, sdist["hash"].removeprefix("sha256:"))
+        # The index that the maintainer's own uv asked may be a private one.
+        fetch(sdist["url"], file, sdist["hash"].removeprefix("sha256:"), Terms(sdist["url"].rpartition("/")[0]))
         with tarfile.open(file) as archive:
             tops = [member for member in archive.getmembers() if re.fullmatch(r"[^/]+/pyproject\.toml", member.name)]
             text = archive.extractfile(tops[0]) if tops else None

@@ -29,7 +29,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.knobs import CHOICES
 from qwen_rig.network import index as pages
 from qwen_rig.network.collect import solved
-from qwen_rig.network.fetch import fetch
+from qwen_rig.network.fetch import Terms, fetch
 from qwen_rig.network.web import Unreachable, get
 
 DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
@@ -70,7 +70,7 @@ def conda(asked: argparse.Namespace, folder: Path) -> Path:
         fetch(f"{release.url}/Miniforge3-{release.version}-Linux-x86_64.sh", installer, release.sha256)
     pythons = {}
     for python in asked.pythons:
-        pythons[python] = [pinned(row, folder) for row in solved(asked.conda, installer, asked.channel, python)]
+        pythons[python] = [pinned(row, folder, asked.channel) for row in solved(asked.conda, installer, asked.channel, python)]
         print(f"pins: Python {python}: {len(pythons[python])} conda packages")
     made = {"channel": asked.channel, "source": f"fetched and hashed by scripts/pins.py, {date.today()}",
             "pythons": pythons}
@@ -79,10 +79,10 @@ def conda(asked: argparse.Namespace, folder: Path) -> Path:
     return Path(target)
 
 
-def pinned(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One package, fetched: a channel's word alone is no pin."""
+def pinned(row: dict[str, Any], folder: Path, channel: str) -> dict[str, Any]:
+    """One package of a channel, fetched: a channel's word alone is no pin."""
     file = folder / row["fn"]
-    sha256 = fetch(row["url"], file, row["sha256"])
+    sha256 = fetch(row["url"], file, row["sha256"], Terms(channel))
     return {"path": f"{row['subdir']}/{row['fn']}", "sha256": sha256, "bytes": file.stat().st_size}
 
 
@@ -115,7 +115,7 @@ def torch(asked: argparse.Namespace, path: Path) -> Path:
 
 def hashes(index: str, name: str, version: str, pythons: Iterable[str]) -> list[str]:
     """The sha256 of a release's wheels for these Pythons on linux x86_64."""
-    answer = get(pages.page_url(index, name), SECONDS, pages.ACCEPT)
+    answer = get(pages.page_url(index, name), SECONDS, pages.ACCEPT, own=index)
     found = set()
     for file in pages.parse(answer.body, answer.kind, answer.url):
         if file.name.endswith(".whl") and str(parse_wheel_filename(file.name)[1]) == version:

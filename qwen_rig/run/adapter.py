@@ -21,11 +21,12 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import get_host_keys
-from pyinfra.connectors.util import CommandOutput, clear_askpass_cache
+from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 
 from qwen_rig.ssh import private_key
 
+from . import boundary
 from .connector import BoundedSSH
 from .limits import Overdue
 
@@ -150,6 +151,13 @@ def listen(state: State, listener: Listener) -> None:
     state.add_callback_handler(Callbacks())
 
 
+def guard(state: State) -> None:
+    """Put the boundary (run/boundary.py) between pyinfra and every host of a state that is initialised."""
+    boundary.settle()
+    for host in state.inventory:
+        boundary.guard(host)
+
+
 # -- hosts of a state ------------------------------------------------------------------------------------
 
 
@@ -272,7 +280,6 @@ def connect_again(host: Host) -> bool:
     client = getattr(host.connector, "client", None)
     if client is not None:
         client.close()  # pyinfra's disconnect leaves the old client open
-    clear_askpass_cache(host)  # and trusts an askpass file that may be gone
     host.disconnect()
     get_host_keys.cache.clear()  # else any key would do for a host first met in this run
     host.connect(show_errors=False)
@@ -280,8 +287,8 @@ def connect_again(host: Host) -> bool:
 
 
 def knows_sudo_password(host: Host) -> bool:
-    """Whether pyinfra holds this host's sudo password."""
-    return bool(host.connector_data.get("prompted_sudo_password"))
+    """Whether the inventory names this host's sudo password."""
+    return bool(host.connector_data.get(boundary.SECRET) or host.data.get("_sudo_password"))
 
 
 def sudo(host: Host, arguments: dict[str, Any], wanted: bool) -> dict[str, Any]:
@@ -312,14 +319,11 @@ def fact(host: Host, kind: type[Any], **arguments: Any) -> Any:
 
 
 def keep_secrets(state: State, secrets: Mapping[str, Mapping[str, str]]) -> None:
-    """Put each host's secrets where pyinfra keeps those that it has asked for itself.
-
-    `pyinfra INVENTORY debug-inventory` prints all host data, so they aren't there.
-    """
+    """Put each host's secrets where no output of pyinfra's shows them: `debug-inventory` prints all host data."""
     for name, given in secrets.items():
         host = state.inventory.get_host(name)
         if "_sudo_password" in given:
-            host.connector_data["prompted_sudo_password"] = given["_sudo_password"]
+            host.connector_data[boundary.SECRET] = given["_sudo_password"]
         if "ssh_password" in given:
             host.connector.data["ssh_password"] = given["ssh_password"]
         if "ssh_key_password" in given:

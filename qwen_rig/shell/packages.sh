@@ -110,14 +110,15 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
     set -- --timeout 60 ${tools:+--use-pep517} "$@"
   fi
   for source in $(labels); do
-    if "$by" "$source" "$@" >"$cache/said.$$" 2>&1; then
-      cat "$cache/said.$$"
-      rm -f "$cache/said.$$"
+    said=$(mktemp "$cache/said.XXXXXX") # what an installer says, its owner's to read
+    if "$by" "$source" "$@" >"$said" 2>&1; then
+      cat "$said"
+      rm -f "$said"
       return 0
     fi
-    cat "$cache/said.$$"
-    if grep -qi 'hash' "$cache/said.$$"; then why='other bytes than the lock names'; else why='failed'; fi
-    rm -f "$cache/said.$$"
+    cat "$said"
+    if grep -qi 'hash' "$said"; then why='other bytes than the lock names'; else why='failed'; fi
+    rm -f "$said"
     refused="$refused$source:$why;"
     echo "source $source: $why"
   done

@@ -81,7 +81,7 @@ def test_what_it_writes_is_pinned(data: Path, mirror: Path, monkeypatch: pytest.
     stack.check_index("pytorch", False, "here")  # it asks for no consent any more
 
 
-def of_a_folder(url: str, seconds: float, accept: str) -> object:
+def of_a_folder(url: str, seconds: float, accept: str, own: str | None = None) -> object:
     """An answer from a file:// index, as web.get gives one."""
     page = Path(url.removeprefix("file://")) / "index.html"
     return type("Answer", (), {"body": page.read_bytes(), "kind": "text/html", "url": url})
