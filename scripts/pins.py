@@ -70,7 +70,8 @@ def conda(asked: argparse.Namespace, folder: Path) -> Path:
         fetch(f"{release.url}/Miniforge3-{release.version}-Linux-x86_64.sh", installer, release.sha256)
     pythons = {}
     for python in asked.pythons:
-        pythons[python] = [pinned(row, folder, asked.channel) for row in solved(asked.conda, installer, asked.channel, python)]
+        rows = solved(asked.conda, installer, asked.channel, python)
+        pythons[python] = [pinned(row, folder, asked.channel) for row in rows]
         print(f"pins: Python {python}: {len(pythons[python])} conda packages")
     made = {"channel": asked.channel, "source": f"fetched and hashed by scripts/pins.py, {date.today()}",
             "pythons": pythons}
