@@ -27,6 +27,7 @@ from .tunnel import Tunnels, Way
 
 APT = ("apt", "nvidia_apt")  # the roles that apt fetches
 LONGEST_KEY = 1 << 20
+SAID = 4  # archives that a line names
 MOST_ARCHIVES = 200  # that a host's apt is set up with
 
 
@@ -95,9 +96,8 @@ class Network:
         archive.allow([repository_at(ctx)], named=ctx.knobs.source_nvidia_apt is not None)
         rows = [line.split() for line in said.splitlines()[:MOST_ARCHIVES] if len(line.split()) == 2]
         rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
-        for uri, _ in rows:
-            if not archive.covers(uri):
-                raise _not_named(host.name, uri)
+        if unnamed := sorted({uri for uri, _ in rows if not archive.covers(uri)}):
+            raise _not_named(host.name, unnamed)
         if plan.fetching("nvidia_apt"):
             rows.append([repository_at(ctx), "/"])
         for uri, suite in rows:
@@ -114,13 +114,14 @@ class Network:
                                    f"before{_without(plan)}") from None
 
 
-def _not_named(host: str, uri: str) -> RigError:
-    """What to say of an archive that only the host names."""
-    if not is_address(uri):
-        return RigError(f"the host's apt has a source that no bundle can hand on: {ascii(uri)[:120]}", host,
+def _not_named(host: str, uris: Sequence[str]) -> RigError:
+    """What to say of archives that only the host names."""
+    if odd := next((uri for uri in uris if not is_address(uri)), None):
+        return RigError(f"the host's apt has a source that no bundle can hand on: {ascii(odd)[:120]}", host,
                         "take it out of the host's apt sources")
-    return RigError(f"the host's apt needs {uri[:200]}, which no knob names", host,
-                    "name it in source_apt if you trust it, or take it out of the host's apt sources")
+    named = " ".join(uri.rstrip("/")[:200] for uri in uris[:SAID])
+    return RigError(f"the host's apt needs what no knob names: {named}", host,
+                    "name them in source_apt if you trust them, or take them out of the host's apt sources")
 
 
 def apt_needed(plan: Plan) -> bool:

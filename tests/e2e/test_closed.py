@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +32,37 @@ ALL = [*HOSTS, *BARE]
 WHEELS = {"attrs", "click", "idna", "packaging", "six", "tabulate", "uv"}
 
 
+class Eyes:
+    """What a local user of a host sees while a run is at work there, of processes and files; root, of the tunnel's."""
+
+    USER = """while [ ! -e /run/closed-eyes ]; do
+  cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'
+  find /tmp /dev/shm /var/cache/qwen-rig -type f -size -64k -readable -exec cat {} + 2>/dev/null
+  sleep 0.1
+done | tr -cd '\\n\\40-\\176' | grep -E 'https://127|password' | sort -u"""
+    ROOT = """while [ ! -e /run/closed-eyes ]; do
+  cat /var/lib/qwen-rig/tunnels/*/netrc 2>/dev/null
+  sleep 0.1
+done | sort -u"""
+
+    def __init__(self, bed: Any, name: str) -> None:
+        self.bed, self.name = bed, name
+        self.saw = self.token = ""
+        self.watching = [threading.Thread(target=self.look, args=each, daemon=True) for each in (
+            ("saw", "nosudo", self.USER), ("token", "root", self.ROOT))]
+        for each in self.watching:
+            each.start()
+
+    def look(self, kept: str, user: str, script: str) -> None:
+        setattr(self, kept, self.bed.exec_(self.name, ["sh", "-c", script], user=user, timeout=10 * HANG_S).stdout)
+
+    def close(self) -> None:
+        self.bed.exec_(self.name, ["touch", "/run/closed-eyes"], check=True)
+        for each in self.watching:
+            each.join()
+        self.bed.exec_(self.name, ["rm", "/run/closed-eyes"], check=True)
+
+
 @dataclass
 class Outcome:
     """The bundle, one run from it, and a second one; what was on the cables and asked of the services meanwhile."""
@@ -40,6 +73,7 @@ class Outcome:
     first: Run
     second: Run
     execs: dict[str, int]
+    eyes: Eyes
     packets: dict[str, dict[str, int]]
     requests: list[Any]
 
@@ -91,11 +125,13 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
         lab.data["hosts"][name].update(apt, compilers="auto" if name == BARE[0] else "never", source_apt=archives(bed))
     lab.write()
     with tapped(bed, ALL) as taps:
+        eyes = Eyes(bed, HOSTS[0])
         first = lab.deploy("-y")
+        eyes.close()
         counted = {name: bed.execs(name) for name in ALL}
         second = lab.deploy("-y")
     execs = {name: bed.execs(name) - counted[name] for name in ALL}
-    yield Outcome(lab, folder / "bundle", made, first, second, execs,
+    yield Outcome(lab, folder / "bundle", made, first, second, execs, eyes,
                   {name: dict(tap.packets) for name, tap in taps.items()}, bed.requests())
     bed.down()
 
@@ -129,9 +165,10 @@ def test_an_archive_that_this_machine_cannot_reach_either_is_a_card_and_nothing_
     apt_from(lab.bed, name, "192.0.2.1:9")
     before = lab.fingerprint(name)
     unnamed = lab.deploy("-y", "--limit", name, "--data", "compilers=auto")
-    assert unnamed.code == 1 and ("nothing was changed: the host's apt needs http://192.0.2.1:9/debian, which no knob "
-                                  "names") in " ".join(unnamed.stderr.replace("│", " ").split()), unnamed.stderr
     named = archives(lab.bed).replace(lab.bed.services().base, "http://192.0.2.1:9")
+    assert unnamed.code == 1 and ("nothing was changed: the host's apt needs what no knob names: "
+                                  f"{' '.join(sorted(named.split()))}") in " ".join(
+                                      unnamed.stderr.replace("│", " ").split()), unnamed.stderr
     refused = lab.deploy("-y", "--limit", name, "--data", "compilers=auto", "--data", f"source_apt={named}",
                          http_proxy="http://127.0.0.1:9")
     said = " ".join(refused.stderr.replace("│", " ").split())
@@ -156,10 +193,52 @@ def test_each_wheel_left_its_source_once_for_all_ten(outcome: Outcome) -> None:
     assert left == dict.fromkeys(WHEELS, 1)
 
 
-def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome) -> None:
-    """A job that outlived its connection goes on fetching from the address that it was given."""
+def test_the_token_is_on_no_command_line_in_no_log_and_in_no_file_that_others_read(outcome: Outcome) -> None:
+    eyes, name = outcome.eyes, outcome.eyes.name
+    token, = {line.split()[-1] for line in eyes.token.splitlines()}
+    logs = [path for path in outcome.folder.parent.rglob("*") if path.suffix in (".log", ".json")]
+    said = outcome.first.stderr + outcome.first.stdout + "".join(path.read_text(errors="replace") for path in logs)
+    assert len(token) >= 32 and token not in said
+    assert "https://127.0.0.1:" in eyes.saw, "it saw the steps' programs at work"
+    assert token not in eyes.saw
+    search = ["grep", "-raslF", "--exclude-dir=proc", "--exclude-dir=sys", token, "/"]
+    assert outcome.lab.bed.exec_(name, search).stdout == "", "nothing is left of it"
+    listening = outcome.lab.on(name, "ss -Htln '( sport >= :20000 and sport < :32100 )'")
+    assert listening == "", "the forward ended with the run"
+
+
+CLIENTS = """trap no_tunnel EXIT
+cd /root
+proxies
+env=/root/miniforge3/envs/qwen-train
+try() {
+  name=$1; shift
+  case $asked in *$name*) if ("$@") >"$dir/said" 2>&1; then echo "$name used"; else echo "$name refused"; fi ;; esac
+}
+fetched() { "$env/bin/python" -c "import sys; sys.path.insert(0, '$env/.rig'); import flash_ready
+flash_ready.opened('$address/simple/six/', 20).read()"; }
+dir=$(mktemp -d)
+try curl download "$address/simple/six/" "$dir/page"
+try pip "$env/bin/python" -m pip download -q --retries 0 --no-deps -d "$dir" \
+  --index-url "$address/simple/" six==1.17.0
+try uv /root/.cache/qwen-rig/uv-*/bin/uv pip install -q --no-cache --python "$env/bin/python" --target "$dir/uv" \
+  --index-url "$address/simple/" six==1.17.0
+try conda /root/miniforge3/bin/conda create -y -q -p "$dir/env" --override-channels -c "$address/conda" pip
+try python fetched
+try apt through_apt
+rm -rf "$dir"
+"""
+APT = "through_apt() { through && update; }\n"
+USED = {"curl", "pip", "uv", "conda", "python", "apt"}
+
+
+def test_who_takes_the_port_of_a_lost_connection_is_told_and_believed_nothing(outcome: Outcome,
+                                                                              tmp_path: Path) -> None:
+    """Each client of the tunnel, without a hash to check: it uses what the run serves, and nothing of the impostor's.
+    Then the forward comes back on the same port: a job that outlived its connection goes on fetching."""
     import paramiko
 
+    from qwen_rig.program import Program, load
     from qwen_rig.run.tunnel import Tunnels
 
     info, bed = outcome.lab.hosts[HOSTS[0]], outcome.lab.bed
@@ -173,19 +252,54 @@ def test_a_lost_connections_forward_comes_back_on_the_same_port(outcome: Outcome
     host: Any = SimpleNamespace(name=info.name, connector=SimpleNamespace(client=connect()))
     tunnels = Tunnels()
     way = tunnels.way(host, str(outcome.folder))
-    token, _, authority = way.secret.partition("\n")
-    bed.exec_(info.name, ["tee", "/root/authority.pem"], stdin=authority, check=True)
-    asked = ["curl", "-fsS", "--max-time", str(HANG_S), "--cacert", "/root/authority.pem", "-u", f"qwen-rig:{token}",
-             f"{way.address}/simple/six/"]
-    assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
+    tunnels.desk(host, str(outcome.folder)).archive.allow(archives(bed).split(), named=True)
+    apt_from(bed, info.name, bed.services().base.removeprefix("http://"))
+    bed.exec_(info.name, ["sed", "-i", "/-security/!d", "/etc/apt/sources.list"], check=True)  # small lists
+    program = Program(load("shell/network.sh", "shell/apt.sh").text + APT + CLIENTS)
+
+    def outcomes(asked: str = " ".join(USED)) -> dict[str, str]:
+        call = program(proxy="direct", secret_tunnel=way.secret, address=way.address, asked=asked, lock_s="60",
+                       archives=f"{way.address}/apt")
+        done = bed.exec_(info.name, ["sh", "-c", call.text], stdin=call.stdin(), check=True)
+        return dict(line.split() for line in done.stdout.splitlines())
+
+    eyes = Eyes(bed, info.name)
+    assert outcomes() == dict.fromkeys(USED, "used"), "as it should be, all are served"
+    eyes.close()
+    assert way.secret.partition("\n")[0] in eyes.token and "/apt/" in eyes.saw
+    assert way.secret.partition("\n")[0] not in eyes.saw
+    other = bed.exec_(info.name, ["curl", "-ksSo/dev/null", "-w%{http_code}", f"{way.address}/simple/"], user="nosudo")
+    assert other.stdout == "401", "another user of the host isn't"
     bed.exec_(info.name, ["pkill", "-f", "^sshd: root"])  # the session's end as a host sees it; the listener stays
     until(lambda: not host.connector.client.get_transport().is_active())
-    assert bed.exec_(info.name, asked).returncode != 0
+    with impostor(bed, info.name, way.address.rpartition(":")[2], tmp_path / "heard") as heard:
+        assert outcomes() == dict.fromkeys(USED, "refused")
+        said = heard.read_text()
+        assert said.count("connected") >= len(USED) and "HEARD" not in said and "GET" not in said
     host.connector.client = connect()
     tunnels.again(host)
     assert tunnels.way(host, str(outcome.folder)) == way
-    assert "six-1.17.0" in bed.exec_(info.name, asked, check=True).stdout
+    assert outcomes("curl") == {"curl": "used"}
+    tunnels.close()
+    assert outcomes("curl") == {"curl": "refused"}, "the run has ended"
     host.connector.client.close()
+
+
+@contextmanager
+def impostor(bed: Any, name: str, port: str, record: Path) -> Iterator[Path]:
+    """Meanwhile a local user of the host listens on a port."""
+    from testbed.host import UIDS, init_pid
+
+    pid = init_pid(bed._host_folder(name))
+    process = subprocess.Popen(["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-m", "tests.e2e.impostor",
+                                str(UIDS["nosudo"]), port, str(record)], cwd=REPO, stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: process.poll() is not None or (record.exists() and "listening" in record.read_text()))
+        assert process.poll() is None
+        yield record
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_bundle_made_again_fetches_nothing_and_a_spoilt_file_comes_anew(outcome: Outcome) -> None:
