@@ -112,7 +112,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
 
     folder = tmp_path_factory.mktemp("flash")
     own = {"kind": "container", "driver": "580.95.05:open"}
-    knobs: dict[str, Any] = {"verification": "never", "cuda_toolkit": "never", "verification_gpu": True,
+    knobs: dict[str, Any] = {"trust_domain": "lab", "verification": "never", "cuda_toolkit": "never", "verification_gpu": True,
                              "flash_attn_jobs": 2}
     ready = Lab(bed, bed.up([HostSpec("ready", **own)]), folder, **knobs, flash_attn="off")
     run = ready.deploy("-y")
@@ -163,7 +163,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     counted = {name: bed.execs(name) for name in hosts}
     second = lab.deploy("-y", **environment)
     yield Outcome(lab, first, second, {name: bed.execs(name) - counted[name] for name in hosts}, memory.killed,
-                  folder / "cache" / "qwen-rig" / "flash-attn")
+                  folder / "cache" / "qwen-rig" / "flash-attn" / "domain-lab")
     bed.down()
     shutil.rmtree(image, ignore_errors=True)
     shutil.rmtree(wheels, ignore_errors=True)

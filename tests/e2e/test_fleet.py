@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -164,7 +165,7 @@ def rack(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     rack = Rack(bed, bed.up([HostSpec(name, kind="container", driver="580.95.05:open", image=image,
                                       memory_mib=small.get(name)) for name in NAMES]), folder)
     rack.data["defaults"] |= {"stack": str(rack.stack()), "flash_attn": "build", "verification_gpu": True,
-                              "verification": "never"}
+                              "verification": "never", "trust_domain": "rack"}
     rack.write()
     yield rack
     bed.down()
@@ -183,7 +184,8 @@ def test_one_host_builds_seven_get_copies_and_a_second_run_does_nothing(rack: Ra
     records = {name: rack.record(name, "flash_attn") for name in NAMES}
     assert len({made["sha256"] for made in records.values()}) == 1
     assert all(made["attention"] == "flash_attention_2" for made in records.values())
-    kept = list((rack.cache / "qwen-rig" / "flash-attn").glob("*/record.json"))
+    assert first.stderr.count(f"built on {builder}, domain rack") == 7, first.stderr
+    kept = list((rack.cache / "qwen-rig" / "flash-attn" / "domain-rack").glob("*/record.json"))
     assert len(kept) == 1 and json.loads(kept[0].read_text())["sha256"] == records[builder]["sha256"]
 
     counted = {name: rack.bed.execs(name) for name in NAMES}
@@ -272,3 +274,115 @@ def test_a_killed_controller_leaves_one_build_which_the_next_run_takes_up(rack: 
     assert rack.builds() == [builder], "taken up, not begun again, and nobody else began"
     rungs = rack.rungs(NAMES[:4])
     assert rungs.pop(builder) == "build" and set(rungs.values()) == {"fleet"}
+
+
+# -- a builder that lies -------------------------------------------------------------------------------
+
+OWNED, SITE = "/root/OWNED", f"{ENV}/lib/python3.*/site-packages"
+CANARY = f'import os; open("{OWNED}", "a").write(os.uname().nodename)'
+# The env's python of a host whose root puts a file of its own into the wheel that it says it has built, and tells that
+# wheel's sha256: the file is run by every Python of an env that the wheel comes into.
+LIES = f"""cd {ENV}/bin && real=$(readlink -f python) && ln -s "$real" python.real && rm python && cat >python <<'.'
+#!/bin/bash
+here=$(dirname "$0")
+case "$1" in *flash_build.py)
+  said=$("$here/python.real" "$@") || {{ echo "$said"; exit 1; }}
+  echo "$said" | sed '$d'
+  echo "$said" | tail -n 1 | "$here/python.real" -c '
+import hashlib, json, pathlib, sys, zipfile
+made = json.load(sys.stdin)
+wheel = pathlib.Path(made["wheel"])
+with zipfile.ZipFile(wheel, "a") as archive:
+    archive.writestr("zz_canary.pth", sys.argv[1] + chr(10))
+made["sha256"] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+print(json.dumps(made))' '{CANARY}'
+  exit 0 ;;
+esac
+exec "$here/python.real" "$@"
+.
+chmod 755 python"""
+EVIL, TWIN, GOOD, AUTO = NAMES[:4]
+
+
+@pytest.fixture
+def liar(rack: Rack) -> Iterator[Rack]:
+    """The first host lies from now on; nothing is decided on any."""
+    rack.afresh()
+    rack.on(EVIL, LIES)
+    yield rack
+    rack.on(EVIL, f"cd {ENV}/bin && rm python && mv python.real python")
+    for name in NAMES[:4]:
+        rack.on(name, f"rm -f {SITE}/zz_canary.pth {OWNED}")
+
+
+def reached(rack: Rack) -> list[str]:
+    """Hosts that the liar's file came to."""
+    return [name for name in NAMES[:4] if rack.on(name, f"ls {OWNED} {SITE}/zz_canary.pth 2>/dev/null || true").strip()]
+
+
+def offered(rack: Rack, names: Sequence[str]) -> dict[str, list[str]]:
+    """The rungs that hosts were given wheels by, as they have it on record."""
+    return {name: [row["rung"] for row in rack.record(name, "flash_attn")["tried"]] for name in names}
+
+
+def test_by_default_what_a_host_builds_never_leaves_it_nor_does_its_name(liar: Rack) -> None:
+    """A static file without a trust domain; then another machine under the liar's name."""
+    del liar.data["defaults"]["trust_domain"]
+    liar.write()
+    try:
+        for name in (EVIL, GOOD):  # one after the other: the liar's wheel is here before the other host asks
+            done = liar.run("--limit", name)
+            assert done.code == 0, done.stderr
+        assert reached(liar) == [EVIL] and liar.builds() == [EVIL, GOOD], done.stderr
+        assert offered(liar, [EVIL, GOOD]) == {EVIL: ["build"], GOOD: ["build"]}
+        assert len(list((liar.cache / "qwen-rig" / "flash-attn").glob("host-*/*/record.json"))) == 2
+
+        liar.on(GOOD, f"rm -rf {ENV}/.rig/flash_attn.json {JOBS} {SITE}/{standin_wheel.MODULE}*")
+        again = liar.folder / "again.yml"
+        again.write_text(yaml.safe_dump({"hosts": {EVIL: liar.data["hosts"][GOOD]}, "defaults": {
+            **liar.data["defaults"], "known_hosts": str(liar.folder / "known_hosts.again")}}))
+        done = liar.deploy("-y", LAB_HOSTS=str(again), XDG_CACHE_HOME=str(liar.cache))
+        assert done.code == 0 and "built here" in done.stderr, done.stderr
+        assert reached(liar) == [EVIL] and offered(liar, [GOOD]) == {GOOD: ["build"]}
+    finally:
+        liar.data["defaults"]["trust_domain"] = "rack"
+        liar.write()
+
+
+def test_a_domain_that_a_group_names_shares_and_no_machine_gets_into_it_by_its_own_word(liar: Rack) -> None:
+    """Machines as Terraform prints them. Two of a group that group_data gives a domain, one of which takes a pinned
+    wheel; one of another group, whose row claims that domain, a group and knobs."""
+    project, defaults = liar.folder / "project", {**liar.data["defaults"]}
+    del defaults["trust_domain"]
+    subprocess.run([sys.executable, "-m", "qwen_rig", "init", str(project)], check=True, capture_output=True)
+    (project / "group_data" / "mine.py").write_text('trust_domain = "mine"\n')
+    claims = {"trust_domain": "mine", "group": "mine", "groups": ["mine"], "tags": {"trust_domain": "mine"}}
+    rows = {name: {"name": name, "address": liar.hosts[name].address, "user": "root", "port": liar.hosts[name].port,
+                   **(claims if name == GOOD else {})} for name in NAMES[:4]}
+    outputs = {"mine": [rows[EVIL], rows[TWIN]], "pinned": [rows[AUTO]], "rented": [rows[GOOD]]}
+    (project / "out.json").write_text(json.dumps({key: {"value": value} for key, value in outputs.items()}))
+    sources = {key: {"source": "terraform", "file": str(project / "out.json"), "output": key,
+                     "group": "rented" if key == "rented" else "mine"} for key in outputs}
+    sources["pinned"]["flash_attn"] = "auto"
+    (project / "inventories" / "cloud.yml").write_text(yaml.safe_dump(
+        {"defaults": {**defaults, "key": liar.hosts[EVIL].key}, "sources": sources}))
+
+    def run(*more: str) -> Run:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyinfra", "inventories/cloud.py", *more, "deploy/5090.py"], cwd=project, text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=HANG_S,
+            env={**os.environ, "COLUMNS": "160", "XDG_CACHE_HOME": str(liar.cache), "XDG_STATE_HOME":
+                 str(liar.folder / "state")})
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    first, done = run("-y", "--limit", EVIL), run("-y")
+    assert (first.code, done.code) == (0, 0), first.stderr + done.stderr
+    assert liar.rungs(NAMES[:4]) == {EVIL: "build", TWIN: "fleet", GOOD: "build", AUTO: "wheel"}, done.stderr
+    assert reached(liar) == [EVIL, TWIN], "they share; the pinned wheel goes ahead of the liar's; a claim is no domain"
+    assert offered(liar, [GOOD, AUTO]) == {GOOD: ["build"], AUTO: ["wheel"]}
+    assert f"built on {EVIL}, domain mine" in done.stderr
+    built = liar.record(TWIN, "flash_attn")["built"]
+    assert (built["host"], built["domain"]) == (EVIL, "domain-mine")
+    (project / "group_data" / "mine.py").unlink()
+    dry = " ".join(run("--dry", "--limit", TWIN).stderr.replace("│", " ").split())
+    assert f"built on {EVIL}, outside this host's" in dry, dry
