@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from qwen_rig import hosttext
 from qwen_rig.facts import _disk, _dist, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
@@ -150,7 +151,7 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
                 continue
             seen.add(name)
             try:
-                parsed[name] = json.loads(body)
+                parsed[name] = hosttext.value(json.loads(body))
             except ValueError as error:
                 problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {error}"
             if file.strip() in FORMER and isinstance(parsed[name], dict):

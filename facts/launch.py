@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from qwen_rig import hosttext
 from qwen_rig.facts._fact import ProbeFact
 from qwen_rig.facts._sh import script
 
@@ -61,4 +62,4 @@ class LaunchState(ProbeFact[dict[str, Any]]):
     def read(self, text: Mapping[str, str]) -> dict[str, Any]:
         """Both, or the default where the program said nothing."""
         lines = text["launch"].splitlines()
-        return {**self.default(), **json.loads(lines[-1])} if lines else self.default()
+        return {**self.default(), **hosttext.value(json.loads(lines[-1]))} if lines else self.default()

@@ -11,7 +11,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from qwen_rig import atomic
+from qwen_rig import atomic, hosttext
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.errors import RigError
 
@@ -54,7 +54,7 @@ def load(folder: str) -> Bundle:
 @cache
 def _load(folder: Path) -> Bundle:
     try:
-        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        raw = hosttext.value(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         if raw["form"] != FORM:
             raise ValueError
         made = Bundle(folder, str(raw["stack"]), str(raw["python"]), dict(raw["files"]))

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from qwen_rig import hosttext
 from qwen_rig.errors import RigError
 from qwen_rig.training import accelerate_config
 
@@ -165,7 +166,7 @@ def files(launch: Launch, name: str, settings: Mapping[str, Any]) -> dict[str, s
 def record(member: Member) -> dict[str, Any]:
     """What the last check left on a host; {} where there is none that can be read."""
     try:
-        found = json.loads(member.files.get(RECORD, "{}"))
+        found = hosttext.value(json.loads(member.files.get(RECORD, "{}")))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qwen_rig import atomic
+from qwen_rig import atomic, hosttext
 from qwen_rig.plan.model import Applied, Plan, Step
 
 KEEP = 2000  # lines of history
@@ -36,7 +36,7 @@ def _file(host: str, address: str) -> Path:
 def applied(host: str, address: str) -> Applied | None:
     """The record of a host, None where there is none that can be read."""
     try:
-        found = json.loads(_file(host, address).read_text(encoding="utf-8"))
+        found = hosttext.value(json.loads(_file(host, address).read_text(encoding="utf-8")))
         return Applied(str(found["when"]), dict(found["snapshot"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

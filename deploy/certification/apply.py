@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator
 from typing import Any
 
-from qwen_rig import exits
+from qwen_rig import exits, hosttext, say
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.deploy.training.plan import settings
@@ -41,7 +40,7 @@ def tell_new_name() -> None:
 
 
 def _tell() -> bool:
-    print("qwen-rig: deploy/verify.py is now deploy/certify.py", file=sys.stderr)
+    say.err("qwen-rig: deploy/verify.py is now deploy/certify.py")
     return True
 
 
@@ -95,7 +94,7 @@ def _judge(state: State, host: Host) -> bool:
     built = records(ctx).env
     try:
         good, text = run_script(host, READ(_measured(ctx)), 60)
-        measured = json.loads(text) if good else None
+        measured = hosttext.value(json.loads(text)) if good else None
         taken = record.take(measured, ctx.stack, host.name, ctx.knobs.verification_gpu, f"{host.name}: measured.json",
                             built)
     except (*LOST, ValueError, PyinfraError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig import hosttext
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.deploy.flash_attn import fleet as _fleet
@@ -237,7 +238,7 @@ def _figures(made: Mapping[str, Any]) -> str:
 def _said(outcome: Outcome) -> dict[str, Any] | None:
     """The JSON object in which a program says how it went: its last line."""
     try:
-        found = json.loads(outcome.lines[-1])
+        found = hosttext.value(json.loads(outcome.lines[-1]))
     except (IndexError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import hosttext
 from qwen_rig.errors import RigError
 
 FORMAT = 1
@@ -131,7 +132,7 @@ def load(path: Path) -> Certificate:
 def read_json(path: Path, remedy: str) -> Any:
     """What a JSON file holds. Raises RigError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return hosttext.value(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", str(path), remedy) from None
     except ValueError:

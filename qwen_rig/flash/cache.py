@@ -19,7 +19,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig import atomic
+from qwen_rig import atomic, hosttext
 from qwen_rig.flash.key import Key
 
 
@@ -96,7 +96,7 @@ def _records() -> list[Path]:
 
 def _read(record: Path) -> Cached:
     """Raises OSError, ValueError, KeyError or TypeError where it is no record."""
-    raw = json.loads(record.read_text(encoding="utf-8"))
+    raw = hosttext.value(json.loads(record.read_text(encoding="utf-8")))
     sha256 = str(raw["sha256"])
     return Cached(Key.from_json(raw["key"]), record.parent / sha256[:16] / Path(raw["wheel"]).name, sha256,
                   dict(raw["record"]))

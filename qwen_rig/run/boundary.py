@@ -37,7 +37,7 @@ def guard(host: Host) -> None:
 
 def settle() -> None:
     """Have pyinfra ask nobody for what a host says, and print only what is fit; for the whole process."""
-    util.SUDO_PASSWORD_REQUIRED_LINES = ()
+    util.SUDO_PASSWORD_REQUIRED_LINES = ()  # type: ignore[assignment]
     util.getpass = _ask_nobody
     util.read_buffer = _read_buffer
     if printing.is_output_active():
@@ -105,7 +105,7 @@ def _read_buffer(name: str, io: Iterable[Any], output_queue: Any, print_output: 
                  print_func: Callable[[str], str] | None = None) -> None:
     """pyinfra's reader of one stream, whose lines are fit to be shown from here on; what isn't UTF-8 too."""
     if isinstance(io, BufferedFile):
-        io._flags |= io.FLAG_BINARY
+        io._flags |= io.FLAG_BINARY  # type: ignore[attr-defined]
     for raw in io:
         text = hosttext.line(raw)
         output_queue.put(util.OutputLine(name, text))

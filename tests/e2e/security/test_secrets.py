@@ -111,8 +111,8 @@ def test_no_other_user_of_the_host_sees_a_secret_while_all_is_applied(lab: Lab) 
 
 def test_a_password_is_never_what_the_command_reads(lab: Lab) -> None:
     more = {key: _environment(lab)[key] for key in ("HOME", "RIG_SUDO")}
-    done = lab.pyinfra("exec", "--sudo", "--limit", "asks", "--limit", "free", "--", "printf 'read:%s:' \"$(cat)\"; id -u",
-                       **more)
+    done = lab.pyinfra("exec", "--sudo", "--limit", "asks", "--limit", "free", "--",
+                       "printf 'read:%s:' \"$(cat)\"; id -u", **more)
     assert done.code == 0, done.stderr
     assert done.stderr.count("read::0") == 2, done.stderr
     assert SECRETS["sudo"] not in done.stdout + done.stderr
