@@ -6,9 +6,9 @@ pyinfra makes a group of every list of hosts in an inventory file: names with an
 """
 
 import os as _os
-import sys as _sys
 from pathlib import Path as _Path
 
+from qwen_rig import say as _say
 from qwen_rig.cloud import load_cloud as _load_cloud
 from qwen_rig.errors import RigError as _RigError
 from qwen_rig.run.handover import hand_over as _hand_over
@@ -21,5 +21,5 @@ try:
 except _RigError as _error:
     raise SystemExit(f"qwen-rig: {_error}") from None  # one line, exit 1, before anything is dialled
 for _line in _found.idle:
-    print(f"qwen-rig: {_line}", file=_sys.stderr)
+    _say.err(f"qwen-rig: {_line}")
 globals().update({_group: [_name for _name, _ in _hosts] for _group, _hosts in _found.groups.items()})

@@ -6,7 +6,7 @@ import atexit
 import sys
 from collections.abc import Callable
 
-from qwen_rig import knobs
+from qwen_rig import knobs, say
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.run import adapter, memory
@@ -36,8 +36,8 @@ def join(state: State, run: Run) -> Run:
     def before(arguments: object) -> None:
         if isinstance(arguments, dict) and arguments.get("initial_limit") == []:
             # pyinfra would go on, do nothing, and call that a success
-            print("qwen-rig: --limit and --exclude leave no host · give each name its own --limit, as the inventory "
-                  "spells it; * stands for any letters", file=sys.stderr)
+            say.err("qwen-rig: --limit and --exclude leave no host · give each name its own --limit, as the inventory "
+                  "spells it; * stands for any letters")
             sys.exit(1)
 
     adapter.when_ready(state, ready, before)
@@ -49,7 +49,7 @@ def _or_exit(act: Callable[[], None]) -> None:
     try:
         act()
     except RigError as error:
-        print(f"qwen-rig: {error}", file=sys.stderr)
+        say.err(f"qwen-rig: {error}")
         sys.exit(1)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Console as AnyConsole
+from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from qwen_rig import exits
+from qwen_rig import exits, hosttext
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.plan.explain import Explanation
 from qwen_rig.plan.files import unified
@@ -48,18 +50,29 @@ class Card:
     cause: str = ""
 
 
+class Console(AnyConsole):
+    """rich's console, which takes no text for markup and lets no control character of a text through: what a terminal
+    obeys is rich's own alone."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **more)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """rich's segments; what is fit already (run/boundary.py) stays as it is."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(hosttext.shown(segment.text), segment.style)
+
+
 def console() -> Console:
     """Standard error, as all of pyinfra's words for people; 100 columns where it is no terminal (logs, CI)."""
-    plain = Console(stderr=True, highlight=False)
-    if plain.is_terminal:
-        return plain
-    return Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")), highlight=False)
+    plain = Console(stderr=True)
+    return plain if plain.is_terminal else Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")))
 
 
 def out() -> Console:
     """Standard output, for what was asked to be told; as wide as console()."""
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(width=int(os.environ.get("COLUMNS", "100")), highlight=False)
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=int(os.environ.get("COLUMNS", "100")))
 
 
 def size(n: float) -> str:
@@ -180,11 +193,11 @@ def _steps(steps: Iterable[Step]) -> Table:
     table.add_column("why", overflow="fold", ratio=1, style="dim")
     for step in steps:
         same = step.now == step.wanted
-        change = escape(step.now) if same else f"{escape(step.now)} → {escape(step.wanted)}"
+        change = step.now if same else f"{step.now} → {step.wanted}"
         change += f" (known after {'reboot' if step.known_after == 'reboot' else 'the ' + step.known_after})" \
             if step.known_after else ""
-        why = step.why
-        table.add_row(f"[{STYLE[step.action]}]{SYMBOL[step.action]}[/]", step.title, change, escape(why))
+        symbol = Text(SYMBOL[step.action], style=STYLE[step.action])
+        table.add_row(symbol, Text(step.title), Text(change), Text(step.why))
     return table
 
 
@@ -254,7 +267,7 @@ def card(found: Card) -> RenderableType:
         lines.append(Text(f"→ {found.remedy}"))
     if found.log:
         lines.append(Text(f"log: {found.log}", style="dim"))
-    return Panel(Group(*lines), title=f"✗ {found.host}", title_align="left", border_style="red")
+    return Panel(Group(*lines), title=Text(f"✗ {found.host}"), title_align="left", border_style="red")
 
 
 def caveat_lines(said: Iterable[str]) -> list[RenderableType]:

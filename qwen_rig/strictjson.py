@@ -11,6 +11,8 @@ import math
 import re
 from typing import Any
 
+from qwen_rig import hosttext
+
 LARGEST = 256 * 1024  # letters of one record: ours have a few thousand
 DEEPEST = 32  # levels: ours have six; copying and comparing recurse, and Python's own limit is 1000
 WIDEST = 2 ** 63  # no number that is counted here reaches it
@@ -18,7 +20,8 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str, largest: int = LARGEST, measured: bool = False) -> tuple[Any, str | None]:
-    """What the text holds, and None; else None, and why it isn't read. Never raises.
+    """What the text holds, its texts fit to be shown (hosttext), and None; else None, and why it isn't read. Never
+    raises.
 
     NaN and infinity, which Python writes though JSON has neither, are None; `measured`: those numbers, for who judges
     them.
@@ -32,7 +35,7 @@ def parse(text: str, largest: int = LARGEST, measured: bool = False) -> tuple[An
         return None, "nested too deep"
     except ValueError as error:
         return None, " ".join(str(error).split())[:200]
-    return (None, why) if (why := _unsound(value)) else (value, None)
+    return (None, why) if (why := _unsound(value)) else (hosttext.value(value), None)
 
 
 def mapping(text: str, largest: int = LARGEST) -> dict[str, Any] | None:

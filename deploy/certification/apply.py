@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator
 from typing import Any
 
-from qwen_rig import exits, strictjson
+from qwen_rig import exits, say, strictjson
 from qwen_rig.certificate import judge, record, table
 from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import LARGEST
@@ -44,7 +43,7 @@ def tell_new_name() -> None:
 
 
 def _tell() -> bool:
-    print("qwen-rig: deploy/verify.py is now deploy/certify.py", file=sys.stderr)
+    say.err("qwen-rig: deploy/verify.py is now deploy/certify.py")
     return True
 
 

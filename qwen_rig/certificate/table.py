@@ -55,7 +55,7 @@ def render(certificate: Certificate) -> RenderableType:
     for check in certificate.checks:
         status = check.status
         word = "" if status == "pass" else f"{WORDS.get(status, status)}: "
-        table.add_row(Text(SYMBOL[status], style=STYLE[status]), check.title, Text(word + said(check),
+        table.add_row(Text(SYMBOL[status], style=STYLE[status]), Text(check.title), Text(word + said(check),
                       style="" if status == "pass" else STYLE[status]), Text(check.expected, style="dim"))
     lines += [table, Text(summary(certificate), style="bold")]
     return Group(*lines)

@@ -7,12 +7,11 @@ A verb's module has SUMMARY (one line), arguments(parser) and run(options) → e
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
-from qwen_rig import __version__, exits
+from qwen_rig import __version__, exits, say
 from qwen_rig.errors import RigError
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
@@ -73,16 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except RigError as error:
-        print(f"qwen-rig: {error}", file=sys.stderr)
+        say.err(f"qwen-rig: {error}")
         return exits.FAILED
     except Exception as error:  # of the run as a whole: a host's own is its card (Report.contained)
         from qwen_rig.run import stumble
 
         where = stumble.write(stumble.LOGS, str(options.verb), stumble.traced(error))
-        print(f"qwen-rig: {stumble.told(error)} · this is a mistake of qwen-rig's: report it with this line"
-              f"{f' and {where}' if where else ''}", file=sys.stderr)
+        say.err(f"qwen-rig: {stumble.told(error)} · this is a mistake of qwen-rig's: report it with this line"
+                f"{f' and {where}' if where else ''}")
         return exits.FAILED
     except KeyboardInterrupt:
-        print("qwen-rig: interrupted; what runs on a host goes on there · the same command again finds it",
-              file=sys.stderr)
+        say.err("qwen-rig: interrupted; what runs on a host goes on there · the same command again finds it")
         return exits.INTERRUPTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from qwen_rig import say
 from qwen_rig.errors import RigError
 from qwen_rig.plan.model import Plan
 
@@ -37,8 +38,7 @@ def confirmed(asked: str, answer: str) -> None:
 
     if not sys.stdin or not sys.stdin.isatty():
         raise RigError("nothing was changed: there is no terminal to ask on", "", "--yes goes on without being asked")
-    sys.stderr.write(f"{asked}: ")
-    sys.stderr.flush()
+    say.err(f"{asked}: ", end="")
     select([sys.stdin], [], [])  # gevent's, by now: the connections are kept alive while somebody thinks
     given = sys.stdin.readline()
     if " ".join(given.replace(",", " ").split()) != answer:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from qwen_rig import exits
+from qwen_rig import exits, say
 
 SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
 
@@ -29,12 +28,12 @@ def run(options: argparse.Namespace) -> int:
 
     data = dict(map(pair, options.data))
     if line := told_old(data):
-        print(line, file=sys.stderr)
+        say.err(line)
     knobs = read(data, "bundle")
     folder = options.folder.expanduser().resolve()
-    Collector(folder, knobs, lambda line: print(line, file=sys.stderr)).collect(options.conda)
+    Collector(folder, knobs, say.err).collect(options.conda)
     made = bundle.load(str(folder))
-    print(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
+    say.err(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
           f"{made.stack} on Python {made.python}\nNext: set bundle={folder} (in lab.yml, or with --data); hosts then "
-          "fetch from it through their SSH connection", file=sys.stderr)
+          "fetch from it through their SSH connection")
     return exits.OK

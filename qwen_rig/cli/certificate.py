@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwen_rig import exits
+from qwen_rig import exits, say
 from qwen_rig.errors import RigError
 
 if TYPE_CHECKING:
@@ -50,8 +48,8 @@ def _list(options: argparse.Namespace) -> int:
     for uuid in store.cards():
         for last in store.hosts(uuid).values():
             kept = len(store.history(uuid, last.identity))
-            print(f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  "
-                  f"({kept} kept; {table.summary(last)})")
+            say.out(f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  "
+                    f"({kept} kept; {table.summary(last)})")
     return exits.OK
 
 
@@ -61,8 +59,7 @@ def _show(options: argparse.Namespace) -> int:
 
     found = store.open_(options.card)
     if options.json:
-        json.dump(found.to_json(), sys.stdout, indent=1, ensure_ascii=False)
-        print()
+        say.as_json(found.to_json())
     else:
         render.console().print(table.render(found))
     return exits.OK
@@ -108,7 +105,7 @@ def _html(options: argparse.Namespace) -> int:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RigError(f"the page can't be written: {error.strerror}", str(target), "name another file: -o") from None
-    print(target)
+    say.out(target)
     return exits.OK
 
 

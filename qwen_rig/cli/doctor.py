@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from qwen_rig import doctor, exits
+from qwen_rig import doctor, exits, hosttext, say
 from qwen_rig.cli import _hosts
 from qwen_rig.doctor import Finding
 from qwen_rig.errors import RigError
@@ -39,12 +38,12 @@ def run(options: argparse.Namespace) -> int:
 def _stdin() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise RigError("no host and no log", "rig doctor", "`rig doctor HOST`, or `rig doctor < some.log`")
-    return sys.stdin.buffer.read().decode(errors="replace")
+    return hosttext.lines(sys.stdin.buffer.read())
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode(errors="replace")
+        return hosttext.lines(Path(path).read_bytes())
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", path) from None
 
@@ -81,20 +80,20 @@ def unknowns(state: State) -> list[str]:
 
 def _tell(told: Mapping[str, tuple[Sequence[Finding], list[str]]], plain: bool) -> int:
     if plain:
-        print(json.dumps({name: {"findings": [asdict(f) for f in found], "not_read": notes}
-                          for name, (found, notes) in told.items()}, indent=1, ensure_ascii=False))
+        say.as_json({name: {"findings": [asdict(f) for f in found], "not_read": notes}
+                     for name, (found, notes) in told.items()})
     else:
         from qwen_rig.render import console
 
         out = console()
         for name, (found, notes) in told.items():
-            out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG]), style="bold", markup=False)
+            out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG]), style="bold")
             for each in found:
-                out.print(f"  ✗ {each.name}", style="red", markup=False)
-                out.print(f"    cause: {each.cause}\n    → {each.next}", markup=False)
+                out.print(f"  ✗ {each.name}", style="red")
+                out.print(f"    cause: {each.cause}\n    → {each.next}")
                 if each.evidence:
-                    out.print(f"    said: {each.evidence[:200]}", style="dim", markup=False)
-                out.print(f"    source: {each.source}", style="dim", markup=False)
+                    out.print(f"    said: {each.evidence[:200]}", style="dim")
+                out.print(f"    source: {each.source}", style="dim")
             for note in notes:
-                out.print(f"  ! {note}", style="yellow", markup=False)
+                out.print(f"  ! {note}", style="yellow")
     return exits.FAILED if any(found for found, _ in told.values()) else exits.OK

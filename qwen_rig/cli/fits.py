@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
-from qwen_rig import exits, fits
+from qwen_rig import exits, fits, say
 from qwen_rig.cli import _hosts
 from qwen_rig.errors import RigError
 
@@ -73,8 +71,8 @@ def _tell(cards: dict[str, int], options: argparse.Namespace) -> None:
     rows = {name: [_row(model, memory, options.length) for model in fits.models().values()]
             for name, memory in cards.items()}
     if options.json:
-        print(json.dumps({name: {"memory_mib": cards[name], "length": options.length, "notes": NOTES, "models": each}
-                          for name, each in rows.items()}, indent=1, ensure_ascii=False))
+        say.as_json({name: {"memory_mib": cards[name], "length": options.length, "notes": list(NOTES), "models": each}
+                     for name, each in rows.items()})
         return
     from rich.table import Table
 
@@ -96,7 +94,7 @@ def _tell(cards: dict[str, int], options: argparse.Namespace) -> None:
             table.add_row(row["model"].removeprefix("Qwen/"), f"{row['parameters'] / 1e9:.2f}", *cells)
         out.print(table)
     for note in NOTES:
-        print(f"! {note}", file=sys.stderr)
+        say.err(f"! {note}")
 
 
 def _g(mib: float) -> str:

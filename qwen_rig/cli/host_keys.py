@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen_rig import exits, project
+from qwen_rig import exits, project, say
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import FINGERPRINT, NAME, KnownHosts, default, shown
 
@@ -27,16 +27,16 @@ def run(options: argparse.Namespace) -> int:
     kept = KnownHosts(options.file or default(project.find()))
     if options.action == "list":
         for name, print_, refused in kept.all():
-            print(f"{name}  {print_}{'  refused' if refused else ''}")
+            say.out(f"{name}  {print_}{'  refused' if refused else ''}")
         return exits.OK
     if not options.name or not NAME.fullmatch(options.name) or (options.fingerprint and options.action != "accept"):
         raise RigError(f"host-keys {options.action} takes the name of one machine", shown(kept.path),
                        "`rig host-keys list` shows them")
     if options.action == "accept":
-        print(f"{options.name}: host key {kept.accept(options.name, _meant(kept, options))} is accepted")
+        say.out(f"{options.name}: host key {kept.accept(options.name, _meant(kept, options))} is accepted")
     else:
         kept.forget(options.name)
-        print(f"{options.name}: its host key is forgotten")
+        say.out(f"{options.name}: its host key is forgotten")
     return exits.OK
 
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from qwen_rig import __version__, exits, project
+from qwen_rig import __version__, exits, project, say
 
 SUMMARY = "make a folder for your hosts: inventories, group_data, config.py, deploy entries"
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder.expanduser()
     project.create(folder)
     enter = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
-    print(f"{folder}: made by qwen-rig {__version__}\nNext:\n{enter}"
+    say.out(f"{folder}: made by qwen-rig {__version__}\nNext:\n{enter}"
           f"  edit {project.HOSTS}: addresses, users, keys of your hosts\n"
           "  qwen-rig plan      # or: pyinfra inventories/lab.py deploy/5090.py --dry")
     return exits.OK

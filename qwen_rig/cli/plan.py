@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
+from qwen_rig import say
 from qwen_rig.cli import _hosts
 
 SUMMARY = "what would change on each host, and why; changes nothing"
@@ -32,8 +31,7 @@ def run(options: argparse.Namespace) -> int:
         document = opened.document()
         if options.save:
             _saved.save(options.save, document)
-            print(f"saved: rig apply {options.save}", file=sys.stderr)
+            say.err(f"saved: rig apply {options.save}")
         if options.json:
-            json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
-            print()
+            say.as_json(document)
         return opened.status(pending=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from qwen_rig import say
 from qwen_rig.cli import _hosts
 
 SUMMARY = "point the env back at the one before the last build; nothing else changes"
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         plans = opened.plans()
         for plan in plans:
             step = plan.step("undo")
-            print(f"{plan.host}  {step.title}: {step.now} → {step.wanted}", file=sys.stderr)
+            say.err(f"{plan.host}  {step.title}: {step.now} → {step.wanted}")
         if plans and not options.yes:
             _confirm.confirmed("Go back? Type yes", "yes")
         opened.execute()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from qwen_rig import say
 from qwen_rig.cli import certify
 
 SUMMARY = "the former name of certify, kept for this release"
@@ -13,5 +13,5 @@ arguments = certify.arguments
 
 def run(options: argparse.Namespace) -> int:
     """As certify's."""
-    print("qwen-rig: verify is now certify: qwen-rig certify", file=sys.stderr)
+    say.err("qwen-rig: verify is now certify: qwen-rig certify")
     return certify.run(options)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import hosttext
 from qwen_rig.catalog.lines import Entries
 from qwen_rig.cloud import clouds, libcloud, pasted, runpod, terraform, vast
 from qwen_rig.cloud.model import Instance
@@ -120,9 +121,9 @@ class _Cloud(Connections):
             return value
         text = {"file": self._file, "command": self._command, "stdin": self._stdin}[way](title, at, value)
         if options["source"] in PLAIN:
-            return text
+            return hosttext.lines(text)
         try:
-            return json.loads(text)
+            return hosttext.value(json.loads(text))
         except ValueError as error:
             self.refuse(at, f"what {title} says is no JSON ({error})", "run the command by hand and look")
 
@@ -138,8 +139,8 @@ class _Cloud(Connections):
         if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
             self.refuse(at, f"command of {title} must be a list of words", "[vastai, show, instances, --raw]")
         try:
-            done = subprocess.run(value, capture_output=True, text=True, timeout=COMMAND_S, stdin=subprocess.DEVNULL,
-                                  cwd=self.path.absolute().parent, check=False)
+            done = subprocess.run(value, capture_output=True, text=True, errors="replace", timeout=COMMAND_S,
+                                  stdin=subprocess.DEVNULL, cwd=self.path.absolute().parent, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             self.refuse(at, f"command of {title} can't be run: {error}", "install it, or log in with it first")
         if done.returncode != 0:
@@ -150,7 +151,7 @@ class _Cloud(Connections):
     def _stdin(self, title: str, at: int, value: Any) -> str:
         if value is not True or sys.stdin is None or sys.stdin.isatty():
             self.refuse(at, f"nothing is piped in for {title}", "… | pyinfra inventories/cloud.py …, with stdin: true")
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
 
     def _data(self, one: Instance, at: int, own: Entries, defaults: Entries, known_hosts: Path,
               ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qwen_rig import hosttext
 from qwen_rig.connection import HOST_NAME, is_address
 from qwen_rig.errors import RigError
 
@@ -44,8 +45,8 @@ def instance(where: str, name: str, *, address: Any = None, port: Any = None, us
     if not HOST_NAME.fullmatch(name):
         raise RigError(f"an instance's name or id can't be {name!r}", where, "letters, digits, . _ and - only")
     pairs = {str(k): str(v) for k, v in tags.items()} if isinstance(tags, Mapping) else {}
-    found = Instance(name, running, state or "unknown", key=key, label=str(label or ""), tags=pairs,
-                     ssh_config=ssh_config)
+    found = Instance(name, running, hosttext.line(state or "unknown"), key=key, label=hosttext.line(str(label or "")),
+                     tags=pairs, ssh_config=ssh_config)
     if not running:
         return found
     try:

@@ -100,7 +100,9 @@ def _records(domain: Domain) -> list[Path]:
 
 def _read(record: Path) -> Cached:
     """Raises OSError, ValueError, KeyError or TypeError where it is no record."""
-    raw = json.loads(record.read_text(encoding="utf-8"))
+    raw = strictjson.mapping(record.read_text(encoding="utf-8"))
+    if raw is None:
+        raise ValueError("no record")
     sha256 = str(raw["sha256"])
     return Cached(Key.from_json(raw["key"]), record.parent / sha256[:16] / Path(raw["wheel"]).name, sha256,
                   dict(raw["record"]))

@@ -5,7 +5,6 @@ pyinfra 3.10 caches no fact, in prepare or in execute: this memo is what makes a
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 from packaging.version import Version
 
 from qwen_rig import knobs as knobs_of
-from qwen_rig import ledger
+from qwen_rig import ledger, say
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
 from qwen_rig.domain import Domain, Identity, domain_of
@@ -64,7 +63,7 @@ def refuse_bad_knobs(state: State) -> None:
         names.update(data := adapter.data(host))
         knobs_of.refuse_misspelt(data, f"host {host.name}")
     if line := knobs_of.told_old(names):
-        print(line, file=sys.stderr)
+        say.err(line)
 
 
 def address(host: Host) -> str:

@@ -23,9 +23,15 @@ class Board:
         if not sys.stderr.isatty() or not steps:
             yield
             return
+        with self.drawn(console, steps):
+            yield
+
+    @contextmanager
+    def drawn(self, console: Console, steps: Mapping[str, int]) -> Iterator[None]:
+        """The same, terminal or not."""
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("[bold]{task.fields[host]}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("{task.description}"), console=console)
+            SpinnerColumn(), TextColumn("{task.fields[host]}", style="bold", markup=False), BarColumn(bar_width=20),
+            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False), console=console)
         with self._progress:
             for host, count in steps.items():
                 self._tasks[host] = self._progress.add_task("waits", total=count, host=host)

@@ -102,7 +102,7 @@ class Report:
         if plans and self.tables:
             self.console.print()
             for note in notes:
-                self.console.print(note, markup=False, style="yellow")
+                self.console.print(note, style="yellow")
             self.console.print(self._table(plans, verbose))
             self.console.print()
         for host in self._waiting_cards:
@@ -146,7 +146,7 @@ class Report:
         step, _ = self._running.get(host, (None, 0.0))
         line = f"{step.title}: {what}" if step else what
         if not self._board.at(host, line):
-            self.console.print(f"    {host}  {line}", markup=False)
+            self.console.print(f"    {host}  {line}")
 
     # -- what pyinfra tells (adapter.Listener) -----------------------------------------------------------
 
