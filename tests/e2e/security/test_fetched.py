@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,9 @@ class Liar(BaseHTTPRequestHandler):
         pass
 
 
+@cache
 def spoilt(file: Path) -> bytes:
-    """A conda package with a canary beside what is in it."""
+    """A conda package with a canary beside what is in it. Made once: a host waits 6 s for a channel's list."""
     made = io.BytesIO()
     with tarfile.open(file) as old, gzip.GzipFile(filename="", mode="wb", fileobj=made, mtime=0) as packed, \
             tarfile.open(fileobj=packed, mode="w") as new:
@@ -153,6 +155,7 @@ def place(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]
     folder = tmp_path_factory.mktemp("fetched")
     infos = bed.up([HostSpec(HOST, kind="container", driver="580.95.05:open")])
     Liar.index, Liar.channel = bed.services().pip_index, conda.ensure(base.ensure()).channel
+    assert [spoilt(file) for file in Liar.channel.glob("noarch/pip-*")]
     server = ThreadingHTTPServer((str(urlsplit(bed.services().base).hostname), 0), Liar)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://{server.server_address[0]}:{server.server_port}"
@@ -197,7 +200,8 @@ def test_pins_make_the_lock_and_another_pip_is_refused_by_it(place: Place) -> No
     place.lab.data["defaults"]["conda_lock"] = str(place.folder / "locks" / "conda.yml")
     place.lab.write()
     refused = place.apply()
-    assert refused.code == 1 and re.search(r"no channel has noarch/pip-\S+ with the locked sha256", refused.stderr)
+    assert refused.code == 1 and re.search(r"no channel has noarch/pip-\S+ with the locked sha256", refused.stderr), \
+        refused.stderr
     assert not place.canaries
     # Control: by the channel's own sums, this very pip is taken, and its canary runs. Setuptools of other bytes under
     # the locked name are refused there all the same.
@@ -205,7 +209,8 @@ def test_pins_make_the_lock_and_another_pip_is_refused_by_it(place: Place) -> No
     taken = place.apply(conda_lock="none", accept_unpinned_python="true")
     Liar.same_name = None
     assert "not pinned (by plain http, so that anybody on the way can replace them)" in " ".join(taken.stderr.split())
-    assert taken.code == 1 and "what source packages are built with can't be had as locked" in taken.stderr
+    assert taken.code == 1, taken.stderr
+    assert "what source packages are built with can't be had as locked" in taken.stderr, taken.stderr
     assert place.canaries == ["/root/CANARY-conda"]
     place.lab.on(HOST, "rm -rf /root/CANARY-*")
 
