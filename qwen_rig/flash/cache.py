@@ -21,7 +21,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig import atomic
+from qwen_rig import atomic, strictjson
 from qwen_rig.domain import Domain
 from qwen_rig.flash.key import Key, Known
 

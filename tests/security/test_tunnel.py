@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -213,6 +214,40 @@ def test_on_the_host_the_token_lies_in_files_of_ones_own(shell: list[str], tmp_p
                                                                  for line in outside)
     assert not any("PIP_CERT" in line or "authority.pem" in line for line in outside)
     assert "machine 127.0.0.1 login qwen-rig password TOKEN" in lines and lines[-1] == "gone"
+
+
+TOOLS = {"curl": ["curl"], "wget": ["wget"], "apt-helper": []}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_download_by_whatever_is_there(tool: str, made: Path, tmp_path: Path) -> None:
+    """As the real programs do it: they take what the run serves, and nothing of who has another certificate."""
+    if not (Path("/usr/lib/apt/apt-helper").exists() if tool == "apt-helper" else shutil.which(tool)):
+        pytest.skip(f"there is no {tool} here")
+    host: Any = SimpleNamespace(name="h", connector=SimpleNamespace(client=None))
+    tunnels = Tunnels()
+    way = tunnels.way(host, str(made))
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("sh", "id", "mkdir", "mktemp", "find", "rm", "cat", "base64", *TOOLS[tool]):
+        (path / name).symlink_to(shutil.which(name) or "")
+    library = program.load("shell/network.sh").text.replace("/var/lib/qwen-rig", f"{tmp_path}/var")
+    program_ = program.Program(f"{library}trap no_tunnel EXIT\nproxies\n"
+                               'download "$address/wheels/x-1-py3-none-any.whl" "$to"\n')
+
+    def downloaded(to: str, secret: str) -> bytes:
+        call = program_(proxy="direct", secret_tunnel=secret, address=way.address, to=str(tmp_path / to))
+        done = subprocess.run(["/bin/sh", "-c", call.text], input=call.stdin(), text=True, capture_output=True,
+                              timeout=HANG_S, env={"PATH": str(path), "HOME": str(tmp_path)})
+        assert way.secret.partition("\n")[0] not in done.stdout + done.stderr
+        assert not list((tmp_path / "var" / "tunnels").glob("*")) if os.geteuid() == 0 else True
+        return (tmp_path / to).read_bytes() if done.returncode == 0 else b""
+
+    assert downloaded("good", way.secret) == CANARY
+    token, _, authority = way.secret.partition("\n")
+    assert downloaded("impostor", f"{token}\n{secure.identity().authority}") == b""
+    assert downloaded("nobody", f"{'x' * 43}\n{authority}") == b""
+    tunnels.close()
 
 
 def test_every_program_that_goes_by_the_tunnel_leaves_nothing_of_it() -> None:
