@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from qwen_rig.domain import Domain, Identity, domain_of
 
 from qwen_rig import knobs
 from qwen_rig.catalog.rules import load_rules
@@ -25,6 +24,7 @@ from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.deploy.flash_attn.plan import flash_spec
 from qwen_rig.deploy.planning import make_plan
+from qwen_rig.domain import Domain, Identity, domain_of
 from qwen_rig.errors import RigError
 from qwen_rig.facts.records import BuiltBy
 from qwen_rig.flash import cache
