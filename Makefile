@@ -1,11 +1,11 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pictures · wheel   (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · pictures · wheel   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
-.PHONY: setup check test test-real demo demo-quick bench lock pictures wheel clean
+.PHONY: setup check test test-real demo demo-quick bench lock pins pictures wheel clean
 
 setup: $(VENV)/.done
 
@@ -39,6 +39,9 @@ bench: setup
 
 lock: setup
 	@$(BIN)/python scripts/lock.py $(STACK)
+
+pins: setup
+	@$(BIN)/python scripts/pins.py
 
 pictures: setup
 	@$(BIN)/python scripts/pictures.py

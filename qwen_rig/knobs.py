@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qwen_rig.bundle import load as load_bundle
+from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.sources import load_mirrors
 from qwen_rig.catalog.stack import load_stack
 from qwen_rig.catalog.torch_index import PYTORCH
@@ -36,7 +37,8 @@ OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.it
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface", "proxy")
 READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at once, so that its mistakes are told
-    "mirrors": load_mirrors, "bundle": load_bundle, "stack": lambda name: stack_of(name).check()}
+    "mirrors": load_mirrors, "bundle": load_bundle, "conda_lock": load_conda_lock,
+    "stack": lambda name: stack_of(name).check()}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Knobs:
     source_torch_index: str | None
     accept_unlocked_torch: bool
     source_conda_channel: str | None
+    conda_lock: str | None
+    accept_unpinned_python: bool
     source_miniforge: str | None
     source_miniforge_version: str | None
     source_miniforge_sha256: str | None

@@ -4,6 +4,8 @@ STACK is a name, or the path of a stack file of one's own, whose lock and sizes 
 The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing counts, so
 that the same stack file always gives the same bytes. Written, by the names that the stack file has for them: the lock
 (requirements with markers and hashes, as pip and uv take them; no addresses in it) and the sizes (bytes to download).
+STACK=build is no stack: it locks what source distributions are built with (qwen_rig/data/build.yml). What a stack's own
+source distributions declare for their build must be in there, or in the stack's own `build_lock`.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from packaging.utils import parse_wheel_filename
+from packaging.requirements import Requirement as Line
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from qwen_rig import atomic
+from qwen_rig.catalog.lock import Requirement, read_lock, select
+from qwen_rig.catalog.stack import COMMON_BUILD_LOCK
+from qwen_rig.network.fetch import fetch
 from qwen_rig.network.index import ranks
 
 if sys.version_info >= (3, 11):
@@ -32,16 +39,22 @@ DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
 PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
+BUILD = "build"
+
+
 class Unresolved(Exception):
     """The resolver found no set of versions, or reached no index; its own words."""
 
 
 def main(stack: str) -> None:
     own = "/" in stack or stack.endswith((".yml", ".yaml"))
-    path = Path(stack) if own else DATA / "stacks" / f"{stack}.yml"
+    path = DATA / "build.yml" if stack == BUILD else Path(stack) if own else DATA / "stacks" / f"{stack}.yml"
     if not path.is_file():
         sys.exit(f"lock: there is no stack {stack} ({path}): make lock STACK=name, or STACK=path/of/your.yml")
     wanted = yaml.safe_load(path.read_text())
+    if stack == BUILD:
+        atomic.write(DATA / "locks" / wanted["lock"], build_lock(wanted, BUILD))
+        return print(f"lock: wrote {DATA / 'locks' / wanted['lock']}")
     if wanted.get("refused"):
         sys.exit(f"lock: stack {stack} is refused ({wanted['refused']['reason']}): there is nothing to lock")
     with tempfile.TemporaryDirectory() as folder:
@@ -53,6 +66,7 @@ def main(stack: str) -> None:
     if built != sorted(wanted["sdists"]):
         sys.exit(f"lock: sdists in {path} must be {built}: these are published as source only")
     locks = path.parent if own else DATA / "locks"
+    check_build(path, wanted, lock, locks)
     atomic.write(locks / wanted["lock"], header(wanted) + requirements)
     atomic.write(locks / wanted["sizes"], sizes(lock, wanted))
     print(f"lock: wrote {locks / wanted['lock']} and {locks / wanted['sizes']}")
@@ -80,6 +94,54 @@ def resolve(folder: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any
     # The whole lock is for one platform, as its header says: repeated in each marker it would only hide the rest.
     text = text.replace(f" ; {PLATFORM}", "").replace(f" and {PLATFORM}", "")
     return text, tomllib.loads((folder / "uv.lock").read_text())
+
+
+def build_lock(wanted: Mapping[str, Any], name: str) -> str:
+    """The text of a lock of build tools."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            requirements = resolve(Path(folder), wanted)[0]
+        except Unresolved as error:
+            sys.exit(f"lock: what {name} is built with can't be had: {error}")
+    return (f"# What source distributions are built with on a host ({name}); nothing published after "
+            f"{wanted['exclude_newer']}.\n# Written by `make lock STACK={name}`; don't edit.\n{requirements}")
+
+
+def check_build(path: Path, wanted: Mapping[str, Any], lock: Mapping[str, Any], locks: Path) -> None:
+    """See to it that all that the stack's source distributions declare for their build is in its build lock: in the
+    common one, or in one of its own that is written here. Ends the program where the stack file doesn't name that."""
+    needed = sorted({line for package in lock["package"] if package["name"] in wanted["sdists"]
+                     for line in declared(package["sdist"])})
+    common = read_lock(DATA / "locks" / COMMON_BUILD_LOCK, {})
+    if all(satisfied(line, select(common, python)) for line in needed for python in wanted["pythons"]):
+        return
+    name = f"{wanted['name']}.build.lock.txt"
+    tools = {"pythons": wanted["pythons"], "pins": {}, "unpinned": [*needed, "setuptools", "wheel"],
+             "exclude_newer": wanted["exclude_newer"]}
+    atomic.write(locks / name, build_lock(tools, wanted["name"]))
+    if wanted.get("build_lock") != name:
+        sys.exit(f"lock: build_lock in {path} must be {name}: it holds {', '.join(needed)}")
+
+
+def declared(sdist: Mapping[str, Any]) -> list[str]:
+    """The requirements in the `build-system` table of a source distribution; setuptools where it has none (PEP 518)."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sdist.tar.gz"
+        fetch(sdist["url"], file, sdist["hash"].removeprefix("sha256:"))
+        with tarfile.open(file) as archive:
+            tops = [member for member in archive.getmembers() if re.fullmatch(r"[^/]+/pyproject\.toml", member.name)]
+            text = archive.extractfile(tops[0]) if tops else None
+            table = tomllib.loads(text.read().decode()).get("build-system", {}) if text else {}
+    return [str(line) for line in table.get("requires", ["setuptools"])]
+
+
+def satisfied(line: str, held: Mapping[str, Requirement]) -> bool:
+    """Whether a build requirement is met by the tools that a lock holds."""
+    wanted = Line(line)
+    if wanted.marker and not wanted.marker.evaluate():
+        return True
+    found = held.get(canonicalize_name(wanted.name))
+    return found is not None and wanted.specifier.contains(found.version, prereleases=True)
 
 
 def left_out(wanted: Mapping[str, Any]) -> list[str]:

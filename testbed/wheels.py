@@ -15,8 +15,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from ._shell import TestbedError, run
 from .paths import cache, locked
 
-# What source distributions are built with: in no lock of a stack.
-TOOLS = ("setuptools", "wheel")
+BUILD_LOCK = Path(__file__).parent.parent / "qwen_rig" / "data" / "locks" / "build.lock.txt"
 
 
 def folder() -> Path:
@@ -33,11 +32,12 @@ def ensure_wheels(lock_path: str | Path, python: str | Path) -> int:
     """
     lock = Path(lock_path)
     version = run([python, "-c", "import platform; print(platform.python_version())"]).strip()
-    stamp = cache() / "stamps" / f"{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}-{version}"
+    digest = hashlib.sha256(lock.read_bytes() + BUILD_LOCK.read_bytes()).hexdigest()
+    stamp = cache() / "stamps" / f"{digest[:16]}-{version}"
     with locked("wheels"):
         if not stamp.exists():
             _download(python, ["--require-hashes", "-r", str(lock)], str(lock))
-            _download(python, list(TOOLS), "build tools")
+            _download(python, ["--require-hashes", "-r", str(BUILD_LOCK)], "build tools")
             stamp.parent.mkdir(exist_ok=True)
             stamp.touch()
     return sum(path.stat().st_size for path in folder().iterdir() if path.is_file())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import yaml
 from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
-from qwen_rig import knobs, managed, openpgp
+from qwen_rig import knobs, managed
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.facts.machine import Os
@@ -27,29 +26,6 @@ from qwen_rig.run import adapter
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.run import Run
 from testbed.wheels import Wheelhouse
-
-
-@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg makes the keys to compare with")
-def test_fingerprints_are_those_gpg_tells(tmp_path: Path) -> None:
-    gpg = ["gpg", "--homedir", str(tmp_path), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-    tmp_path.chmod(0o700)
-    for name, algorithm in (("one@rig.test", "rsa2048"), ("two@rig.test", "ed25519")):
-        subprocess.run([*gpg, "--quick-generate-key", name, algorithm], check=True, capture_output=True)
-    listing = subprocess.run([*gpg, "--list-keys", "--with-colons"], check=True, capture_output=True, text=True).stdout
-    told, after_pub = [], False
-    for line in listing.splitlines():
-        field = line.split(":")
-        if field[0] == "fpr" and after_pub:
-            told.append(field[9])
-        after_pub = field[0] == "pub"
-    armored = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True, text=True).stdout
-    subprocess.run(["gpgconf", "--homedir", str(tmp_path), "--kill", "all"], check=False)
-    assert sorted(openpgp.fingerprints(armored)) == sorted(told) and len(told) == 2
-
-
-def test_what_is_no_key_is_refused() -> None:
-    with pytest.raises(ValueError, match="not an armored"):
-        openpgp.fingerprints("<html>404 Not Found</html>")
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [

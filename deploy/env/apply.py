@@ -11,6 +11,7 @@ from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.network.route import DEFAULT
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.env import env_record, envs_dir, prefix
+from qwen_rig.plan.python import address, conda_files
 from qwen_rig.program import lines, load
 from qwen_rig.run.adapter import FunctionCommand, Host, State
 from qwen_rig.run.converge import Applier
@@ -46,7 +47,7 @@ def _say_refused(host: Host) -> None:
 
 
 LIBRARY = (*_packages.LIBRARY, "deploy/env/lock.sh")
-BUILD, MEND = load(*LIBRARY, "deploy/env/build.sh"), load(*LIBRARY, "deploy/env/mend.sh")
+BUILD, MEND = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/build.sh"), load(*LIBRARY, "deploy/env/mend.sh")
 
 
 def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
@@ -61,9 +62,11 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
     call = BUILD(
-        **_packages.installers(run, ctx), **_packages.torch_install(ctx, torch), root=root, name=name,
-        generation=generation, conda=f"{prefix(ctx)}/bin/conda",
+        **_packages.installers(run, ctx, stack.requirements(knobs.python)), **_packages.torch_install(ctx, torch),
+        root=root, name=name, generation=generation, conda=f"{prefix(ctx)}/bin/conda",
         channels=lines(source.url or "" for source in route.of("conda_channel")),
+        conda_lock=lines(f"{file.path} {file.sha256}" for file in conda_files(ctx)),
+        addresses=lines(address(source.url or "") for source in route.of("conda_channel")),
         python_version=knobs.python, lock_options="--no-deps" if torch else "",
         afresh="yes" if wanted.afresh else "", import_gate=stack.import_gate, made=json.dumps(made))
     return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))
@@ -72,8 +75,8 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
 def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
-    call = MEND(*wanted.names, **_packages.installers(run, ctx), root=envs_dir(ctx), name=ctx.knobs.env_name,
-                path=wanted.path, import_gate=ctx.stack.import_gate)
+    call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
+                name=ctx.knobs.env_name, path=wanted.path, import_gate=ctx.stack.import_gate)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

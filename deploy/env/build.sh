@@ -2,13 +2,13 @@
 # The env in a generation of its own: created, filled from the lock on standard input, its import proven, its record
 # written, then the link flipped.
 #   $root, $name, $generation  the folder of the envs; the link there; the new env there, to which the link goes
-#   $conda, $channels          conda, and the channels for Python, one a line, the best first
+#   $conda, …                  what python.sh takes
 #   $python_version            for the env
 #   $lock_options              of the installer; $afresh: not empty where the caches must not serve
 #   $import_gate               the statement that must run
 #   $made                      the record, a JSON object, but for what is known here only
 set -eu
-: "${root:?}" "${name:?}" "${generation:?}" "${conda:?}" "${channels:?}" "${python_version:?}" "${lock_options?}" \
+: "${root:?}" "${name:?}" "${generation:?}" "${python_version:?}" "${lock_options?}" \
   "${afresh?}" "${import_gate:?}" "${made:?}"
 lock_env
 place
@@ -17,17 +17,7 @@ installers
 new=$root/$generation
 mkdir -p "${cache:?}"
 if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
-  created=''
-  while IFS= read -r channel <&8; do
-    rm -rf "$new"
-    if "$conda" create -y -q -p "$new" --override-channels -c "$channel" "python=$python_version" pip; then
-      created=1
-      break
-    fi
-  done 8<<EOT
-$channels
-EOT
-  [ -n "$created" ] || exit 1
+  python_env "$new" "$python_version" || exit 1
   mkdir -p "$new/.rig" && : >"$new/.rig/python"
 fi
 cat >"$new/.rig/lock.txt"

@@ -1,8 +1,11 @@
 """The arguments of shell/packages.sh, which installs a lock: by uv where it can be had, else by pip; from the best
-source, and from the next where one fails or serves other bytes than the lock's."""
+source, and from the next where one fails or serves other bytes than the lock's. Where a package is built,
+what builds it is locked too."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from importlib.resources import files
 from urllib.parse import urlsplit
 
@@ -36,10 +39,13 @@ def options(source: Source, uv: bool = False) -> str:
     return words
 
 
-def installers(run: Run, ctx: Context) -> dict[str, str]:
-    """The variables of that library, but for torch's."""
+def installers(run: Run, ctx: Context, names: Iterable[str]) -> dict[str, str]:
+    """The variables of that library for installing these packages, but for torch's."""
+    python = ctx.knobs.python
+    tools = ctx.stack.build_lock_text if ctx.stack.built(names, python) else ""
     lock, sources = uv_lock(), run.network.route(ctx, ["pip_index"]).of("pip_index")
     return {"place": place(ctx), "proxy": network.proxy(ctx), "wanted_installer": ctx.knobs.installer,
+            "build_lock": tools, "build_id": hashlib.sha256(f"{python}\n{tools}".encode()).hexdigest()[:12],
             "uv_version": lock.split("==", 1)[1].split()[0], "uv_lock": lock,
             "pip_sources": lines(f"{source.label} {options(source)}" for source in sources),
             "uv_sources": lines(f"{source.label} {options(source, uv=True)}" for source in sources)}

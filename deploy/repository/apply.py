@@ -1,4 +1,5 @@
-"""NVIDIA's apt repository: its key fetched and compared, then key, source and pins written."""
+"""NVIDIA's apt repository: key, source and pins written. NVIDIA's keys are data of ours; a user's own is fetched by the
+host, and what apt gets of it is written anew here (qwen_rig/openpgp.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import binascii
 from collections.abc import Iterator
 
 from qwen_rig import openpgp
-from qwen_rig.catalog.rules import load_rules
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, preferences_text, repository_folder, repository_text
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.place import repository_at
@@ -25,14 +26,14 @@ TRUST = load("shell/files.sh", "shell/network.sh", "shell/apt.sh", "deploy/repos
 
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
-    """One function, as the key is compared on the controller."""
+    """One function, as a key of the user's own is read on the controller."""
     yield FunctionCommand(_trust, (ctx, step), {})
 
 
 def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
-    """Fetch the key, compare its fingerprint here, then write key and source; on failure nothing stays."""
+    """Write key, source and pins, as far as apt agrees; on failure nothing stays."""
     this = Run.of(host)
-    source = load_rules().nvidia_apt
+    source = load_sources().nvidia_apt
     folder = repository_folder(ctx.machine.os)
     key = source.key_for(folder)
     wanted = network.repository_key(ctx)
@@ -42,26 +43,28 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     lock = LOCK(lock_s=str(ctx.knobs.timeout_apt_lock))
     if not attend(host, Job("apt-lock", "Waiting for apt", lock, ctx.knobs.timeout_apt_lock + 60), sudo=sudo).ok:
         return False
-    armored = network.keyring(ctx, wanted) if ctx.knobs.bundle else None
     try:
-        if armored is None:
-            fetch = FETCH(proxy=network.proxy(ctx), url=url + key.key, seconds=str(ctx.knobs.timeout_fetch))
-            ok, said = run_script(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
-            if not ok:
-                return False
-            armored = base64.b64decode(said).decode()
-        found = openpgp.fingerprints(armored)
-    except (ValueError, binascii.Error, UnicodeDecodeError) as error:
-        found = [f"unreadable: {error}"]
-    if found != [wanted]:
-        this.report.fail(host.name, f"the key at {url}{key.key} is {', '.join(found) or 'empty'}, expected {wanted}",
-                     "check source_nvidia_apt; if NVIDIA has a new key, set source_nvidia_apt_key to its fingerprint")
+        trusted = load_sources().nvidia_apt.keyring(wanted) or _own(host, ctx, wanted, url + key.key, sudo)
+    except (ValueError, binascii.Error) as error:
+        this.report.fail(host.name, f"the key at {url}{key.key} isn't trusted: {error}",
+                         "check source_nvidia_apt and source_nvidia_apt_key: the file must hold that key alone")
         return False
-    assert armored is not None  # it has a fingerprint
+    if trusted is None:
+        return False
     driver = this.memory.plan(host).step("driver").action.changes
-    trust = TRUST(**this.network.apt(ctx), keyring=KEYRING, key=armored, repository=REPOSITORY,
+    trust = TRUST(**this.network.apt(ctx), keyring=KEYRING, key=trusted, repository=REPOSITORY,
                   source=repository_text(url), preferences=PREFERENCES, pins=preferences_text(url, driver))
     return attend(host, Job(step.component, step.title, trust, ctx.knobs.timeout_apt), sudo=sudo).ok
+
+
+def _own(host: Host, ctx: Context, wanted: str, url: str, sudo: bool) -> str | None:
+    """A keyring of the user's own key alone, as the bundle or the repository has it; None where it didn't come, which
+    is told then. Raises ValueError where it is anything else."""
+    if ctx.knobs.bundle and (kept := network.keyring(ctx, wanted)) is not None:
+        return openpgp.keyring(kept, wanted)
+    fetch = FETCH(proxy=network.proxy(ctx), url=url, seconds=str(ctx.knobs.timeout_fetch))
+    ok, said = run_script(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
+    return openpgp.keyring(base64.b64decode(said).decode(), wanted) if ok else None
 
 
 APPLIER = Applier("NVIDIA repository | Configure NVIDIA's apt repository", commands, root=True)

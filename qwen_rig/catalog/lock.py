@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,12 @@ def read_sizes(path: Path) -> dict[str, int]:
         if not isinstance(key, str) or type(value) is not int or "==" not in key:
             raise file.error(f"{shown(key)}: {shown(value)} isn't `name==version: bytes`", (key,), _again(path))
     return dict(file.data)
+
+
+def lines_of(held: Mapping[str, Requirement], names: Iterable[str]) -> list[str]:
+    """A line with hashes, as pip takes it, for each of these packages that the lock holds."""
+    return [" ".join([f"{name}=={held[name].version}", *(f"--hash={each}" for each in held[name].hashes)])
+            for name in sorted(names) if name in held]
 
 
 def select(entries: tuple[Entry, ...], python: str) -> dict[str, Requirement]:

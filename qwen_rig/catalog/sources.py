@@ -60,10 +60,16 @@ class NvidiaApt(Row):
     fingerprint: Text
     keys: dict[Text, AptKey]
     source: Text
+    keys_source: Text
 
     def key_for(self, folder: str) -> AptKey:
         """The key of a distribution's folder ("debian13")."""
         return self.keys.get(folder, AptKey(self.key, self.fingerprint))
+
+    def keyring(self, fingerprint: str) -> str | None:
+        """The armored keyring of that key that comes with the project; None for a key that isn't NVIDIA's."""
+        known = {self.fingerprint, *(row.fingerprint for row in self.keys.values())}
+        return (DATA / "keys" / f"{fingerprint}.asc").read_text(encoding="ascii") if fingerprint in known else None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.flash_build import Source, load
 from qwen_rig.catalog.flash_wheels import FlashAttn
-from qwen_rig.catalog.lock import Entry, Requirement, read_lock, read_sizes, select
+from qwen_rig.catalog.lock import Entry, Requirement, lines_of, read_lock, read_sizes, select
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
@@ -29,6 +29,8 @@ from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
 
 __all__ = ["DATA", "Deviation", "Pin", "Refused", "Stack", "Torch", "known_stacks", "load_stack", "refusal"]
+
+COMMON_BUILD_LOCK = "build.lock.txt"  # of qwen_rig/data/build.yml
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Stack:
     refused: Refused | None
     lock: Path | None
     entries: tuple[Entry, ...]
+    build_lock: Path
 
     @property
     def cuda_tag(self) -> str:
@@ -108,10 +111,26 @@ class Stack:
 
     def lock_for(self, names: Iterable[str], python: str) -> str:
         """A lock of these packages alone, for mending them in place with --no-deps --require-hashes."""
+        return "".join(f"{line}\n" for line in lines_of(self.requirements(python), names))
+
+    def built(self, names: Iterable[str], python: str) -> list[str]:
+        """Those of these packages that are published as source only, and so are built on the host."""
         wanted = self.requirements(python)
-        lines = [" ".join([f"{name}=={wanted[name].version}", *(f"--hash={each}" for each in wanted[name].hashes)])
-                 for name in sorted(names) if name in wanted]
-        return "".join(f"{line}\n" for line in lines)
+        return sorted(name for name in names if name in self.sdists and name in wanted)
+
+    @cached_property
+    def build_lock_text(self) -> str:
+        """The lock of all that runs in such a build."""
+        return self.build_lock.read_text(encoding="utf-8")
+
+    def build_lines(self, names: Iterable[str], python: str) -> list[str]:
+        """These tools as that lock has them, a line each; one that it lacks by name alone, which no host installs."""
+        held = self.build_requirements(python)
+        return [(lines_of(held, [name]) or [name])[0] for name in map(canonicalize_name, names)]
+
+    def build_requirements(self, python: str) -> dict[str, Requirement]:
+        """What that lock holds for a Python. Raises RigError."""
+        return select(read_lock(self.build_lock, {}), python)
 
     def advised(self, python: str) -> tuple[Advisory, ...]:
         """What is known of the stack and of the versions in its lock."""
@@ -228,6 +247,8 @@ def load_stack(name_or_path: str) -> Stack:
             raise RigError(f"there is no stack {name_or_path!r}", "stack", f"take one of {', '.join(known_stacks())}")
     file, said = read_stack(path)
     stack = _stack(said, path)
+    if stack.build_lock.name != COMMON_BUILD_LOCK:
+        read_lock(stack.build_lock, {})  # the project's own is known to be right
     if not stack.refused:
         torch_build.check(file, stack.cuda, stack.torch, _installed(stack))
         _agree(stack, file)
@@ -248,6 +269,7 @@ def _stack(said: RefusedFile | WholeFile, path: Path) -> Stack:
         env_mib=whole.disk.env_mib if whole else 0, cache_mib=whole.disk.cache_mib if whole else 0,
         deviations=said.deviations, advisories=tuple(Advisory(row.text, row.source) for row in said.advisories),
         flash_attn=said.flash_attn, torch_index=index, refused=said.refused, lock=lock,
+        build_lock=_beside(path, whole.build_lock if whole and whole.build_lock else COMMON_BUILD_LOCK),
         entries=read_lock(lock, read_sizes(_beside(path, whole.sizes))) if lock and whole else ())
 
 

@@ -88,13 +88,15 @@ class RefusedFile(StackFile):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFile(StackFile):
-    """A stack that can be installed. `exclude_newer` is scripts/lock.py's business."""
+    """A stack that can be installed. `exclude_newer` is scripts/lock.py's business; `build_lock`: what its
+    sdists are built with, where the common one (locks/build.lock.txt) lacks something."""
 
     lock: Text
     sizes: Text
     import_gate: Text
     disk: _Disk
     exclude_newer: Text
+    build_lock: Text | None = None
     refused: None = None
 
 

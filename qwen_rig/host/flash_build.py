@@ -223,7 +223,8 @@ def parser():
     made.add_argument("--archs", type=words, default=[], help="of the cards, as 90,120")
     made.add_argument("--nvcc", default="0.0", help="the least release that can compile for them")
     made.add_argument("--no-cuda", action="store_true", help="the package needs neither torch nor nvcc (a stand-in)")
-    made.add_argument("--requires", type=words, default=[], help="what the build needs: ninja,packaging,…")
+    made.add_argument("--requires", type=str.splitlines, default=[],
+                      help="what the build needs, a line of a lock each: ninja==1.13.2 --hash=sha256:…")
     made.add_argument("--index", help="the package index that has both; the sources are then named by their file")
     made.add_argument("--wheels", help="a folder to take them from, instead of the package index")
     made.add_argument("--jobs", type=int, required=True, help="compilers side by side")

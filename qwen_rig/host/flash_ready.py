@@ -155,16 +155,26 @@ def at_index(index, file):
     raise Failed(f"source unreachable: {page} has no {file}")
 
 
-def require(names, wheels, index, target):
-    """Bring what the build needs, where the env lacks some of it, into a folder of its own: the env stays as it is."""
-    if not missing(names):
+def require(lines, wheels, index, target):
+    """Bring what the build needs, where the env lacks some of it, into a folder of its own: the env stays as it is.
+
+    `lines`: of a lock, `name==version --hash=…`. What isn't locked is not fetched.
+    """
+    wanted = [line for line in lines if missing(line)]
+    if not wanted:
         return
+    names = ", ".join(map(name_of, wanted))
+    if unlocked := [name_of(line) for line in wanted if "--hash=" not in line]:
+        raise Failed(f"the build needs {', '.join(unlocked)}, which no lock of ours holds")
+    lock = Path(f"{target}.txt")
+    lock.write_text("".join(f"{line}\n" for line in wanted))
     where = ["--no-index", "--find-links", wheels] if wheels else at(index)
     done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
-                           "--no-warn-script-location", "--target", str(target), "--timeout", "60", *where, *names],
+                           "--no-warn-script-location", "--target", str(target), "--timeout", "60", "--require-hashes",
+                           "--only-binary", ":all:", "--no-deps", *where, "-r", str(lock)],
                           capture_output=True, text=True, timeout=900)
     if done.returncode:
-        raise Failed(f"the build needs {', '.join(missing(names))}, which can't be had",
+        raise Failed(f"the build needs {names}, which can't be had as locked",
                      done.stderr.strip().splitlines()[-3:])
 
 
@@ -176,12 +186,14 @@ def at(index):
     return ["--index-url", index, *trusted]
 
 
-def missing(names):
-    """Those that are neither packages of this env nor, as a system's ninja, programs."""
-    def there(name):
-        try:
-            return bool(importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            return bool(shutil.which(name))
+def missing(line):
+    """Whether that is neither a package of this env nor, as a system's ninja, a program."""
+    try:
+        return not importlib.metadata.version(name_of(line))
+    except importlib.metadata.PackageNotFoundError:
+        return not shutil.which(name_of(line))
 
-    return [name for name in names if not there(re.split(r"[<>=!~]", name)[0])]
+
+def name_of(line):
+    """The package that a line of a lock is about."""
+    return re.split(r"[<>=!~ ]", line)[0]

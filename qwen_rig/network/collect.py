@@ -9,15 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from packaging.utils import parse_wheel_filename
-
 from qwen_rig import atomic, bundle, openpgp
+from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
@@ -31,9 +29,9 @@ from qwen_rig.network import preflight
 from qwen_rig.network.fetch import digest, fetch
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get
+from qwen_rig.plan.python import address
 
 AT_ONCE = 4
-BUILD_TOOLS = ("setuptools", "wheel")  # what the few packages without a wheel are built with; no lock holds them
 SECONDS = 900  # for conda to solve
 
 Say = Callable[[str], None]
@@ -78,8 +76,10 @@ class Collector:
                            "index of its own", "bundle", "take another stack, or leave source_torch_index out")
         wanted: dict[str, Requirement] = dict(self.stack.requirements(python))
         with_uv = select(read_lock(Path(str(files("qwen_rig.data") / "locks" / "uv.lock.txt")), {}), python)
+        tools = self.stack.build_requirements(python) if self.stack.built(wanted, python) else {}
         found: list[File] = []
-        for part in (wanted, with_uv):  # uv apart: the lock may hold another uv as one of its packages
+        parts = (wanted, with_uv, tools)  # each apart: the lock may hold another uv, or setuptools, of its own
+        for part in parts:
             look = preflight.look(index, part, python)
             if look.unchecked:
                 raise Unreachable(look.unchecked)
@@ -88,30 +88,17 @@ class Collector:
                 raise RigError(f"{len(look.missing)} locked files can't be had from {bare(index)}: {name} "
                                f"{part[name].version} ({why})", "bundle", "take another source_pip_index")
             found += look.found.values()
-        if self.stack.sdists:
-            found += [self._newest(index, tool) for tool in BUILD_TOOLS]
         self.say(f"packages: {len(found)} files from {bare(index)}")
         by_name = {file.name: file for file in found}
-        hashes = {each for part in (wanted, with_uv) for row in part.values() for each in row.hashes}
+        hashes = {each for part in parts for row in part.values() for each in row.hashes}
 
         def one(file: File) -> None:
             sha256 = self._take(f"wheels/{file.name}", file.url, file.sha256)
-            if f"sha256:{sha256}" not in hashes and not file.name.startswith(BUILD_TOOLS):
+            if f"sha256:{sha256}" not in hashes:
                 raise Unreachable(f"{file.name} from {bare(index)} isn't the locked file")
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(one, by_name.values()))
-
-    def _newest(self, index: str, name: str) -> File:
-        """The newest release of a build tool, as the index has it: nothing of ours holds its hash."""
-        answer = get(pages.page_url(index, name), load_limits().lookup_seconds, pages.ACCEPT)
-        wheels = [file for file in pages.parse(answer.body, answer.kind, answer.url)
-                  if file.name.endswith("-none-any.whl") and file.sha256]
-        fitting = [(version, file) for file in wheels
-                   if not (version := parse_wheel_filename(file.name)[1]).is_prerelease]
-        if not fitting:
-            raise Unreachable(f"{bare(index)} has no {name}")
-        return max(fitting, key=lambda pair: pair[0])[1]
 
     def _miniforge(self) -> Path:
         release = load_sources().miniforge
@@ -122,24 +109,21 @@ class Collector:
         return self.folder / "miniforge" / name
 
     def _conda(self, conda: str | None, installer: Path) -> None:
-        """Python and what it needs, as conda itself would take it; checked against the channel's own sums."""
-        with tempfile.TemporaryDirectory() as scratch:
-            if conda is None:
-                conda = f"{scratch}/conda/bin/conda"
-                _run(["bash", str(installer), "-b", "-p", f"{scratch}/conda"], scratch)
-            channel = self.knobs.source_conda_channel or load_sources().conda_channel
-            said = _run([conda, "create", "--dry-run", "--json", "-p", f"{scratch}/env", "--override-channels",
-                         "-c", channel, f"python={self.knobs.python}", "pip"], scratch)
-        try:
-            rows = json.loads(said)["actions"]["FETCH"]
-            wanted = [(row, row["subdir"], row["fn"], row["url"], row["sha256"]) for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RigError(f"conda's plan can't be read ({type(error).__name__})", "bundle",
-                           "name another with --conda") from None
-        self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages")
+        """Python and what it needs: the files that are locked, or those that conda itself would take, checked against
+        the channel's own sums."""
+        channel = self.knobs.source_conda_channel or load_sources().conda_channel
+        if locked := load_conda_lock(self.knobs.conda_lock).files(self.knobs.python):
+            self.say(f"Python {self.knobs.python} and what it needs: {len(locked)} conda packages, locked")
+            for file in locked:
+                self._take(f"conda/{file.path}", f"{address(channel)}/{file.path}", file.sha256)
+            return
+        wanted = solved(conda, installer, channel, self.knobs.python)
+        self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages, not pinned: "
+                 "taken by the channel's own sums")
         shown: dict[str, dict[str, Any]] = {"linux-64": {}, "noarch": {}}
-        for row, subdir, name, url, sha256 in wanted:
-            self._take(f"conda/{subdir}/{name}", url, sha256)
+        for row in wanted:
+            subdir, name = row["subdir"], row["fn"]
+            self._take(f"conda/{subdir}/{name}", row["url"], row["sha256"])
             shown.setdefault(subdir, {})[name] = {key: value for key, value in row.items()
                                                   if key not in ("url", "fn", "channel", "schannel")}
         for subdir, packages in shown.items():
@@ -151,26 +135,22 @@ class Collector:
         self.files[path] = {"sha256": digest(target), "bytes": target.stat().st_size, "from": "written by us"}
 
     def _keys(self) -> None:
-        """The keys of NVIDIA's repositories, one for several distributions; each is known by its fingerprint."""
-        source, left_out = load_sources().nvidia_apt, set()
+        """The key of a repository of the user's own, as each distribution's folder may have it: NVIDIA's are ours."""
+        source, wanted = load_sources().nvidia_apt, (self.knobs.source_nvidia_apt_key or "").replace(" ", "").upper()
+        if not wanted or source.keyring(wanted) is not None:
+            return
+        why = ""
         for folder in load_rules().drivers:
-            key = source.key_for(folder)
-            wanted = (self.knobs.source_nvidia_apt_key or key.fingerprint).replace(" ", "").upper()
-            path = f"{bundle.KEYS}/{wanted}.asc"
-            if path in self.files:
-                continue
-            url = f"{(self.knobs.source_nvidia_apt or source.url).rstrip('/')}/{folder}/x86_64/{key.key}"
-            with suppress(Unreachable, ValueError, UnicodeDecodeError):
-                text = get(url, load_limits().lookup_seconds).body.decode()
-                if openpgp.fingerprints(text) == [wanted]:
-                    self._write(path, text)
-                    continue
-            left_out.add(wanted)
-        kept = [path for path in self.files if path.startswith(f"{bundle.KEYS}/")]
-        self.say(f"NVIDIA's apt keys: {len(kept)}")
-        for wanted in sorted(left_out):
-            if f"{bundle.KEYS}/{wanted}.asc" not in kept:
-                self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused")
+            base = (self.knobs.source_nvidia_apt or source.url).rstrip("/")
+            try:
+                text = get(f"{base}/{folder}/x86_64/{source.key_for(folder).key}", load_limits().lookup_seconds).body
+                self._write(f"{bundle.KEYS}/{wanted}.asc", openpgp.keyring(text.decode(), wanted))
+            except (Unreachable, ValueError) as error:
+                why = why or str(error)
+            else:
+                self.say(f"the apt key {wanted}")
+                return
+        self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused ({why})")
 
     def _flash(self) -> None:
         """flash-attn's wheel, an attempt here too: SDPA does without."""
@@ -200,6 +180,24 @@ class Collector:
             if not found:
                 raise Unreachable(f"{bare(index)} has no {wanted.name} {wanted.version} of the pinned sha256")
             self._take(f"wheels/{found[0].name}", found[0].url, wanted.sha256)
+
+
+def solved(conda: str | None, installer: Path, channel: str, python: str) -> list[dict[str, Any]]:
+    """The packages that a conda (None: the one in Miniforge's installer) would fetch for a Python and pip, as the
+    channel's index has them. Raises RigError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if conda is None:
+            conda = f"{scratch}/conda/bin/conda"
+            _run(["bash", str(installer), "-b", "-p", f"{scratch}/conda"], scratch)
+        said = _run([conda, "create", "--dry-run", "--json", "-p", f"{scratch}/env", "--override-channels",
+                     "-c", channel, f"python={python}", "pip"], scratch)
+    try:
+        rows: list[dict[str, Any]] = json.loads(said)["actions"]["FETCH"]
+        assert all(isinstance(row[key], str) for row in rows for key in ("subdir", "fn", "url", "sha256"))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RigError(f"conda's plan can't be read ({type(error).__name__})", "bundle",
+                       "name another with --conda") from None
+    return rows
 
 
 def repodata(subdir: str, packages: Mapping[str, Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 
 from qwen_rig.catalog.lock import MACHINE
-from qwen_rig.plan import disk_space, drift, network, place
+from qwen_rig.plan import disk_space, drift, network, place, python
 from qwen_rig.plan.context import Context, version
 from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.model import Action, Applied, Plan, Refusal, Step
@@ -26,9 +26,10 @@ def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     steps = _steps(ctx, planners)
     for planner in planners.values():
         refused += planner.refusals(ctx, steps)
-    refused += disk_space.refusals(ctx, steps) + network.refusals(ctx, steps)
+    refused += disk_space.refusals(ctx, steps) + network.refusals(ctx, steps) + python.refusals(ctx, steps)
     changes_env = new_env(steps)
-    said = (*_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps))
+    said = (*_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps),
+            *python.caveats(ctx, steps))
     known = _known(ctx) if changes_env else {}
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 

@@ -9,6 +9,7 @@ from threading import Lock
 from qwen_rig import bundle as bundles
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.network import preflight
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 from qwen_rig.plan import Context, Plan, Refusal
@@ -113,7 +114,9 @@ def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]
     if made.python != ctx.knobs.python:
         what = f"the bundle {made.folder} is for Python {made.python}, and {ctx.knobs.python} is wanted"
         return [Refusal(what, again)]
-    if lacking := made.lacking(packages):
+    built = ctx.stack.built(packages, ctx.knobs.python)
+    tools = made.lacking(ctx.stack.build_requirements(ctx.knobs.python)) if built else []
+    if lacking := [*made.lacking(packages), *tools]:
         more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
         return [Refusal(f"the bundle {made.folder} lacks {', '.join(lacking[:NAMED])}{more}", again)]
     return []
@@ -123,7 +126,7 @@ def _keyring(ctx: Context, plan: Plan) -> list[Refusal]:
     if not ctx.knobs.bundle or not plan.fetching("nvidia_apt"):
         return []
     wanted = repository_key(ctx)
-    if keyring(ctx, wanted) is not None:
+    if load_sources().nvidia_apt.keyring(wanted) is not None or keyring(ctx, wanted) is not None:
         return []
     return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {wanted} of NVIDIA's repository", _again(ctx))]
 

@@ -3,11 +3,12 @@
 # serves other bytes than the lock's.
 #   $wanted_installer          auto, uv or pip
 #   $uv_version, $uv_lock      the installer itself, and its lock
+#   $build_lock, $build_id     the lock of what packages are built with here, empty where none is built; its name
 #   $pip_sources, $uv_sources  a line for each source, the best first: its label, then that installer's options
 
 installers() { # before anything else here, and after `place`
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/qwen-rig
-  uv=$cache/uv-${uv_version:?}/bin/uv
+  uv=$cache/uv-${uv_version:?}/bin/uv tools=''
   export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_PROGRESS=1 UV_HTTP_TIMEOUT=120
 }
 
@@ -33,7 +34,7 @@ by_pip() { # LABEL, then pip's own arguments
   # shellcheck disable=SC2086  # options: a URL has no blanks
   set -- $words "$@"
   set +f
-  "$python" -m pip install -q "$@"
+  PYTHONPATH=$tools "$python" -E -m pip install -q "$@" # -E: for what it starts alone, not for pip itself
 }
 
 by_uv() { # LABEL, then uv's own arguments
@@ -43,7 +44,7 @@ by_uv() { # LABEL, then uv's own arguments
   # shellcheck disable=SC2086  # options: a URL has no blanks
   set -- $words "$@"
   set +f
-  "$uv" pip install -q "$@"
+  PYTHONPATH=$tools "$uv" pip install -q "$@"
 }
 
 get_uv() {
@@ -52,10 +53,29 @@ get_uv() {
   { mkdir -p "$cache" && printf %s "${uv_lock:?}" >"$cache/uv.txt"; } || return 1
   for from in $(labels); do
     rm -rf "$cache/uv.new"
-    by_pip "$from" --timeout 30 --require-hashes --no-deps --target "$cache/uv.new" -r "$cache/uv.txt" || continue
+    by_pip "$from" --timeout 30 --require-hashes --only-binary :all: --no-deps --target "$cache/uv.new" -r "$cache/uv.txt" || continue
     rm -rf "${uv%/bin/uv}" && mv "$cache/uv.new" "${uv%/bin/uv}" && return 0
   done
   return 1
+}
+
+get_tools() { # what packages are built with; with no isolation, no build asks an index for more
+  kept=$cache/build-${build_id:?}
+  if [ ! -d "$kept" ]; then
+    printf %s "$build_lock" >"$cache/build.txt"
+    for from in $(labels); do
+      rm -rf "$kept.new"
+      by_pip "$from" --timeout 60 --require-hashes --only-binary :all: --no-deps --target "$kept.new" \
+        -r "$cache/build.txt" || continue
+      mv "$kept.new" "$kept"
+      break
+    done
+  fi
+  [ -d "$kept" ] || {
+    echo "qwen-rig: what source packages are built with can't be had as locked: check source_pip_index"
+    exit 1
+  }
+  tools=$kept
 }
 
 configured() { # uv doesn't read pip's configuration: where no source is named, both shall ask the same index
@@ -68,6 +88,12 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
   python=$1 lock=$2 refused=''
   shift 2
   set -- --require-hashes "$@" -r "$lock"
+  if [ -n "${build_lock?}" ]; then
+    get_tools
+    set -- --no-build-isolation "$@"
+  else
+    set -- --only-binary :all: "$@"
+  fi
   configured
   if get_uv; then
     installer="uv $uv_version" by=by_uv
@@ -77,7 +103,7 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
     exit 1
   else
     installer=pip by=by_pip
-    set -- --timeout 60 "$@"
+    set -- --timeout 60 ${tools:+--use-pep517} "$@"
   fi
   for source in $(labels); do
     if "$by" "$source" "$@" >"$cache/said.$$" 2>&1; then
@@ -103,10 +129,10 @@ torch_apart() { # ENV: the torch packages from an index of their own, by the ins
   while IFS= read -r words <&8; do
     set -f
     # shellcheck disable=SC2086  # options: a URL has no blanks
-    set -- $words -r "$torch"
+    set -- $words --only-binary :all: -r "$torch"
     set +f
     if [ "$installer" = pip ]; then
-      "$python" -m pip install -q --timeout 60 "$@" && return 0
+      "$python" -E -m pip install -q --timeout 60 "$@" && return 0
     else
       "$uv" pip install -q --python "$python" "$@" && return 0
     fi

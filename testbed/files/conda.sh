@@ -41,6 +41,11 @@ install_one() { # spec: name, name=version or name==version
       { rm -f "$package.part"; die "ChecksumMismatchError: $channel/$subdir/$file is not $sha256"; }
     mv "$package.part" "$package" || exit 1
   fi
+  unpack
+  install_needed
+}
+
+unpack() { # $package, the file $file, of which the channel says $line
   tar -xzf "$package" -C "$target" || exit 1
   if [ -f "$target/.userland" ]; then               # the channel's Python is the host's own, in a venv
     rm -f "$target/.userland"
@@ -52,7 +57,6 @@ install_one() { # spec: name, name=version or name==version
   fi
   printf '%s\n' "$line" | sed 's/^[^{]*//; s/,$//' >"$target/conda-meta/${file%.tar.gz}.json"
   printf '+%s::%s\n' "$channel" "${file%.tar.gz}" >>"$target/conda-meta/history"
-  install_needed
 }
 
 install_needed() { # what $line depends on
@@ -62,12 +66,14 @@ install_needed() { # what $line depends on
 }
 
 create() {
-  target='' channel='' only='' specs='' dry=''
+  target='' channel='' only='' specs='' dry='' files=''
   while [ $# -gt 0 ]; do
     case $1 in
       -y|--yes|--json) ;;
       --dry-run) dry=1 ;;
       -q|--quiet) quiet=1 ;;
+      --offline) channel=offline ;;
+      /*.tar.gz) files="$files $1" ;;
       --override-channels) only=1 ;;
       -p|--prefix) target=$2; shift ;;
       -n|--name) target=$prefix/envs/$2; shift ;;
@@ -78,15 +84,16 @@ create() {
     shift
   done
   [ -n "$target" ] || die "ArgumentError: one of the arguments -n/--name -p/--prefix is required"
-  [ -n "$only" ] && [ -n "$channel" ] ||
+  [ -n "$only" ] && [ -n "$channel" ] || [ -n "$files" ] ||
     die "conda (EMULATED by the qwen-rig testbed): only a named channel: --override-channels -c URL"
   case $channel in
+    offline) [ -z "$specs" ] || die "conda (EMULATED by the qwen-rig testbed): --offline takes files alone" ;;
     http://*|https://*|file://*) ;;
     *) die "CondaHTTPError: HTTP 000 CONNECTION FAILED for channel $channel: this host has no route out" ;;
   esac
   scratch=$(mktemp -d) || exit 1
   trap 'rm -rf "$scratch"' EXIT
-  for subdir in linux-64 noarch; do fetch "$channel/$subdir/repodata.json" "$scratch/$subdir.json"; done
+  [ -n "$files" ] || for subdir in linux-64 noarch; do fetch "$channel/$subdir/repodata.json" "$scratch/$subdir.json"; done
   if [ -n "$dry" ]; then # --dry-run --json: what would be fetched, in conda's own form
     done_=''
     for spec in $specs; do install_one "$spec"; done
@@ -103,6 +110,7 @@ create() {
   echo "# cmd: conda create $specs (EMULATED by the qwen-rig testbed)" >"$target/conda-meta/history"
   done_=''
   for spec in $specs; do install_one "$spec"; done
+  for package in $files; do line='' file=${package##*/}; unpack; done
   mkdir -p "$HOME/.conda" && { grep -qxF "$target" "$HOME/.conda/environments.txt" 2>/dev/null ||
     echo "$target" >>"$HOME/.conda/environments.txt"; }
   say "done"

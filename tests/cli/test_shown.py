@@ -14,7 +14,7 @@ from qwen_rig.run.job_protocol import Job
 
 def test_a_function_says_what_it_does_and_shows_nothing_that_it_was_given() -> None:
     command = FunctionCommand(_trust, ({"state": "x" * 5000}, "step"), {"password": "secret"})
-    assert shown(command).startswith("(from here) Fetch the key, compare its fingerprint")
+    assert shown(command).startswith("(from here) Write key, source and pins")
     assert len(shown(command)) < 200 and "secret" not in shown(command)
 
 

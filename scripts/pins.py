@@ -1,0 +1,131 @@
+"""Fill in what the data call not pinned: `python scripts/pins.py` (`make pins`), where conda-forge and PyTorch's index
+can be reached.
+
+- locks/conda.yml: Python, pip and what they need, for every Python; each file is fetched, compared with the channel's
+  own sum, and hashed here. conda solves: the one that --conda names, else the one in Miniforge's installer.
+- STACK.torch.lock.txt, for each stack with a `torch_index` of a fixed release and no lock: that index's sums.
+
+What can't be had is told and left as it was; the exit status is then 1. What was pinned before is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.utils import parse_wheel_filename
+
+from qwen_rig import atomic
+from qwen_rig.catalog.sources import load_sources
+from qwen_rig.catalog.stack_types import cuda_tag
+from qwen_rig.errors import RigError
+from qwen_rig.knobs import CHOICES
+from qwen_rig.network import index as pages
+from qwen_rig.network.collect import solved
+from qwen_rig.network.fetch import fetch
+from qwen_rig.network.web import Unreachable, get
+
+DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
+SECONDS = 60
+HEAD = ("# Python and pip of an env with all that they need, each file with its sha256. `make pins` writes it; "
+        "don't edit.\n")
+
+
+def main(words: list[str]) -> int:
+    asked = parser().parse_args(words)
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for stack in (None, *unpinned_torch(asked.data)):
+            try:
+                print(f"pins: wrote {torch(asked, stack) if stack else conda(asked, Path(folder))}")
+            except (RigError, Unreachable) as error:
+                failed.append(f"pins: {error}")
+    print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
+    return 1 if failed else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    sources = load_sources()
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--channel", default=sources.conda_channel, help="conda channel, a name or URL")
+    made.add_argument("--conda", help="a conda that solves")
+    made.add_argument("--pythons", nargs="+", default=list(CHOICES["python"]), metavar="PYTHON")
+    made.add_argument("--torch-index", default=sources.torch_index.pytorch, help="the folder with cu128 and its like")
+    made.add_argument("--data", type=Path, default=DATA, help="the folder that holds locks and stacks")
+    return made
+
+
+def conda(asked: argparse.Namespace, folder: Path) -> Path:
+    """Write locks/conda.yml anew, whole or not at all."""
+    installer = folder / "miniforge.sh"
+    if asked.conda is None:
+        release = load_sources().miniforge
+        fetch(f"{release.url}/Miniforge3-{release.version}-Linux-x86_64.sh", installer, release.sha256)
+    pythons = {}
+    for python in asked.pythons:
+        pythons[python] = [pinned(row, folder) for row in solved(asked.conda, installer, asked.channel, python)]
+        print(f"pins: Python {python}: {len(pythons[python])} conda packages")
+    made = {"channel": asked.channel, "source": f"fetched and hashed by scripts/pins.py, {date.today()}",
+            "pythons": pythons}
+    target = asked.data / "locks" / "conda.yml"
+    atomic.write(target, HEAD + yaml.safe_dump(made, sort_keys=False, width=200))
+    return Path(target)
+
+
+def pinned(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One package, fetched: a channel's word alone is no pin."""
+    file = folder / row["fn"]
+    sha256 = fetch(row["url"], file, row["sha256"])
+    return {"path": f"{row['subdir']}/{row['fn']}", "sha256": sha256, "bytes": file.stat().st_size}
+
+
+def unpinned_torch(data: Path) -> list[Path]:
+    """The stack files that name a torch index of a fixed release, and no lock for it."""
+    found = []
+    for path in sorted((data / "stacks").glob("*.yml")):
+        index = yaml.safe_load(path.read_text()).get("torch_index") or {}
+        if index and not index["lock"] and not index["pre"]:  # a pre-release is another one every day
+            found.append(path)
+    return found
+
+
+def torch(asked: argparse.Namespace, path: Path) -> Path:
+    """Write a stack's hash lines of that index, and name them in the stack file."""
+    stack = yaml.safe_load(path.read_text())
+    tag = cuda_tag(stack["torch"]["cuda"])
+    lines = []
+    for name in stack["torch_index"]["packages"]:
+        version = f"{stack['pins'][name]['version']}+{tag}"
+        found = hashes(f"{asked.torch_index.rstrip('/')}/{tag}", name, version, stack["pythons"])
+        lines.append(" \\\n".join([f"{name}=={version}", *(f"    --hash=sha256:{each}" for each in found)]))
+    target = asked.data / "locks" / f"{stack['name']}.torch.lock.txt"
+    said = f"# {asked.torch_index}/{tag}, by that index's own sums, {date.today()}. `make pins` writes it.\n"
+    atomic.write(target, said + "\n".join(lines) + "\n")
+    head, block, rest = path.read_text().partition("torch_index:")
+    atomic.write(path, head + block + re.sub(r"(?m)^  lock: null$", f"  lock: {target.name}", rest, count=1))
+    return Path(target)
+
+
+def hashes(index: str, name: str, version: str, pythons: Iterable[str]) -> list[str]:
+    """The sha256 of a release's wheels for these Pythons on linux x86_64."""
+    answer = get(pages.page_url(index, name), SECONDS, pages.ACCEPT)
+    found = set()
+    for file in pages.parse(answer.body, answer.kind, answer.url):
+        if file.name.endswith(".whl") and str(parse_wheel_filename(file.name)[1]) == version:
+            tags = parse_wheel_filename(file.name)[3]
+            if any(tags & set(pages.ranks(python)) for python in pythons):
+                found.add(file.sha256)
+    if not found or None in found:
+        raise Unreachable(f"{index} has no {name} {version} with a sha256")
+    return sorted(each for each in found if each)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
