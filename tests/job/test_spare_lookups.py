@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,9 @@ from qwen_rig.run import adapter
 
 @pytest.fixture(autouse=True)
 def _put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((util, "stack"), (util, "getframeinfo"), (connectors, "entry_points")):
-        monkeypatch.setattr(module, name, getattr(module, name))
+    for module, name, pyinfras in ((util, "stack", inspect.stack), (util, "getframeinfo", inspect.getframeinfo),
+                                   (connectors, "entry_points", entry_points)):
+        monkeypatch.setattr(module, name, pyinfras)
 
 
 def test_the_order_of_operations_is_the_same_and_needs_no_source_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,11 +37,11 @@ def test_the_order_of_operations_is_the_same_and_needs_no_source_text(monkeypatc
 
 
 def test_connectors_are_searched_once_however_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    search, asked = getattr(connectors.entry_points, "__wrapped__", connectors.entry_points), []
+    asked = []
 
     def counted(**wanted: Any) -> Any:
         asked.append(wanted)
-        return search(**wanted)
+        return entry_points(**wanted)
 
     monkeypatch.setattr(connectors, "entry_points", counted)
     adapter.spare_lookups()
