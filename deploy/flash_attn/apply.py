@@ -218,7 +218,7 @@ class Attempt(FunctionCommand):
         bounds, limit = load()[1], self.ctx.knobs.timeout_flash_build
         words = ["--source", build.source, "--jobs", str(here.jobs), "--limit-s", str(limit), "--free-mib",
                  str(here.free_mib), "--oom", str(bounds.oom_score), "--requires",
-                  "\n".join(self.ctx.stack.build_lines(here.requires, self.ctx.knobs.python))]
+                 "\n".join(self.ctx.stack.build_lines(here.requires, self.ctx.knobs.python))]
         words += ["--archs", ",".join(key.archs), "--nvcc", self._nvcc(key)] if build.cuda else ["--no-cuda"]
         words += ["--sha256", build.sha256] if build.sha256 else []
         words += ["--index", index] if (index := self.run.network.source_index(self.ctx)) else []

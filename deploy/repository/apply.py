@@ -44,7 +44,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     if not attend(host, Job("apt-lock", "Waiting for apt", lock, ctx.knobs.timeout_apt_lock + 60), sudo=sudo).ok:
         return False
     try:
-        trusted = load_sources().nvidia_apt.keyring(wanted) or _own(host, ctx, wanted, url + key.key, sudo)
+        trusted = source.keyring(wanted) or _own(host, ctx, wanted, url + key.key, sudo)
     except (ValueError, binascii.Error) as error:
         this.report.fail(host.name, f"the key at {url}{key.key} isn't trusted: {error}",
                          "check source_nvidia_apt and source_nvidia_apt_key: the file must hold that key alone")

@@ -15,13 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 from qwen_rig import atomic, bundle, inside, openpgp
-from qwen_rig.catalog.conda_lock import load_conda_lock
+from qwen_rig.catalog.conda_lock import PACKAGE, load_conda_lock
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement, read_lock, select
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.catalog.yamlfile import shown
 from qwen_rig.errors import RigError
 from qwen_rig.knobs import Knobs, stack_of
 from qwen_rig.network import index as pages
@@ -127,13 +128,13 @@ class Collector:
         wanted = solved(conda, installer, channel, self.knobs.python)
         self.say(f"Python {self.knobs.python} and what it needs: {len(wanted)} conda packages, not pinned: "
                  "taken by the channel's own sums")
-        shown: dict[str, dict[str, Any]] = {"linux-64": {}, "noarch": {}}
+        indexed: dict[str, dict[str, Any]] = {"linux-64": {}, "noarch": {}}
         for row in wanted:
             subdir, name = row["subdir"], row["fn"]
             self._take(f"conda/{subdir}/{name}", row["url"], row["sha256"], self.knobs.source_conda_channel)
-            shown.setdefault(subdir, {})[name] = {key: value for key, value in row.items()
-                                                  if key not in ("url", "fn", "channel", "schannel")}
-        for subdir, packages in shown.items():
+            indexed.setdefault(subdir, {})[name] = {key: value for key, value in row.items()
+                                                    if key not in ("url", "fn", "channel", "schannel")}
+        for subdir, packages in indexed.items():
             self._write(f"conda/{subdir}/repodata.json", repodata(subdir, packages))
 
     def _write(self, path: str, text: str) -> None:
@@ -202,10 +203,15 @@ def solved(conda: str | None, installer: Path, channel: str, python: str) -> lis
                      "-c", channel, f"python={python}", "pip"], scratch)
     try:
         rows: list[dict[str, Any]] = json.loads(said)["actions"]["FETCH"]
-        assert all(isinstance(row[key], str) for row in rows for key in ("subdir", "fn", "url", "sha256"))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if not all(isinstance(row[key], str) for row in rows for key in ("subdir", "fn", "url", "sha256")):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
         raise RigError(f"conda's plan can't be read ({type(error).__name__})", "bundle",
                        "name another with --conda") from None
+    for row in rows:  # where its file is put is the channel's word
+        path = f"{row['subdir']}/{row['fn']}"
+        if not PACKAGE.fullmatch(path):
+            raise RigError(f"{bare(channel)} names a package {shown(path)}", "conda channel", "take another channel")
     return rows
 
 

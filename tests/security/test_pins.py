@@ -101,6 +101,18 @@ def test_what_cannot_be_had_is_told_and_left_as_it_was(data: Path, mirror: Path,
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["../../escaped-1-0.conda", "/escaped-1-0.conda", "x/y-1-0.conda", "$(id)-1-0.conda"])
+def test_a_channel_names_no_place_of_this_machine(data: Path, mirror: Path, name: str, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(pins, "get", of_a_folder)
+    monkeypatch.setattr(pins, "fetch", lambda *_: pytest.fail("it was fetched"))
+    row = {"fn": name, "subdir": "noarch", "url": "file:///x", "sha256": "0" * 64}
+    (mirror / "plan.json").write_text(json.dumps({"actions": {"FETCH": [row]}}))
+    assert run(data, mirror) == 1
+    said = capsys.readouterr().err
+    assert "names a package" in said and "escaped" not in {path.name.partition("-")[0] for path in mirror.rglob("*")}
+
+
 @pytest.mark.parametrize(("row", "said"), [
     ({"path": "../../etc/passwd"}, "name a package below a channel"),
     ({"path": "noarch/x-1-0.conda\nnoarch/y-1-0.conda"}, "name a package below a channel"),
