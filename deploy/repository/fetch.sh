@@ -5,6 +5,7 @@
 set -eu
 : "${url:?}" "${seconds:?}"
 proxies
+umask 077
 own_folder "${b:?}"
 dir=$(mktemp -d "$b/fetch.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
