@@ -4,6 +4,7 @@
 # takes the request and says nothing.
 set -eu
 : "${url:?}" "${seconds:?}"
+umask 077
 own_folder "${b:?}"
 dir=$(mktemp -d "$b/fetch.XXXXXX")
 trap 'rm -rf "$dir"; no_tunnel' EXIT

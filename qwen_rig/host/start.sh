@@ -5,7 +5,7 @@ set -eu
 : "${b:?}" "${digest:?}"
 IFS= read -r program
 new=$b/job.sh.$$
-said=$({ own_folder "$b" "$b/jobs" && need_own "$b/job.sh" "$b/jobs/$1/lock"; } 2>&1) || {
+said=$({ umask 077 && own_folder "$b" "$b/jobs" && need_own "$b/job.sh" "$b/jobs/$1/lock"; } 2>&1) || {
   echo "@job state=error why=${said#qwen-rig: }"
   exit 0
 }

@@ -11,7 +11,8 @@ through() { # of $archives: apt's archives by way of a bundle's address on the h
   # Sources and lists of this run: the host's own stay as they are. Below /var/cache, as apt's own user must get there.
   own=/var/cache/qwen-rig/apt
   patience=1800 # for a file that is first fetched elsewhere, whole
-  own_folder $own/lists/partial $own/sources.list.d
+  own_folder $own/lists $own/sources.list.d
+  mkdir -p $own/lists/partial # its owner is apt's own user, once apt has been there
   need_own /etc/apt $own/apt.conf
   chmod 755 ${own%/*} $own
   rm -f $own/sources.list $own/sources.list.d/*

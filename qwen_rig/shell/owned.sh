@@ -114,7 +114,7 @@ owned() { # PATH…: whether all are ours alone
 
 temporary() { # FOLDER: temporary files go to TMPDIR, where only their owner can take them away, else to this folder
   owned "${TMPDIR:-/tmp}/qwen-rig" && return
-  own_folder "$1"
+  (umask 077 && own_folder "$1") || exit 1
   export TMPDIR="$1"
 }
 
@@ -126,8 +126,16 @@ need_own() { # PATH…: go on only where all are ours alone; what isn't there ye
   }
 }
 
-own_folder() { # PATH…: folders that are ours alone, made where they aren't there
+own_folder() { # PATH…: folders that are ours alone, made where they aren't there; closed where all may write beside them
   need_own "$@"
-  (umask 077 && mkdir -p "$@")
+  (for folder do # in a shell of its own: the names are the caller's
+    within=$folder
+    until [ -e "$within" ]; do
+      first=$within within=${within%/*}
+      within=${within:-/}
+    done
+    case $(stat -L -c %a "$within") in *[2367]) (umask 077 && mkdir -p "$first") ;; esac
+    mkdir -p "$folder"
+  done)
   need_own "$@" # somebody may have been faster
 }
