@@ -112,8 +112,8 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
 
     folder = tmp_path_factory.mktemp("flash")
     own = {"kind": "container", "driver": "580.95.05:open"}
-    knobs: dict[str, Any] = {"trust_domain": "lab", "verification": "never", "cuda_toolkit": "never", "verification_gpu": True,
-                             "flash_attn_jobs": 2}
+    knobs: dict[str, Any] = {"trust_domain": "lab", "verification": "never", "cuda_toolkit": "never",
+                             "verification_gpu": True, "flash_attn_jobs": 2}
     ready = Lab(bed, bed.up([HostSpec("ready", **own)]), folder, **knobs, flash_attn="off")
     run = ready.deploy("-y")
     assert run.code == 0, run.stderr
