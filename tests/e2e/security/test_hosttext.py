@@ -1,4 +1,4 @@
-"""A host whose every answer carries what a terminal obeys, and markup: every verb, on a terminal, shows it by number."""
+"""A host whose every answer carries what a terminal obeys, and markup: every verb shows it by number on a terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ for program in nvidia-smi apt-get; do
 done
 cat >/usr/bin/nvidia-smi <<'.'
 #!/bin/sh
-/opt/nvidia-smi "$@" | perl -e 'open F, "</root/evil"; $evil = <F>; while (<STDIN>) { s/RTX 5090/RTX 5090$evil/; print }'
+/opt/nvidia-smi "$@" |
+  perl -e 'open F, "</root/evil"; $evil = <F>; while (<STDIN>) { s/RTX 5090/RTX 5090$evil/; print }'
 .
 cat >/usr/bin/apt-get <<'.'
 #!/bin/sh
