@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qwen_rig import doctor, fits, knobs
+from qwen_rig import doctor, fits, hosttext, knobs
 from qwen_rig.catalog import limits, lock, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
@@ -89,7 +89,7 @@ def said(read: Callable[[Path], Any], path: Path) -> str | None:
         read(path)
     except RigError as error:
         line = str(error)
-        assert "\n" not in line and "\r" not in line and str(path) in error.where, line
+        assert "\n" not in line and "\r" not in line and hosttext.lines(str(path)) in error.where, line
         assert error.what and len(line) < 1000, line
         return line
     return None
