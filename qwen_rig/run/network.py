@@ -96,7 +96,7 @@ class Network:
         archive.allow([repository_at(ctx)], named=ctx.knobs.source_nvidia_apt is not None)
         rows = [line.split() for line in said.splitlines()[:MOST_ARCHIVES] if len(line.split()) == 2]
         rows = [row for row in rows if not row[0].startswith(("cdrom:", "file:", "copy:"))]  # nothing to fetch
-        if unnamed := sorted({uri for uri, _ in rows if not archive.covers(uri)}):
+        if unnamed := sorted({uri.rstrip("/") for uri, _ in rows if not archive.covers(uri)}):
             raise _not_named(host.name, unnamed)
         if plan.fetching("nvidia_apt"):
             rows.append([repository_at(ctx), "/"])
@@ -119,7 +119,7 @@ def _not_named(host: str, uris: Sequence[str]) -> RigError:
     if odd := next((uri for uri in uris if not is_address(uri)), None):
         return RigError(f"the host's apt has a source that no bundle can hand on: {ascii(odd)[:120]}", host,
                         "take it out of the host's apt sources")
-    named = " ".join(uri.rstrip("/")[:200] for uri in uris[:SAID])
+    named = " ".join(uri[:200] for uri in uris[:SAID])
     return RigError(f"the host's apt needs what no knob names: {named}", host,
                     "name them in source_apt if you trust them, or take them out of the host's apt sources")
 
