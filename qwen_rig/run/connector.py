@@ -26,6 +26,7 @@ from pyinfra.connectors.util import (
     make_unix_command_for_host,
 )
 
+from qwen_rig import hosttext
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.render import size
 
@@ -250,7 +251,7 @@ class _Output:
         if len(self._lines) + len(lines) > self._bounds.lines:
             raise Flooded(f"its answer has more than {self._bounds.lines} lines")
         for line in lines:
-            text = line.decode("utf-8", "replace")
+            text = hosttext.line(line)  # told at once, before the boundary sees the whole answer
             self._lines.append(OutputLine(name, text))
             if self._tell:
                 self._tell(text)

@@ -54,10 +54,14 @@ get_uv() {
   [ "${wanted_installer:?}" != pip ] || return 1
   [ -x "$uv" ] && "$uv" --version >/dev/null 2>&1 && return 0
   { mkdir -p "$cache" && printf %s "${uv_lock:?}" >"$cache/uv.txt"; } || return 1
+  tool "$cache/uv.txt" "$cache/uv.new" "${uv%/bin/uv}"
+}
+
+tool() { # LOCK WHILE WHERE: what a lock names, from the first source that has it, in a folder of its own
   for from in $(labels); do
-    rm -rf "$cache/uv.new"
-    by_pip "$from" --timeout 30 --require-hashes --only-binary :all: --no-deps --target "$cache/uv.new" -r "$cache/uv.txt" || continue
-    rm -rf "${uv%/bin/uv}" && mv "$cache/uv.new" "${uv%/bin/uv}" && return 0
+    rm -rf "$2"
+    by_pip "$from" --timeout 30 --require-hashes --only-binary :all: --no-deps --target "$2" -r "$1" || continue
+    rm -rf "$3" && mv "$2" "$3" && return 0
   done
   return 1
 }
@@ -65,17 +69,8 @@ get_uv() {
 get_tools() { # what packages are built with; with no isolation, no build asks an index for more
   kept=$cache/build-${build_id:?}
   need_own "$kept" "$kept.new"
-  if [ ! -d "$kept" ]; then
-    printf %s "$build_lock" >"$cache/build.txt"
-    for from in $(labels); do
-      rm -rf "$kept.new"
-      by_pip "$from" --timeout 60 --require-hashes --only-binary :all: --no-deps --target "$kept.new" \
-        -r "$cache/build.txt" || continue
-      mv "$kept.new" "$kept"
-      break
-    done
-  fi
-  [ -d "$kept" ] || {
+  printf %s "$build_lock" >"$cache/build.txt"
+  [ -d "$kept" ] || tool "$cache/build.txt" "$kept.new" "$kept" || {
     echo "qwen-rig: what source packages are built with can't be had as locked: check source_pip_index"
     exit 1
   }
