@@ -149,5 +149,5 @@ def read_json(path: Path, remedy: str) -> Any:
     except ValueError:
         found, why = None, "no UTF-8"
     if why:
-        raise RigError("is no JSON, or a damaged file", str(path), remedy)
+        raise RigError(f"is no JSON, or a damaged file ({why})", str(path), remedy)
     return found

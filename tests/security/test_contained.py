@@ -125,7 +125,7 @@ JSON_READERS = {
     "qwen_rig/strictjson.py", "qwen_rig/knobs.py",  # the user's own --data
     "qwen_rig/cli/_saved.py", "qwen_rig/cloud/inventory.py",  # the user's own file; a cloud's command line
     "qwen_rig/catalog/sources.py", "qwen_rig/network/collect.py", "qwen_rig/network/preflight.py",
-    "qwen_rig/network/index.py", "qwen_rig/bundle.py",  # an index, a bundle
+    "qwen_rig/network/index.py", "qwen_rig/network/archive.py", "qwen_rig/bundle.py",  # an index, a bundle
     "qwen_rig/flash/cache.py",  # this machine's own cache
 }
 

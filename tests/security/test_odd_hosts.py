@@ -26,6 +26,7 @@ from qwen_rig.cli.doctor import unknowns
 from qwen_rig.deploy import ORDER
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.planning import explain, make_plan
+from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
 from qwen_rig.facts import _conda
 from qwen_rig.facts.launch import LaunchState
@@ -240,4 +241,4 @@ def test_a_snapshot_of_any_shape_tells_of_no_drift_or_of_some(tmp_path: Path, mo
         (tmp_path / "qwen-rig/history.jsonl").write_text(f"{text}\n", encoding="utf-8")
         assert ledger.applied("lab-01", "at") is None
         ledger.estimated(make_plan(ctx), "container", "standin")
-    assert store.last("GPU-x") is None
+    assert store.last("GPU-x", Identity("lab-01")) is None
