@@ -1,11 +1,11 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · pictures · wheel   (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
-.PHONY: setup check test test-real demo demo-quick bench lock pins pictures wheel clean
+.PHONY: setup check test test-real demo demo-quick bench lock pins pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -17,7 +17,7 @@ $(VENV)/.done: pyproject.toml
 
 check: setup
 	$(BIN)/ruff check .
-	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts
+	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts gpu_e2e
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck $$(git ls-files '*.sh')
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
@@ -49,6 +49,12 @@ pictures: setup
 
 wheel: setup
 	@$(BIN)/uv build --out-dir dist .  # the wheel out of the sdist, so that nothing that lies about here gets into it
+
+gpu-e2e-kit: setup  # what a machine with a card and without a network needs, in .kit
+	@$(BIN)/python -m gpu_e2e kit
+
+gpu-e2e:  # on that machine; PARTS="ready apply": these alone
+	@$(PYTHON) -m gpu_e2e run $(PARTS)
 
 clean:
 	rm -rf $(VENV) *.egg-info build dist
