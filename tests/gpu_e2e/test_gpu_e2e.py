@@ -1,0 +1,74 @@
+"""The run on a real card, as far as a machine without one can show: repacked wheels install by their lock; parts end
+truthfully and go on; what is missing is one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpu_e2e import parts, repack
+from gpu_e2e.__main__ import main
+from gpu_e2e.machine import Machine
+from gpu_e2e.report import write
+
+
+def test_what_is_installed_installs_again_by_hash(tmp_path: Path) -> None:
+    """A wheel that was brought along goes before the machine's own; pip takes both by the lock from the index."""
+    files, lock, kit = tmp_path / "site/files", tmp_path / "lock.txt", tmp_path / "kit"
+    kit.mkdir()
+    brought = repack.pack("click", kit)
+    repack.main(files, lock, kit, ["Click", "jinja2"])
+    names = [line.split("==")[0] for line in lock.read_text().splitlines()]
+    assert names == ["click", "jinja2", "markupsafe"] and brought.sha256 in lock.read_text()
+    made = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--index-url",
+                           f"file://{tmp_path}/site/simple", "--target", str(tmp_path / "env"), "-r", str(lock)],
+                          capture_output=True, text=True, check=False, env={"PIP_CONFIG_FILE": "/dev/null"})
+    assert made.returncode == 0, made.stderr
+    assert subprocess.run([sys.executable, "-S", "-c", "import click, jinja2; print(jinja2.__file__)"], check=True,
+                          capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path / "env")},
+                          ).stdout.startswith(str(tmp_path / "env"))
+
+
+def test_what_neither_machine_nor_kit_has_is_named() -> None:
+    with pytest.raises(LookupError, match="neither the machine nor the kit has nosuch"):
+        repack.closure(["a"], {"a": ["b[extra]>1"], "b": ["nosuch; extra == 'extra'", "other; extra == 'another'"]})
+
+
+def test_parts_end_truthfully_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, tmp_path, sys.executable, [])
+    machine.product.mkdir()
+    ends: list[type[Exception] | None] = [parts.GoesOn, None, parts.Failed]
+
+    def one(run: parts.Runner) -> None:
+        run.command("sh", "-c", "echo '<said>'")
+        if ends and (end := ends.pop(0)):
+            raise end("for a reason")
+
+    def wrong(run: parts.Runner) -> None:
+        run.command("sh", "-c", "exit 3")
+
+    monkeypatch.setattr(parts, "PARTS", {"one": one, "wrong": wrong})
+    assert [parts.go(machine, "one", anew=False).state for _ in range(3)] == ["goes on", "done", "done"]
+    assert len(ends) == 1, "a part that is done isn't run again"
+    assert parts.go(machine, "one", anew=True).state == "failed"
+    found = parts.go(machine, "wrong", anew=False)
+    assert found.state == "failed" and "exit 3" in found.why
+    made = write(tmp_path, "abc", ["one", "wrong"])
+    assert [part["state"] for part in made["parts"]] == ["failed", "failed"]
+    assert json.loads((tmp_path / "report.json").read_text()) == made
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;said&gt;" in page and "<said>" not in page
+
+
+@pytest.mark.parametrize(("words", "said"), [(["run"], "no kit in"), (["run", "nosuch"], "no part nosuch")])
+def test_what_is_missing_is_one_line(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                     ) -> None:
+    try:
+        code = main([*words, "--kit", str(tmp_path), "--work", str(tmp_path / "work")])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    assert code and said in capsys.readouterr().err and not (tmp_path / "work").exists()
