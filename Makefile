@@ -24,7 +24,7 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -m 'not real' $(addprefix --ignore=,$(HOSTS))
-	$(BIN)/python -m pytest -m 'not real' -n 3 --dist loadfile $(HOSTS)
+	$(BIN)/python -m pytest -m 'not real' -n 4 --dist loadfile --no-loadscope-reorder $(HOSTS)
 
 test-real: setup
 	$(BIN)/python -m pytest -m real -s

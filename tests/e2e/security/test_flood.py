@@ -27,7 +27,8 @@ SHORT = {"connect": {"seconds": 5}, "step": {"slack_seconds": 2}, "command": {"s
          "file": {"bytes": 3_000_000, "grace_seconds": 3, "least_bytes_s": 10_000}}
 MEMORY_MIB = 300  # of the whole controller, which takes half of that for honest hosts
 LINE = "A" * 100
-PROBE, JOB = '*"##rig"*', "*job.sh*"
+PROBE = '*"##rig"*'
+JOB = f"{PROBE}) ;; *job.sh*"  # the probe, which names job.sh too, is answered honestly
 RUNNING = r"@job state=running run=abc key=k started=0 now=61 to=1 code= limit=9 log=/l why=\nnews\n"
 
 
