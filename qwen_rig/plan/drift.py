@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import Any
 
 from qwen_rig.facts.records import Records
@@ -17,6 +18,7 @@ from qwen_rig.plan.env import records
 from qwen_rig.plan.files import dumped, redacted
 from qwen_rig.plan.model import Action, Drift, FileChange, Plan
 
+OF_THE_ENV = ("env", "attention", "training")
 FORM = 1  # of the snapshot; a record of another form is passed over
 
 
@@ -114,7 +116,10 @@ def drift(ctx: Context) -> tuple[Drift, ...]:
     before = ctx.applied.snapshot if ctx.applied else None
     if not before or before.get("form") != FORM or not sound(before):
         return ()
-    return differences(before, snapshot(ctx))
+    now = snapshot(ctx)
+    if before["env"] and PurePosixPath(before["env"]["path"] or "").name != ctx.knobs.env_name:
+        before = {**before, **{key: now[key] for key in OF_THE_ENV}}  # another one is wished for: that one hasn't gone
+    return differences(before, now)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Drift, ...]:

@@ -115,6 +115,15 @@ def test_drift_names_who_moved_since_the_last_apply() -> None:
     assert "another machine" in row.now
 
 
+def test_another_env_that_is_wished_for_is_no_drift() -> None:
+    state = converged("guide")
+    left = Applied("2026-11-20", snapshot(context(state)))
+    state["env"] = None
+    assert make_plan(replace(context(state, env_name="second"), applied=left)).drift == ()
+    assert [row.what for row in make_plan(replace(context(state), applied=left)).drift][:1] == ["env"]
+
+
+
 def _compilers_gone(state: dict[str, Any]) -> None:
     state["host"]["compilers"] = {"gcc": None, "g++": None}
 
