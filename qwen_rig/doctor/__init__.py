@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from qwen_rig.doctor import advice
+from qwen_rig.doctor import advice, languages
 from qwen_rig.doctor.forms import Row, When, signatures, voices
 from qwen_rig.doctor.log import Log
 from qwen_rig.doctor.needles import needles
@@ -45,15 +45,15 @@ class Finding:
 
 
 def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: Iterable[str] = (),
-             alone: bool = True, ours: bool = False) -> tuple[Finding, ...]:
+             alone: bool = True, speaker: str = "") -> tuple[Finding, ...]:
     """The causes that what was `said` tells, sharpened by what is `known` (signs) and by the host's `own` words; the
     likeliest first.
 
     Where nothing that was said tells a cause: those that the facts and the host's own words tell `alone`.
-    `ours`: a step of ours said it, on a host of ours.
+    `speaker`: who said the lines that tell nobody: `ours`, a step of ours; `link`, our connection; '' for a log.
     """
     known, rows = known or {}, signatures()
-    told = _read(Log(said, voices(), ours), known, rows)
+    told = _translated(Log(said, voices(), speaker), known, rows)
     names = {found.name for found in told}
     more = [found for found in [*_read(Log(own, voices()), known, rows), *_of_facts(known, rows)]
             if found.name not in names]
@@ -62,20 +62,35 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
     return _ranked([*told, *_unique(more)])
 
 
-def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False) -> Finding | None:
+def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False, link: bool = False) -> Finding | None:
     """The first cause of a failure of ours on a host whose state, where there is one, was last known as `state`.
 
-    `alone`: the state is of now, and may tell the cause where the words don't. None: not known.
+    `alone`: the state is of now, and may tell the cause where the words don't. `link`: our connection failed, no step.
+    None: not known.
     """
-    found = findings(said, signs(state), words(state), alone, True) if state else findings(said, ours=True)
+    speaker = "link" if link else "ours"
+    found = findings(said, signs(state), words(state), alone, speaker) if state else findings(said, speaker=speaker)
     return found[0] if found else None
+
+
+def _translated(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Finding]:
+    """What the lines tell; where that is nothing sure, also what they tell in English by this machine's catalogues."""
+    told = _read(log, known, rows)
+    if any(found.grade < FOLLOWS for found in told):
+        return told
+    turned = languages.english({at: log.core(at) for at in range(min(len(log.lines), 20_000))})
+    if not turned:
+        return told
+    again = Log([turned.get(at, line) for at, line in enumerate(log.lines)], voices(), log.speaker)
+    return [replace(found, evidence=log.lines[found.line - 1].strip()) if found.line else found
+            for found in _read(again, known, rows)]
 
 
 def _read(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Finding]:
     """What the lines tell, one finding a line: the row of the lowest grade, among equals the first."""
     if not log.lines:
         return []
-    where, kernel = advice.place(log, known), {}
+    where, asked = advice.place(log, known), dict[str, bool]()
     by_line: dict[int, list[Finding]] = {}
     counted: dict[str, set[str]] = {}
     for at, numbers in sorted(log.places(_watched()).items()):
@@ -84,7 +99,7 @@ def _read(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Fin
             have = counted.setdefault(row.name, set())
             if len(have) >= (SEVERAL if row.reads else 1) or not log.is_of(at, row):
                 continue
-            given = kernel.setdefault(row.name, row.given is not None and _gives(log, row.given.of, at))
+            given = asked.setdefault(row.name, row.given is not None and _gives(log, row.given.of, at))
             found = _fires(row, log, at, known, where, given)
             if found and found.name not in have:
                 have.add(found.name)

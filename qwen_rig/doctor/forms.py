@@ -2,7 +2,7 @@
 
 A signature is a row of qwen_rig/data/doctor/*.yml:
   name      what the cause is called; a row with a reader may name it more exactly
-  of        the voices (voices.yml) whose lines it is held against; a line that no voice claims is read as well, unless
+  of        the voices (voices.yml; `link` is our own connection) whose lines it is held against; a line that no voice claims is read as well, unless
             the row is `general`: words that many programs say
   when      alternatives, any of which is enough: {says: regular expression, begun on a line of that voice, of which it
             may run on into the next; near: another that stands among the lines around; unless: another that doesn't
@@ -31,7 +31,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from qwen_rig.catalog import datafile
-from qwen_rig.catalog.datafile import NULL_IS_EMPTY, Flag, MaybeTexts, PatternText, Text, Whole, one_of, wrong
+from qwen_rig.catalog.datafile import NULL_IS_EMPTY, Flag, MaybeTexts, PatternText, Text, Texts, Whole, one_of, wrong
 
 DATA = datafile.DATA / "doctor"
 FILES = ("driver", "gpu", "nccl", "cuda", "python", "packages", "host", "network")
@@ -232,7 +232,8 @@ class CodesFile(datafile.Row):
 @dataclass(frozen=True)
 class NamesFile(datafile.Row):
     """The form of names.yml: `distributions`: import → package; `classes`: a class → its package; `renamed`: what an
-    argument, attribute or module became; `symbols`: the start of a symbol → the library that has it, and the next
+    argument, attribute or module became; `libraries`: whose names nobody
+    else's code defines; `symbols`: the start of a symbol → the library that has it, and the next
     step; `nvcc_since`, `nvcc_until`: an architecture → the CUDA that knows it first, and the first that no longer
     does."""
 
@@ -241,6 +242,7 @@ class NamesFile(datafile.Row):
     renamed: dict[Text, Text]
     classes: dict[Text, Text]
     symbols: dict[Text, Text]
+    libraries: Texts
     nvcc_since: dict[Text, Text]
     nvcc_until: dict[Text, Text]
 
@@ -257,8 +259,8 @@ def load_table(path: Path) -> Table:
     made = []
     for code in file.codes:
         todo = file.todo.get(code.do or "default") or _Todo("")
-        made.append(Code(code.number, code.name, code.alias or "", code.says or "", code.means or code.says or code.name, todo.next,
-                         todo.grade, code.told_by, code.harmless))
+        made.append(Code(code.number, code.name, code.alias or "", code.says or "", code.means or code.says or code.name,
+                         todo.next, todo.grade, code.told_by, code.harmless))
     return Table(file.source, tuple(made))
 
 

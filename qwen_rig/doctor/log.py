@@ -26,6 +26,7 @@ _PREFIX = re.compile(
     r"|#\d+ \d+\.\d+ "                                                          # docker build
     r"|\[[ +]*\d+\.\d+\]\s|<\d>\s?"                                             # dmesg
     r"|[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ (?:\d+ )?"                                # glog
+    r"|(?:ERROR|WARNING|INFO) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?"                 # vllm
     r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ (?:kernel: |\S+\[\d+\]: )(?:\[ *\d+\.\d+\] )?"  # syslog
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]?:?\s)")
 
@@ -45,12 +46,13 @@ def core(line: str) -> str:
 
 
 class Log:
-    """What was said. `ours`: by a step of ours, so that a line that nobody else claims is ours."""
+    """What was said. `speaker`: the voice of a line that nobody else claims: `ours` (a step of ours), `link` (our
+    connection); '' where anybody may have written it."""
 
-    def __init__(self, lines: Iterable[str], voices: tuple[Voice, ...], ours: bool = False) -> None:
+    def __init__(self, lines: Iterable[str], voices: tuple[Voice, ...], speaker: str = "") -> None:
         self.lines = list(chain.from_iterable(split(line) if "\n" in line or "\r" in line or "\x1b" in line else [line]
                                               for line in lines))
-        self._voices, self._ours = voices, ours
+        self._voices, self.speaker = voices, speaker
         self._cores: dict[int, str] = {}
         self._claims: dict[int, frozenset[str]] = {}
 
@@ -76,9 +78,10 @@ class Log:
     def claims(self, at: int) -> frozenset[str]:
         """Whose line it is: the voices that claim it; empty where nobody does."""
         if at not in self._claims:
-            text = self.core(at)
-            found = frozenset(voice.name for voice in self._voices if voice.says.search(text))
-            self._claims[at] = found or (frozenset(["ours"]) if self._ours else found)
+            heading = [self.core(at - 1)] if at and self.core(at - 1).endswith(":") else []  # as NCCL's "Last error:"
+            found = frozenset(voice.name for voice in self._voices
+                              for text in (self.core(at), *heading) if voice.says.search(text))
+            self._claims[at] = found or frozenset([self.speaker] if self.speaker else [])
         return self._claims[at]
 
     def is_of(self, at: int, row: Row) -> bool:

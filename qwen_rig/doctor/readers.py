@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,6 +47,8 @@ def _of(kind: str, code: Code) -> Words:
 
 def xid(scene: Scene) -> Words | None:
     """An Xid; one that the catalogue doesn't have is said to be such."""
+    if first := scene.groups.get("first"):
+        return xid(replace(scene, groups={**scene.groups, "number": first, "first": ""}))
     if table("xid").find(scene.groups.get("number"), None, None) is None:
         number = scene.groups["number"]
         return {"name": f"xid-{number}", "number": number, "grade": "6", "source": table("xid").source,
@@ -74,7 +76,8 @@ def _reads(kind: str) -> Reader:
     return lambda scene: _coded(kind, scene)
 
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line \d+')
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line \d+(?:, in (?P<function>\S+))?')
+_WRAPPERS = re.compile(r"wrap(?:ped|per)?\w*|_?\w*_wrapper|inner\w*|decorat\w+|<frozen")  # who only hands a call on
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/(?P<top>[A-Za-z_][\w-]*)")
 
 
@@ -87,7 +90,8 @@ def distribution(module: str) -> str:
 def asker(scene: Scene) -> str:
     """Whose code the nearest frame above is: a package, or a file of the user's own; '' without a traceback."""
     for line in scene.log.before(scene.at):
-        if frame := _FRAME.search(line):
+        frame = _FRAME.search(line)
+        if frame and not _WRAPPERS.match(frame["function"] or "") and not frame["file"].startswith("<"):
             installed = _INSTALLED.search(frame["file"])
             return distribution(installed["top"]) if installed else PurePosixPath(frame["file"]).name
         if line.startswith("Traceback "):
@@ -106,10 +110,11 @@ def import_name(scene: Scene) -> Words | None:
     said = scene.groups
     package, who = distribution(said["module"]), asker(scene)
     file = said.get("file", "")
-    if said.get("partial") or (file and "-packages/" not in file and file.endswith(".py") and "/lib/python" not in file):
+    own = file.endswith(".py") and "-packages/" not in file and "/lib/python" not in file
+    if said.get("partial") or own:
         return {"name": "import-hidden-or-circular", "package": package, "what": said["what"],
-                "cause": f"the name {said['what']} was asked of {said['module']} before that was read to its end, or of "
-                         f"another file of that name ({file or 'a circular import'}) that hides the package",
+                "cause": f"the name {said['what']} was asked of {said['module']} before that was read to its end, or "
+                         f"of another file of that name ({file or 'a circular import'}) that hides the package",
                 "do": f"see that no file or folder of your own is called {said['module'].split('.')[0]}; a circular "
                       "import in a package's own files: install that package anew, whole"}
     if who and who == package:
@@ -117,7 +122,7 @@ def import_name(scene: Scene) -> Words | None:
                 "cause": f"{installed(scene, package)} doesn't fit itself: its files are of two versions, or a package "
                          f"that it looks into lacks {said['what']}",
                 "do": f"remove it and install it anew: pip uninstall -y {package}, then the version that is wanted"}
-    return {"package": installed(scene, package), "who": installed(scene, who) if who else ""}
+    return {"package": installed(scene, package), "asker": installed(scene, who) if who else "the code that imports it"}
 
 
 def module_missing(scene: Scene) -> Words | None:
@@ -142,7 +147,7 @@ def module_missing(scene: Scene) -> Words | None:
 def keyword(scene: Scene) -> Words | None:
     """An argument that a function doesn't take: renamed, or of another version. None: it may be the user's own bug."""
     said = scene.groups
-    function, argument = said["function"], said["argument"]
+    function, argument = re.sub("^_?Unsloth", "", said["function"]), said["argument"]
     owner = next((name for stem, name in names().classes.items() if re.fullmatch(stem, function.split(".")[0])), "")
     who = asker(scene)
     theirs = who if who and not who.endswith(".py") else ""
@@ -163,9 +168,9 @@ def attribute(scene: Scene) -> Words | None:
                 "do": f"see that no file or folder of your own is called {module.split('.')[0]}"}
     who = asker(scene)
     new = names().renamed.get(f"{module} {what}")
-    if not new and (not who or who.endswith(".py")):
+    if not new and (not who or who.endswith(".py")) and module.split(".")[0] not in names().libraries:
         return None
-    return {"package": installed(scene, distribution(module)), "who": installed(scene, who) if who else "the script",
+    return {"package": installed(scene, distribution(module)), "who": installed(scene, who) if who else "the program",
             "new": new or ""}
 
 
@@ -189,8 +194,8 @@ def symbol(scene: Scene) -> Words | None:
     if not owner:
         return None
     path = _INSTALLED.search(said["file"])
-    library, _, advice = owner.partition(" | ")
-    return {"what": demangled(said["symbol"]), "library": library, "do": advice,
+    library, why, advice = owner.split(" | ")
+    return {"what": demangled(said["symbol"]), "library": library, "why": why, "do": advice,
             "package": installed(scene, distribution(path["top"])) if path else "",
             "short": PurePosixPath(said["file"]).name}
 

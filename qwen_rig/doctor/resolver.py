@@ -18,7 +18,7 @@ def uv(lines: list[str]) -> dict[str, str] | None:
     text = _MARKER.sub("", " ".join(" ".join(said).split()))
     if "Because" not in text:
         return None
-    if pairs := re.findall(r"(?:conclude|depends on|require) (?:that )?([^\s,]+) and ([^\s,]+) are incompatible", text):
+    if pairs := re.findall(r"conclude that ([^\s,]+) and (?:all of: )?([^,]+?) are incompatible", text):
         first, second = pairs[-1]
         why = re.findall(r"(?:[Bb]ecause|And because|and) ([^\s,]+) depends on ([^\s,]+)", text)
         reason = ", and ".join(f"{who} wants {what}" for who, what in dict(why).items())
