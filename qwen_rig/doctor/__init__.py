@@ -62,7 +62,8 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
     return _ranked([*told, *_unique(more)])
 
 
-def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False, link: bool = False) -> Finding | None:
+def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False,
+             link: bool = False) -> Finding | None:
     """The first cause of a failure of ours on a host whose state, where there is one, was last known as `state`.
 
     `alone`: the state is of now, and may tell the cause where the words don't. `link`: our connection failed, no step.

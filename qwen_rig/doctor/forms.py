@@ -2,8 +2,8 @@
 
 A signature is a row of qwen_rig/data/doctor/*.yml:
   name      what the cause is called; a row with a reader may name it more exactly
-  of        the voices (voices.yml; `link` is our own connection) whose lines it is held against; a line that no voice claims is read as well, unless
-            the row is `general`: words that many programs say
+  of        the voices (voices.yml; `link` is our own connection) whose lines it is held against; a line that no voice
+            claims is read as well, unless the row is `general`: words that many programs say
   when      alternatives, any of which is enough: {says: regular expression, begun on a line of that voice, of which it
             may run on into the next; near: another that stands among the lines around; unless: another that doesn't
             stand around, nor `healed` after; facts: {sign: value or list of values}}. The signs are those of `signs()`.
@@ -259,8 +259,9 @@ def load_table(path: Path) -> Table:
     made = []
     for code in file.codes:
         todo = file.todo.get(code.do or "default") or _Todo("")
-        made.append(Code(code.number, code.name, code.alias or "", code.says or "", code.means or code.says or code.name,
-                         todo.next, todo.grade, code.told_by, code.harmless))
+        means = code.means or code.says or code.name
+        made.append(Code(code.number, code.name, code.alias or "", code.says or "", means, todo.next, todo.grade,
+                         code.told_by, code.harmless))
     return Table(file.source, tuple(made))
 
 

@@ -100,7 +100,8 @@ def _replaced(line: str, said: str, sentence: str) -> str:
     found = re.search(r"(.+?)".join(map(re.escape, fixed)) + ("$" if not fixed[-1] else ""), line)
     if not found:
         return line
-    values = {int(slot or number): value for number, (slot, value) in enumerate(zip(slots, found.groups(), strict=True), 1)}
+    filled = enumerate(zip(slots, found.groups(), strict=True), 1)
+    values = {int(slot or number): value for number, (slot, value) in filled}
     number = iter(range(1, len(values) + 1))
     made = _SLOT.sub(lambda slot: values.get(int(slot[1] or next(number)), ""), sentence)
     return line[:found.start()] + made + line[found.end():]
