@@ -54,7 +54,7 @@ def test_an_xid_that_no_catalogue_has_is_said_to_be_such() -> None:
 
 @pytest.mark.parametrize(("line", "name"), [
     ("  exitcode  : -11 (pid: 5528)", "exit-sigsegv"), ("Container exited with code 137", "exit-sigkill"),
-    ("Killed", "exit-sigkill"), 
+    ("Killed", "exit-sigkill"),
     ("./x.sh: line 3:  812 Segmentation fault      (core dumped) python t.py", "exit-sigsegv"),
     ("subprocess.CalledProcessError: Command '['x']' died with <Signals.SIGBUS: 7>.", "exit-sigbus"),
     ("torchrun exited with status 124", "exit-timeout"),
