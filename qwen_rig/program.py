@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-_HEAD = "set -eu\numask go-w\n"  # whatever the login's umask: nobody else writes to what a program makes
+# Whatever the login's umask: nobody else writes to what a program makes. Whatever its language: what we run speaks
+# English, in UTF-8, so that the doctor reads it (LANGUAGE would win over C.UTF-8).
+_HEAD = "set -eu\numask go-w\nunset LANGUAGE\nLC_ALL=C.UTF-8\nexport LC_ALL\n"
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 SECRET = "secret_"  # variables whose names begin so are shown to nobody
 

@@ -7,15 +7,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
-from qwen_rig import doctor, exits, hosttext, say
+from qwen_rig import doctor, exits, say
 from qwen_rig.cli import _hosts
-from qwen_rig.doctor import Finding
+from qwen_rig.doctor import Finding, languages
+from qwen_rig.doctor.log import split
 from qwen_rig.errors import RigError
 from qwen_rig.facts.state import State
 
 LOG = "the log"
 NONE = {True: "unknown: no line of it is one that the doctor knows", False: "nothing known is wrong"}
+FOREIGN = ("its lines are in another language, which no message catalogue of this machine has: run the command again "
+           "with LC_ALL=C.UTF-8 and give that log")
+BLOCK = 8 << 20  # bytes; of a log that is longer, each block that was read is told
 SUMMARY = "named causes and next steps: of hosts, or of a log on standard input"
 
 
@@ -30,26 +35,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: nothing known is wrong · 1: causes found · 3: unreachable."""
     if not options.hosts and not options.limit:
-        text = _read(options.log) if options.log else _stdin()
-        return _tell({LOG: (doctor.findings(text.splitlines()), [])}, options.json)
+        lines = _read(options.log) if options.log else _stdin()
+        found = doctor.findings(lines)
+        return _tell({LOG: (found, [FOREIGN] if not found and languages.foreign(lines) else [])}, options.json)
     return _of_hosts(options)
 
 
-def _stdin() -> str:
+def _stdin() -> list[str]:
     if sys.stdin is None or sys.stdin.isatty():
         raise RigError("no host and no log", "rig doctor", "`rig doctor HOST`, or `rig doctor < some.log`")
-    return hosttext.lines(sys.stdin.buffer.read())
+    return _lines(sys.stdin.buffer)
 
 
-def _read(path: str) -> str:
+def _read(path: str) -> list[str]:
     try:
-        return hosttext.lines(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            return _lines(file)
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", path) from None
 
 
+def _lines(file: BinaryIO) -> list[str]:
+    """The log's lines; how far a long one is read is said on standard error."""
+    blocks: list[bytes] = []
+    while block := file.read(BLOCK):
+        blocks.append(block)
+        if len(blocks) > 1:
+            say.err(f"reading the log: {sum(map(len, blocks)) >> 20} MB")
+    return split(b"".join(blocks).decode("utf-8", "replace"))
+
+
 def _of_hosts(options: argparse.Namespace) -> int:
-    said = _read(options.log).splitlines() if options.log else []
+    said = _read(options.log) if options.log else []
     limit = [*options.limit, *options.hosts]
     if said and len(limit) != 1:
         raise RigError("a log is of one host", "--log", "name that host alone")
@@ -80,20 +97,35 @@ def unknowns(state: State) -> list[str]:
 
 def _tell(told: Mapping[str, tuple[Sequence[Finding], list[str]]], plain: bool) -> int:
     if plain:
-        say.as_json({name: {"findings": [asdict(f) for f in found], "not_read": notes}
+        say.as_json({name: {"findings": [_plain(each) for each in found], "not_read": notes}
                      for name, (found, notes) in told.items()})
     else:
-        from qwen_rig.render import console
-
-        out = console()
-        for name, (found, notes) in told.items():
-            out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG]), style="bold")
-            for each in found:
-                out.print(f"  ✗ {each.name}", style="red")
-                out.print(f"    cause: {each.cause}\n    → {each.next}")
-                if each.evidence:
-                    out.print(f"    said: {each.evidence[:200]}", style="dim")
-                out.print(f"    source: {each.source}", style="dim")
-            for note in notes:
-                out.print(f"  ! {note}", style="yellow")
+        _show(told)
     return exits.FAILED if any(found for found, _ in told.values()) else exits.OK
+
+
+def _plain(found: Finding) -> dict[str, object]:
+    """A finding for programs; their order is their rank."""
+    return {key: value for key, value in asdict(found).items() if key not in ("grade", "row")}
+
+
+def _show(told: Mapping[str, tuple[Sequence[Finding], list[str]]]) -> None:
+    from qwen_rig.render import console
+
+    out = console()
+    for name, (found, notes) in told.items():
+        out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG])
+                  + (", the likeliest first" if len(found) > 1 else ""), style="bold")
+        for each in found:
+            out.print(f"  ✗ {each.name}", style="red")
+            out.print(f"    cause: {each.cause}\n    → {each.next}")
+            if each.follows:
+                out.print(f"    from it follows: {', '.join(each.follows)}", style="dim")
+            if each.against:
+                out.print(f"    the host as it is now speaks against it: {each.against}", style="yellow")
+            if each.evidence:
+                at = f" (line {each.line})" if name == LOG and each.line else ""
+                out.print(f"    said{at}: {each.evidence[:200]}", style="dim")
+            out.print(f"    source: {each.source}", style="dim")
+        for note in notes:
+            out.print(f"  ! {note}", style="yellow")

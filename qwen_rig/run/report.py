@@ -66,14 +66,15 @@ class Report:
         self._output: dict[str, list[str]] = defaultdict(list)
 
     def fail(self, host: str, what: str, remedy: str = "", later: bool = False, said: Iterable[str] | None = None,
-             alone: bool = False, **more: Any) -> None:
+             alone: bool = False, link: bool = False, **more: Any) -> None:
         """Put a card on record for a host and show it, now or below the plans; a host gets one card, its first.
 
         What the host `said` goes to the doctor: the next step of a diagnosis replaces `remedy`. `alone`: the host was
-        probed just now, so that its state may tell the cause where its words don't.
+        probed just now, so that its state may tell the cause where its words don't. `link`: our connection said it.
         """
         if host not in self.cards:
-            found = doctor.diagnose(said, self._memory.last_state(host), alone) if said is not None else None
+            found = doctor.diagnose(said, self._memory.last_state(host), alone, link) if said is not None \
+                else None
             if found:
                 remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
             self.cards[host] = Card(host, what, remedy, **more)
@@ -94,7 +95,8 @@ class Report:
         except Exception as error:
             what, remedy = _words(error)
             log = "" if remedy != stumble.REMEDY else stumble.write(stumble.LOGS, host, stumble.traced(error))
-            self.fail(host, what, remedy, later=later, said=[str(error)] if diagnose else None, log=log)
+            self.fail(host, what, remedy, later=later, said=[str(error)] if diagnose else None, link=True,
+                      log=log)
         return None
 
     def show(self, plans: list[Plan], notes: list[str], verbose: bool) -> None:
@@ -162,7 +164,7 @@ class Report:
             what = "its jump host (ProxyJump) isn't in known_hosts"
             remedy = f"log in by hand once and say yes: {shell_line(host.name, adapter.data(host))}"
         self.fail(host.name, f"could not connect: {what.removeprefix('Could not connect ').strip('()')}", remedy,
-                  said=[what], status=exits.UNREACHABLE)
+                  said=[what], link=True, status=exits.UNREACHABLE)
 
     def operation_started(self, host: Host) -> None:
         """Nothing is known yet of what the next operation does on this host."""

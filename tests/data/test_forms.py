@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qwen_rig import doctor, fits, hosttext, knobs
+from qwen_rig import fits, hosttext, knobs
 from qwen_rig.catalog import limits, lock, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
@@ -25,6 +25,8 @@ from qwen_rig.catalog.stack import known_stacks, load_stack
 from qwen_rig.catalog.stack_file import read_stack
 from qwen_rig.certificate.gates import GatesFile, SeenFile
 from qwen_rig.cloud import load_cloud
+from qwen_rig.doctor import forms as doctor
+from qwen_rig.doctor.languages import LanguagesFile
 from qwen_rig.errors import RigError
 from qwen_rig.lab import load_hosts
 from qwen_rig.plan.place import DisksFile
@@ -41,10 +43,12 @@ class Form:
 
     @cached_property
     def data(self) -> Any:
-        """What it holds; of the long table of cards, a few."""
+        """What it holds; of the long tables of cards, codes and signatures, a few."""
         data = yaml.load(self.path.read_text(), yaml.CSafeLoader)
         if self.path.name == "gpus.yml":
             data.update(chips=dict(list(data["chips"].items())[:2]), memory_mib={"2b85": 32607})
+        for name in {"signatures", "codes"} & set(data):
+            data[name] = data[name][:5]
         return data
 
 
@@ -52,6 +56,10 @@ FORMS = {
     **{f"stacks/{name}": Form(DATA / "stacks" / f"{name}.yml", read_stack) for name in known_stacks()},
     **{f"doctor/{name}": Form(DATA / "doctor" / f"{name}.yml", lambda path: load(path, doctor.SignaturesFile))
        for name in doctor.FILES},
+    **{f"doctor/codes/{name}": Form(DATA / "doctor" / "codes" / f"{name}.yml", doctor.load_table)
+       for name in doctor.TABLES},
+    **{f"doctor/{name}": Form(DATA / "doctor" / f"{name}.yml", lambda path, form=form: load(path, form))
+       for name, form in {"voices": doctor.VoicesFile, "names": doctor.NamesFile, "languages": LanguagesFile}.items()},
     **{name: Form(DATA / f"{name}.yml", lambda path, form=form: load(path, form)) for name, form in {
         "advisories": AdvisoriesFile, "disks": DisksFile, "flash": FlashFile, "gates": GatesFile,
         "gpus": rules_file.GpusFile, "models": fits.ModelsFile, "network": limits.LimitsFile,

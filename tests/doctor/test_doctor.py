@@ -1,7 +1,8 @@
-"""Every signature fires on its captures and on no other's; what further facts know tells like texts apart."""
+"""Every row fires on its captures and on no other's; what further facts know tells like texts apart."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,24 @@ import pytest
 import yaml
 
 from qwen_rig import doctor
+from qwen_rig.doctor import forms
+from qwen_rig.doctor.needles import SHORTEST, folded, needles
+from qwen_rig.doctor.readers import READERS
 from qwen_rig.errors import RigError
 from qwen_rig.facts.state import State
 from tests.plan.states import RTX4090, RTX5090, bare, with_driver
 
-ROWS = doctor.load()
+ROWS = forms.load()
+REPO = Path(__file__).parents[2]
 CAPTURES = [(row.name, number, capture) for row in ROWS for number, capture in enumerate(row.captures)]
 KNOWN_SIGNS = set(doctor.signs(State.of(bare(RTX5090))))
+VOICES = {voice.name for voice in forms.voices()} | {"link"}
+CODED = {"xid", "cuda", "nvml", "nccl", "exit", "aer"}  # a name of these is a table's, or *
 
 
 def _told(capture: Any) -> list[str]:
     text, known = capture.get("text", ""), capture.get("facts", {})
-    return [found.name for found in doctor.findings(text.splitlines(), known)]
+    return [found.row for found in doctor.findings(text.splitlines(), known)]
 
 
 @pytest.mark.parametrize(("name", "number", "capture"), CAPTURES, ids=[f"{n}-{i}" for n, i, _ in CAPTURES])
@@ -29,13 +36,32 @@ def test_a_capture_is_told_by_its_row_and_by_no_other(name: str, number: int, ca
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-def test_a_row_is_whole(row: doctor.Signature) -> None:
+def test_a_row_is_whole(row: forms.Row) -> None:
     assert row.captures and row.source and row.next and "http" not in row.next
-    assert set(row.over) <= {other.name for other in ROWS} - {row.name}
+    told = {other.name for other in ROWS} - {row.name}
+    assert all(name in told or name.split("-")[0] in CODED for name in row.over), row.over
+    assert row.of <= VOICES and set(row.refuted) <= KNOWN_SIGNS and row.reads in {None, *READERS}
+    assert row.given is None or row.given.of in VOICES
     for when in row.when:
-        assert set(when.facts) <= KNOWN_SIGNS
+        assert set(when.facts) <= KNOWN_SIGNS and (when.facts or row.of)
+        if when.says:
+            found = needles(when.says.pattern, when.says.flags)
+            assert found and all(len(each) >= SHORTEST and each == folded(each) for each in found), when.says.pattern
     for capture in row.captures:
         assert set(capture) <= {"text", "facts", "made"} and set(capture.get("facts", {})) <= KNOWN_SIGNS
+
+
+@pytest.mark.parametrize("source", sorted({(row.name, each.strip()) for row in ROWS for each in row.source.split(";")}))
+def test_a_source_can_be_opened_by_a_reader_of_the_repository(source: tuple[str, str]) -> None:
+    """An issue or a file of a public repository, an address, a manual's page, or a file of this repository."""
+    public = (r"[\w.-]+/[\w.-]+#\d+", r"[\w.-]+/[\w.-]+: \S+.*", r"https://\S+.*", r"[\w.-]+\(\d\).*")
+    own = REPO / source[1].split(" (")[0]
+    assert any(re.fullmatch(form, source[1]) for form in public) or own.exists() or "own words" in source[1], source
+
+
+def test_advice_is_printed_as_it_stands_in_the_data() -> None:
+    found = doctor.diagnose(["RuntimeError: CUDA error: no kernel image is available for execution on the device"])
+    assert found is not None and "torch.cuda.get_arch_list(), torch.cuda.get_device_capability())" in found.next
 
 
 def test_names_are_unique() -> None:
@@ -118,8 +144,8 @@ def test_the_words_are_filled_in(line: str, said: str) -> None:
 ])
 def test_a_bad_row_is_one_line_with_file_and_key(row: dict[str, Any], said: str, tmp_path: Path) -> None:
     whole = {"name": "x", "cause": "c", "next": "n", "source": "s", "captures": [{"text": "x"}], "when": []}
-    for name in doctor.FILES:
+    for name in forms.FILES:
         (tmp_path / f"{name}.yml").write_text(yaml.safe_dump({"signatures": [whole | row]}))
     with pytest.raises(RigError, match=said) as caught:
-        doctor.load(tmp_path)
-    assert "host.yml" in str(caught.value) and "signatures[0]" in str(caught.value)
+        forms.load(tmp_path)
+    assert "driver.yml" in str(caught.value) and "signatures[0]" in str(caught.value)
