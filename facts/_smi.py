@@ -188,7 +188,7 @@ def odd_cells(rows: list[dict[str, str]]) -> dict[str, str]:
     found = {}
     for position, row in enumerate(rows):
         for column, cell in row.items() if not _mute(row) else ():
-            absent = column not in read or re.fullmatch(r"\[?(N/A|Not Supported)\]?", cell, re.IGNORECASE)
+            absent = column not in read or re.fullmatch(r"\[?(N/A|Not Supported)\]?( \S+)?", cell, re.I)
             if not absent and read[column](cell) is None:
                 found[f"{column} of GPU {row.get('index') or position}"] = excerpt(cell, 60) or "no word"
     return found

@@ -261,9 +261,9 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     groups = [[name.replace(BRANCH, str(branch(ctx))) for name in group] for group in templates]
     if own:
         demand += f"; {ctx.machine.os.pretty}'s own packages, whose modules are signed: a new kernel takes its own"
-    least, last = Version(ctx.driver_floor).major, _last(ctx) or LATEST
+    will_do = (branch(ctx), Version(ctx.driver_floor).major, _last(ctx) or LATEST)
     return Step("NVIDIA driver", now, _wanted(ctx), action, demand, bytes=found.bytes,
-                payload=DriverPayload(tuple(map(tuple, groups)), tuple(map(tuple, templates)), (branch(ctx), least, last),
+                payload=DriverPayload(tuple(map(tuple, groups)), tuple(map(tuple, templates)), will_do,
                                       not own and not ctx.machine.headers, own),
                 fetches=("apt",), disk=disk(ctx, "driver", replaces=action is Action.CHANGE))
 

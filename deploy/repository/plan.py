@@ -9,6 +9,7 @@ from qwen_rig.deploy.driver.plan import driver_action, from_own
 from qwen_rig.deploy.toolkit.plan import toolkit_action
 from qwen_rig.managed import (
     GUARD,
+    NOVA,
     PREFERENCES,
     REPOSITORY,
     preferences_text,
@@ -39,12 +40,12 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         return Step("NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
     url = repository_at(ctx)
     return Step("NVIDIA repository", "none", "signed, one origin", Action.ADD,
-                f"the driver or the toolkit comes from it; {_key(ctx)}", bytes=None, fetches=("nvidia_apt",), files=managed(ctx, {
-                    REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver)}))
+                f"the driver or the toolkit comes from it; {_key(ctx)}", bytes=None, fetches=("nvidia_apt",),
+                files=managed(ctx, {REPOSITORY: repository_text(url), PREFERENCES: preferences_text(url, driver)}))
 
 
 def _key(ctx: Context) -> str:
-    """`signed by 8793F200: apt here …`: the key that the repository is trusted by, and why by another than elsewhere."""
+    """`signed by 8793F200: apt here …`: the key that the repository is trusted by, and why it isn't the usual one."""
     if wanted := ctx.knobs.source_nvidia_apt_key:
         return f"trusted by the key of source_nvidia_apt_key, {wanted[-8:]}"
     key = ctx.rules.nvidia_apt.key_for(repository_folder(ctx.machine.os))
@@ -64,7 +65,7 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
 
 def explain(ctx: Context) -> Parts:
     """The sources that are there."""
-    there = [path for path, digest in ctx.state.files.items() if digest and path not in GUARD]
+    there = [path for path, digest in ctx.state.files.items() if digest and path not in (*GUARD, *NOVA)]
     return [fact("apt sources of NVIDIA's", ", ".join(there), "probe.HostState")], [
         Rule("wanted where the driver or the toolkit must come from it", "the plan of those two steps"),
         Rule(f"{ctx.rules.nvidia_apt.url}, signed by its key alone", "qwen_rig/data/sources.yml, source_nvidia_apt")]

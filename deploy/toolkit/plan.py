@@ -84,8 +84,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         if _building(ctx):
             why = "flash_attn=build wants one of torch's own CUDA, which can't or mustn't be installed here"
         elif releases:
-            old = unfit_glibc(ctx, releases[-1]) or f"nvcc {releases[-1]} is too old for these GPUs"
-            why = f"{old}, but can't or mustn't be replaced here"
+            unfit = unfit_glibc(ctx, releases[-1]) or f"nvcc {releases[-1]} is too old for these GPUs"
+            why = f"{unfit}, but can't or mustn't be replaced here"
         if (releases or _building(ctx)) and (least := unbuildable(ctx)):
             why += (f"; glibc {ctx.machine.glibc} takes nvcc ≥ {least}, and {ctx.stack.cuda_tag} one of CUDA "
                     f"{Version(ctx.stack.cuda).major}: nothing can be built for it on this system")

@@ -239,7 +239,8 @@ def load_rules() -> Rules:
         room={name: (row.installed, row.fetched) for name, row in file.room.parts.items()},
         effective_batch=file.batch.effective,
         batch=tuple((row.from_mib, row.per_device) for row in file.batch.rows),
-        bf16_from=Version(file.bf16_from), sources=load_sources(), words={**words, "gpus": cards_source, "nvcc_glibc": file.nvcc.glibc_source})
+        bf16_from=Version(file.bf16_from), sources=load_sources(),
+        words={**words, "gpus": cards_source, "nvcc_glibc": file.nvcc.glibc_source})
 
 
 @cache

@@ -45,7 +45,7 @@ class Miniforge(Row):
 
 @dataclass(frozen=True)
 class AptKey(Row):
-    """A signing key: its file in the repository's folder, its full fingerprint, and why it is another than elsewhere."""
+    """A signing key: its file in the repository's folder, its full fingerprint, and why it isn't the usual one."""
 
     key: Text
     fingerprint: Text

@@ -80,7 +80,7 @@ def _cards(source: Source, capabilities: Sequence[Version | None]) -> list[str]:
 
 def _nvcc(torch_cuda: str, room: Room) -> list[str]:
     if room.beside_glibc and Version(room.beside_glibc).major > Version(torch_cuda).major:
-        return [f"glibc {room.glibc} takes nvcc ≥ {room.beside_glibc}, and a torch for CUDA {torch_cuda} takes an older one"]
+        return [f"glibc {room.glibc} takes nvcc ≥ {room.beside_glibc}, and torch for CUDA {torch_cuda} an older one"]
     try:
         HOST.choose_nvcc([(release, "") for release in room.nvccs], torch_cuda, room.least_nvcc)
     except HOST.Failed as error:

@@ -38,7 +38,7 @@ def read_csv(text: str, fields: tuple[str, ...] = ()) -> tuple[list[dict[str, st
         if not names and _is_header(cells):
             names = [cell.split(" [")[0] for cell in cells]
             continue
-        if names and (len(cells) >= len(names) or cells[0].isdigit() and names[0] == "index"):
+        if names and (len(cells) >= len(names) or (cells[0].isdigit() and names[0] == "index")):
             rows.append(dict(zip(names, _aligned(cells, names))))  # noqa: B905 (Python 3.9 has no strict)
         elif line.strip():
             rest.append(line.strip())

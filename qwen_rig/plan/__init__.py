@@ -27,11 +27,11 @@ def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     steps = _steps(ctx, planners)
     for planner in planners.values():
         refused += planner.refusals(ctx, steps)
-    refused += [*crossed.refusals(ctx, steps), *disk_space.refusals(ctx, steps), *network.refusals(ctx, steps), *owner.refusals(ctx, steps),
-                *python.refusals(ctx, steps)]
+    refused += [*crossed.refusals(ctx, steps), *disk_space.refusals(ctx, steps), *network.refusals(ctx, steps),
+                *owner.refusals(ctx, steps), *python.refusals(ctx, steps)]
     changes_env = new_env(steps)
-    said = (*crossed.caveats(ctx, steps), *_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps),
-            *owner.caveats(ctx, steps), *python.caveats(ctx, steps))
+    said = (*crossed.caveats(ctx, steps), *_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []),
+            *network.caveats(ctx, steps), *owner.caveats(ctx, steps), *python.caveats(ctx, steps))
     known = _known(ctx) if changes_env else {}
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 

@@ -19,7 +19,6 @@ from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
 from qwen_rig.training import LargestBatch
 
-
 # `GRID T4-16Q`, `NVIDIA A100-1-5C`: the card, the slices, then GB and series (A, B, C, Q: NVIDIA vGPU user guide).
 VGPU = re.compile(r"-(\d{1,3}[ABCQ](?:ME)?)$")
 GIVEN_AWAY = ("vfio-pci", "pci-stub", "pciback", "xen-pciback")  # drivers that keep a card for a virtual machine
@@ -137,6 +136,12 @@ def gpus_of(state: State, rules: Rules) -> tuple[Gpu, ...]:
     found += [Gpu(smi.name or "NVIDIA GPU", None, version(smi.compute_capability),
                   None if smi.mig else smi.memory_mib, bool(smi.mig)) for smi in listed.values()]
     return tuple(found)
+
+
+def nova_holds(state: State) -> bool:
+    """Whether nova_core, the kernel's own new driver, has a card (it names itself NovaCore)."""
+    return any((pci.driver or "").lower().replace("_", "").replace("-", "").startswith("nova")
+               for pci in state.pci_gpus)
 
 
 def given_away(pci: PciGpu) -> bool:
