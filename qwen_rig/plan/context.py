@@ -65,6 +65,7 @@ class Context:
     largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
     identity: Identity | None = None  # None: as the name alone
     shared_wheels: tuple[Known, ...] = ()  # flash-attn's, built by hosts of this one's trust domain
+    peers_fail: bool = False  # NCCL's peer-to-peer between its cards, by their certificates
 
     @property
     def machine(self) -> Machine:
@@ -89,6 +90,12 @@ class Context:
     def root(self) -> bool:
         """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
         return self.machine.sudo not in ("none", "locked")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What training's environment must hold for these cards, by what their certificates say."""
+        name, _, text = self.rules.peer_remedy.partition("=")
+        return {name: text} if self.peers_fail and len(self.fit) > 1 else {}
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:

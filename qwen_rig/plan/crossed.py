@@ -113,6 +113,9 @@ def _virtual(ctx: Context) -> list[str]:
 def _peers(ctx: Context, steps: Sequence[Step]) -> list[str]:
     """Said while an env is still to be made: the certificate tries it then."""
     cards = [gpu for gpu in ctx.fit if by_pcie_alone(ctx, gpu)]
+    if ctx.environment and (new_env(steps) or _changes(steps, "training")):
+        return [f"NCCL's peer-to-peer between these cards fails, by their certificates: training sets "
+                f"{ctx.rules.peer_remedy}"]
     if len(cards) < 2 or not new_env(steps):
         return []
     return [f"peer-to-peer between PCIe cards ({cards[0].name} ×{len(cards)}) hangs in NCCL on some machines: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,13 @@ def test_what_nvidia_smi_printed_is_read(name: str, error: str | None, names: li
 def test_every_file_of_nvidia_smis_is_read() -> None:
     marked = next(mark for mark in test_what_nvidia_smi_printed_is_read.pytestmark if mark.name == "parametrize")
     assert {path.name.split(".")[0] for path in SMI.iterdir()} == {row[0] for row in marked.args[1]}
+
+
+def test_cards_whose_peer_to_peer_fails_train_without_it_and_all_others_settings_stay() -> None:
+    pair = state({"gpus": ["RTX 4090", "RTX 4090"], "system": "ubuntu22.04", "driver": "580.95.05 open"})
+    known = context(pair)
+    for ctx, wanted in ((known, None), (replace(known, peers_fail=True), {"NCCL_P2P_DISABLE": "1"}),
+                        (replace(context(bare(RTX5090)), peers_fail=True), None)):
+        plan = make_plan(ctx)
+        assert plan.step("training").payload.settings.get("environment") == wanted
+        assert any("by their certificates" in said for said in plan.caveats) is bool(wanted)
