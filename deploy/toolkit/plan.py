@@ -86,10 +86,11 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         elif releases:
             unfit = unfit_glibc(ctx, releases[-1]) or f"nvcc {releases[-1]} is too old for these GPUs"
             why = f"{unfit}, but can't or mustn't be replaced here"
-        if (releases or _building(ctx)) and (least := unbuildable(ctx)):
+        asked = bool(releases) or _building(ctx) or ctx.knobs.cuda_toolkit == "always"
+        if asked and (least := unbuildable(ctx)):
             why += (f"; glibc {ctx.machine.glibc} takes nvcc ≥ {least}, and {ctx.stack.cuda_tag} one of CUDA "
                     f"{Version(ctx.stack.cuda).major}: nothing can be built for it on this system")
-        elif package is None:
+        elif asked and package is None:
             why += f"; no package is known of an nvcc ≥ {floor} for {ctx.stack.cuda_tag}"
         return Step("CUDA toolkit", now, "-", action, why)
     assert package is not None  # else toolkit_action says NA
