@@ -117,7 +117,7 @@ def test_code_runs_on_its_major_from_its_minor_on(archs: list[str], cc: str, run
 
 
 @pytest.mark.parametrize(("os_id", "version_id", "tested"), [
-    ("debian", "12", True), ("debian", "13", False), ("ubuntu", "22.04", False), ("ubuntu", "24.04", False)])
+    ("debian", "12", True), ("debian", "13", True), ("ubuntu", "22.04", False), ("ubuntu", "24.04", False)])
 def test_driver_sets(os_id: str, version_id: str, tested: bool) -> None:
     packages = RULES.driver_set(os_id, version_id)
     assert packages is not None and packages.tested is tested
