@@ -35,7 +35,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
 def may_have_nova(ctx: Context) -> bool:
     """Whether the kernel may load nova_core: it is of a release that has it, or its driver holds a card now."""
     major = ctx.machine.kernel.partition(".")[0]
-    return nova_holds(ctx.state) or (major.isdigit() and int(major) >= 7)
+    return nova_holds(ctx.state) or (major.isdecimal() and int(major) >= 7)
 
 
 def explain(ctx: Context) -> Parts:

@@ -107,7 +107,7 @@ class Rules:
 
     def own_cuda(self, driver: str | None) -> str | None:
         """The newest CUDA release that a driver of that version can tell of itself; None where it isn't known."""
-        branch = int(driver.partition(".")[0]) if driver and driver.partition(".")[0].isdigit() else None
+        branch = int(driver.partition(".")[0]) if driver and driver.partition(".")[0].isdecimal() else None
         return next((cuda for known, cuda in self.driver_cuda.items() if branch is not None and branch <= known), None)
 
     def compat_runs(self, name: str) -> bool | None:
@@ -119,7 +119,7 @@ class Rules:
     def until(self, driver: str | None) -> str | None:
         """Until when a driver's branch gets fixes, `2028-06`; None where it isn't known."""
         branch = (driver or "").partition(".")[0]
-        return self.branches.get(int(branch)) if branch.isdigit() else None
+        return self.branches.get(int(branch)) if branch.isdecimal() else None
 
     def least_driver(self, cuda: str, compute_capability: Version | None) -> str:
         """The least driver that runs that CUDA release on the card; an unknown card is taken for a new one.
@@ -197,7 +197,7 @@ def covered(archs: Sequence[str], compute_capability: Version) -> bool:
 def _runs(arch: str, cc: Version) -> bool:
     kind, _, digits = arch.partition("_")
     number = digits.rstrip("af")
-    if not number.isdigit() or len(number) < 2:
+    if not number.isdecimal() or len(number) < 2:
         return False
     built = (int(number[:-1]), int(number[-1]))
     here = (cc.major, cc.minor)

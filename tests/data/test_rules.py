@@ -91,7 +91,7 @@ def test_windows_drivers_lie_between_and_are_never_held_against_a_lesser_cuda(dr
 
 
 def test_what_no_rule_knows_is_none() -> None:
-    assert [RULES.own_cuda(driver) for driver in ("999.1", "x", "", None)] == [None] * 4
+    assert [RULES.own_cuda(driver) for driver in ("999.1", "x", "²", "", None)] == [None] * 5
     assert RULES.until("999.1") is None and RULES.until("580.95.05") == "2028-06"
     assert RULES.last_branch(Version("7.0")) is not None
     assert all(last <= RULES.proprietary_until for _, last in RULES.legacy), "old cards take proprietary modules"
