@@ -70,7 +70,7 @@ def _error(smi: Mapping[str, str], text: Mapping[str, str], there: str | None,
         return "unknown", "nvidia-smi did not answer in 20 s"
     bad = _smi.failure(rest, rc) or (_smi.cell_failure(rows) if rows else None)
     if bad:
-        return _smi.public(bad), _smi.excerpt(rest) or _smi.excerpt(text["smi.csv"])
+        return _smi.public(bad), _smi.excerpt(rest) or _smi.failed_row(rows) or _smi.excerpt(text["smi.csv"])
     if not rows:
         return "unknown", _smi.excerpt(rest) or f"nvidia-smi said nothing (exit status {rc})"
     # 14: a corrupted infoROM is a warning of its own; the rows stand (nvml.h, NVML_ERROR_CORRUPTED_INFOROM).
@@ -82,10 +82,17 @@ def _error(smi: Mapping[str, str], text: Mapping[str, str], there: str | None,
     return None, None
 
 
-def read(text: Mapping[str, str]) -> dict[str, Any]:
-    """The driver out of all the sections above, in the shape of EMPTY. Raises ValueError on text it doesn't know."""
-    proc, sys = proc_version(text["driver.proc"]), _sh.pairs(text["driver.sys"])
-    smi, said = _sh.pairs(text["smi"]), _smi.banner(text["smi.table"])
+def parts(text: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
+    """The driver out of all the sections above, in the shape of EMPTY, and what of it couldn't be read: such a part
+    costs no other, and leaves an error behind where there would be none."""
+    lacking = next((name for name in SECTIONS if name not in text), None)
+    problem = f"the probe's output lacks {lacking}" if lacking else None
+    text = {**dict.fromkeys(SECTIONS, ""), **text}
+    try:
+        proc = proc_version(text["driver.proc"])
+    except ValueError as wrong:
+        proc, problem = proc_version(""), str(wrong)
+    sys, smi, said = _sh.pairs(text["driver.sys"]), _sh.pairs(text["smi"]), _smi.banner(text["smi.table"])
     packages = _dpkg.read(text["dpkg"])
     loaded = proc["version"] or sys.get("version") or said["driver_version"]
     flavour = proc["flavour"] or (licence_flavour(sys["taint"]) if "taint" in sys else None)
@@ -94,6 +101,8 @@ def read(text: Mapping[str, str]) -> dict[str, Any]:
     library = re.search(r"\.so\.(\d+\.\d+(?:\.\d+)*)$", sys.get("lib", ""))
     installed = on_disk or packaged or (library[1] if library else said["smi_version"])
     error, excerpt = _error(smi, text, installed, loaded)
+    if problem and error in (None, "not_installed", "driver_not_loaded"):  # what was not seen is neither
+        error = "unknown"
     return {
         "loaded_version": loaded,
         "installed_version": installed,
@@ -103,4 +112,12 @@ def read(text: Mapping[str, str]) -> dict[str, Any]:
         "error": error,
         "excerpt": excerpt,
         "installed_flavour": disk_flavour or package_flavour,
-    }
+    }, problem
+
+
+def read(text: Mapping[str, str]) -> dict[str, Any]:
+    """The driver in the shape of EMPTY. Raises ValueError where a part of it can't be read."""
+    driver, problem = parts(text)
+    if problem:
+        raise ValueError(problem)
+    return driver

@@ -12,7 +12,8 @@ LINES = 60  # of the newest that are kept; a card that falls off the bus can wri
 # Lines that speak of NVIDIA's driver or of the bus its cards sit on: NVRM and Xid (NVIDIA's "XID Errors" guide), a
 # module that is refused (kernel: kernel/module/signing.c, security/lockdown), PCI resources and AER
 # (drivers/pci/setup-res.c, drivers/pci/pcie/aer.c), the OOM killer.
-_WANTED = ("NVRM|Xid|nvidia|nouveau|AER: |PCIe Bus Error|BAR [0-9]+.*(no space for|failed to assign)|Lockdown: |"
+_WANTED = ("NVRM|Xid|nvidia|nouveau|nova_core|NovaCore|AER: |PCIe Bus Error|"
+           "BAR [0-9]+.*(no space for|failed to assign)|Lockdown: |"
            "Loading of .*module|Key was rejected|Out of memory: Killed")
 
 SECTIONS = {

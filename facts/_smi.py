@@ -8,6 +8,7 @@ nvidia-smi prints its failures on stdout as often as on stderr, so both are read
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from qwen_rig.host.nvidia_text import PLACES
@@ -89,21 +90,46 @@ def number(cell: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
+def _mebibytes(cell: str | None) -> int | None:
+    """The memory in `32607 MiB` or `32607`: whole, and of a size that a GPU can have; None for anything else."""
+    found = re.fullmatch(r"(\d{2,8})(?: MiB)?", value(cell) or "")
+    return int(found[1]) if found else None
+
+
+def _capability(cell: str | None) -> str | None:
+    """A compute capability, `12.0`; None for anything else."""
+    text = value(cell) or ""
+    return text if re.fullmatch(r"\d{1,2}\.\d", text) else None
+
+
+def _bus_id(cell: str | None) -> str | None:
+    """A PCI address, `00000000:01:00.0`; None for anything else."""
+    text = value(cell) or ""
+    return text if re.fullmatch(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]", text) else None
+
+
+def _name(cell: str | None) -> str | None:
+    """A card's name; None where the cell is something else's: an id, a number, a failure."""
+    text = value(cell)
+    return None if text is None or not re.search("[A-Za-z]{2}", text) or uuid(text) or failure(text) else text
+
+
 def uuid(cell: str | None) -> str | None:
     """A GPU's id, by which files are named; None where that is none."""
     return cell if cell and re.fullmatch(r"[A-Za-z]+-[0-9A-Za-z-]{1,64}", cell) else None
 
 
 def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """GPUs as the facts give them: names and ids are nvidia-smi's words; None where a cell has no value."""
+    """GPUs as the facts give them: names and ids are nvidia-smi's words; None where a cell has no value, or one that
+    can't be of its column."""
     return [
         {
             "index": number(row.get("index", str(position))),
-            "name": value(row.get("name")),
+            "name": _name(row.get("name")),
             "uuid": uuid(value(row.get("uuid"))),
-            "pci_bus_id": value(row.get("pci.bus_id")),
-            "memory_mib": number(row.get("memory.total")),
-            "compute_capability": value(row.get("compute_cap")),
+            "pci_bus_id": _bus_id(row.get("pci.bus_id")),
+            "memory_mib": _mebibytes(row.get("memory.total")),
+            "compute_capability": _capability(row.get("compute_cap")),
             "mig": {"Enabled": True, "Disabled": False}.get(row.get("mig.mode.current", "")),
         }
         for position, row in enumerate(rows)
@@ -131,14 +157,41 @@ def failure(text: str, rc: int | None = None) -> str | None:
 
 
 def cell_failure(rows: list[dict[str, str]]) -> str | None:
-    """The failure that a cell of our query tells of ([GPU requires reset]); [N/A] and [Not Supported] are none."""
-    for row in rows:
-        for cell in row.values():
-            if cell.startswith("["):
-                known = failure(cell)
-                if known or "error" in cell.lower():
-                    return known or "unknown"
-    return None
+    """The failure that the rows of our query tell of: a cell's ([GPU requires reset]), or of a card of which nothing
+    is told; a cell without a value beside a card that has a name is none."""
+    cells = [cell for row in rows for cell in row.values() if _word(cell)]
+    known = next((name for cell in cells if (name := failure(cell)) not in (None, "insufficient_permissions")), None)
+    return known or ("unknown" if any(_mute(row) for row in rows) else None)
+
+
+def failed_row(rows: list[dict[str, str]]) -> str | None:
+    """The first row that tells of a failure, in nvidia-smi's words; None where none does."""
+    return next((excerpt(", ".join(dict.fromkeys(row.values()))) for row in rows if cell_failure([row])), None)
+
+
+def _word(cell: str) -> bool:
+    """Whether a cell holds nvidia-smi's words on itself instead of a value."""
+    return cell.startswith("[") or value(cell) is None
+
+
+def _mute(row: dict[str, str]) -> bool:
+    """Whether a row tells neither what card it is of nor which, nor where."""
+    return not (_name(row.get("name")) or uuid(value(row.get("uuid"))) or _bus_id(row.get("pci.bus_id")))
+
+
+def odd_cells(rows: list[dict[str, str]]) -> dict[str, str]:
+    """`memory.total of GPU 1` → the word that stands in the value's place, where it tells of an error, or is one that
+    the column can't have. [N/A] and [Not Supported] are answers; a row that tells nothing at all is a failure."""
+    read: dict[str, Callable[[str], Any]] = {
+        "name": _name, "uuid": lambda cell: uuid(value(cell)), "pci.bus_id": _bus_id, "memory.total": _mebibytes,
+        "compute_cap": _capability}
+    found = {}
+    for position, row in enumerate(rows):
+        for column, cell in row.items() if not _mute(row) else ():
+            absent = column not in read or re.fullmatch(r"\[?(N/A|Not Supported)\]?( \S+)?", cell, re.I)
+            if not absent and read[column](cell) is None:
+                found[f"{column} of GPU {row.get('index') or position}"] = excerpt(cell, 60) or "no word"
+    return found
 
 
 def public(name: str | None) -> str | None:

@@ -44,6 +44,11 @@ def listed(text: Mapping[str, str]) -> list[dict[str, Any]]:
     return _smi.gpus(rows or _smi.read_list(text["smi.list"]))
 
 
+def odd(text: Mapping[str, str]) -> dict[str, str]:
+    """`memory.total of GPU 1` → the word that nvidia-smi has there for a value (_smi.odd_cells)."""
+    return _smi.odd_cells(_smi.read_csv(text.get("smi.csv", ""))[0])
+
+
 class PciGpus(ProbeFact[list[dict[str, Any]]]):
     """NVIDIA GPUs on the PCI bus (/sys/bus/pci), with or without a driver; `[]` where there are none, and on WSL.
 

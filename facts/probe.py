@@ -10,7 +10,7 @@ from typing import Any
 from qwen_rig.facts import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
 from qwen_rig.facts._fact import ProbeFact
 from qwen_rig.facts.driver import SETUP
-from qwen_rig.facts.gpu import listed
+from qwen_rig.facts.gpu import listed, odd
 
 EMPTY: dict[str, Any] = {
     "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
@@ -138,7 +138,7 @@ class HostState(ProbeFact[dict[str, Any]]):
         parts: dict[str, Callable[[], tuple[Any, str | None]]] = {
             "pci_gpus": lambda: (_pci.read(text["pci"]), None),
             "gpus": lambda: (listed(text), None),
-            "driver": lambda: (_driver.read(text), None),
+            "driver": lambda: _driver.parts(text),
             "cuda": lambda: _cuda(text["cuda"]),
             "conda": lambda: (_conda.read(text["conda"]), None),
             "env": lambda: (_dist.read(text["env"]), None),
@@ -165,5 +165,6 @@ class HostState(ProbeFact[dict[str, Any]]):
             problems["probe"] = "the probe's output breaks off"
         if wrong := _sh.pairs(text.get("smi", "")).get("unfit"):
             problems["nvidia-smi"] = wrong
+        problems |= {cell: f"nvidia-smi says {word}" for cell, word in odd(text).items()}
         state["problems"] = problems
         return state

@@ -47,6 +47,11 @@ class SmiGpu:
     mig: Flag = None
 
     @property
+    def mute(self) -> bool:
+        """Whether nvidia-smi tells neither what card it is nor which, nor where: it failed."""
+        return not (self.name or self.uuid or self.slot)
+
+    @property
     def slot(self) -> str | None:
         """The bus id as the kernel writes it, None where it is none: `00000000:01:00.0` and `0000:01:00.0` are one."""
         domain, colon, rest = (self.pci_bus_id or "").lower().partition(":")

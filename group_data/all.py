@@ -21,6 +21,7 @@ installer = "auto"  # auto: uv, and pip where uv can't be had · uv · pip
 nvidia_driver = "auto"  # auto: install or replace where the GPU or the stack needs it · never
 nvidia_driver_branch = 580  # the branch installed when one is; a sound newer or older one is adopted
 reboot = "auto"  # auto: only when the loaded driver is not the installed one · never
+expect_gpus = None  # how many GPUs the host has: another number is refused; None: any
 allow_busy_gpu = False  # True: go on (driver, reboot, deploy/certify.py) although processes use the GPU
 compilers = "auto"  # auto: gcc and g++ from the distribution, which Triton and torch.compile call in training · never
 cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never

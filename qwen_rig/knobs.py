@@ -56,6 +56,7 @@ class Knobs:
     nvidia_driver: str
     nvidia_driver_branch: int
     reboot: str
+    expect_gpus: int | None
     allow_busy_gpu: bool
     compilers: str
     cuda_toolkit: str

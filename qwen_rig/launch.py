@@ -34,7 +34,8 @@ class Member:
 
     `address`: where the inventory says it is; `wanted`: the knob launch_address; `env`: its env's folder, None where
     there is none; `cards`: its GPUs' UUIDs; `torch`: its torch's version, None without; `addresses`: (interface,
-    address, prefix length); `files`: those of NAMES that are there; `about`: what else a check depends on.
+    address, prefix length); `files`: those of NAMES that are there; `about`: what else a check depends on;
+    `environment`: what NCCL must be told for its cards.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Member:
     addresses: tuple[tuple[str, str, int], ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Launch:
     @property
     def fingerprint(self) -> str:
         """What a check is about: another value, and it must be done again."""
-        rows = [[m.name, m.env, m.torch, m.about, sorted(m.cards)] for m in self.members]
+        rows = [[m.name, m.env, m.torch, m.about, sorted(m.cards), *([m.environment] if m.environment else [])]
+                for m in self.members]
         return hashlib.sha256(json.dumps([rows, self.places, self.port]).encode()).hexdigest()[:16]
 
 
@@ -152,7 +155,8 @@ def files(launch: Launch, name: str, settings: Mapping[str, Any]) -> dict[str, s
     body = f"set -eu\nenv={env}\n. \"$env/.rig/{ENV}\"\n"
     return {
         YAML: yaml.safe_dump(config),
-        ENV: "".join(f"export {name}={shlex.quote(interface)}\n" for name in IFNAME),
+        ENV: "".join(f"export {name}={shlex.quote(text)}\n" for name, text in
+                     {**dict.fromkeys(IFNAME, interface), **member.environment}.items()),
         LAUNCH: f"""{head}{body}exec "$env/bin/python" -m accelerate.commands.launch \\
   --config_file "$env/.rig/{YAML}" "$env/.rig/train_qwen.py" "$@"
 """,
@@ -217,7 +221,9 @@ def unchecked(launch: Launch, wanted: str) -> str:
 def spec(launch: Launch, name: str, gpu: bool, limit: int) -> dict[str, Any]:
     """What qwen_rig/host/launch_check.py is told on a host. `gpu` False: gloo on the CPU, one process a host."""
     rank = launch.rank(name)
+    more = launch.members[rank].environment
     return {
+        **({"environment": dict(more)} if more else {}),
         "names": [member.name for member in launch.members], "node": rank, "master": launch.master,
         "port": launch.port, "interface": launch.places[rank][0], "fingerprint": launch.fingerprint, "limit": limit,
         **({"backend": "nccl", "per_node": launch.cards, "bytes": 256 << 20} if gpu

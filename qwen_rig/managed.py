@@ -28,10 +28,20 @@ GUARD: Mapping[str, str] = {
     + "};\n",
 }
 
+# nova_core, which kernels from 7.0 on have beside nouveau, takes Turing, Ampere and Ada (beclab/Olares#3963).
+NOVA: Mapping[str, str] = {
+    "/etc/modprobe.d/qwen-rig-nova.conf": HEAD + "blacklist nova_core\nblacklist nova_drm\n",
+}
 
-def guard_digests() -> dict[str, str]:
+
+def guard(nova: bool) -> dict[str, str]:
+    """The guard's files, path → text, the sign that all is done last. `nova`: the kernel may have nova_core."""
+    return {**(NOVA if nova else {}), **GUARD}
+
+
+def guard_digests(nova: bool = False) -> dict[str, str]:
     """path → sha256 of what it should hold."""
-    return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in GUARD.items()}
+    return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in guard(nova).items()}
 
 
 def repository_folder(os: Os) -> str:
@@ -71,4 +81,4 @@ def preferences_text(url: str, driver: bool) -> str:
 def watched() -> tuple[str, ...]:
     """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
     theirs = (f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in load_rules().drivers)
-    return (*GUARD, REPOSITORY, PREFERENCES, *theirs)
+    return (*GUARD, *NOVA, REPOSITORY, PREFERENCES, *theirs)

@@ -55,7 +55,7 @@ RECIPE = 3  # raise when what build() does changes in a way that the texts here 
 def ensure() -> Path:
     """The tree's path; built first where this machine's release or the recipe has no tree yet. About a minute."""
     dist = mirror.distribution()
-    packages = (*PACKAGES, *interpreter.choose().packages)
+    packages = (*PACKAGES, *(interpreter.choose().packages if dist.own else ()))
     texts = (SSHD, SUDOERS, POLICY, REBOOT, HOSTNAME, PORT)
     recipe = repr((RECIPE, dist.id, dist.codename, dist.sources, packages, texts))
     folder = cache() / f"base-{dist.codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
@@ -154,6 +154,9 @@ def _seed_apt(tree: Path, dist: mirror.Distribution) -> None:
     hosts.write_text(f"127.0.0.1 localhost\n{address} {HOSTNAME}\n", encoding="utf-8")
     with serving(address, PORT, cache(), dist):
         run(["chroot", tree, "apt-get", "-qq", "update"], timeout=600)
+        if not dist.own:  # there the libraries' packages may have other names, which apt finds by what they provide
+            run(["chroot", tree, "apt-get", "-qq", "-y", "--no-install-recommends", "install",
+                 *interpreter.choose().packages], env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)
     run(["chroot", tree, "apt-get", "clean"])
     hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from ._shell import TestbedError, run
 
 HELPER = "/usr/lib/apt/apt-helper"
+RELEASE = "QWEN_RIG_TESTBED_RELEASE"  # the variable that names another release than this machine's, for its hosts
+RELEASES = {"bookworm": "12", "trixie": "13"}  # what it may name: Debian's, on a machine with Debian's mirrors
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What this machine runs, and so what its hosts run."""
+    """What the hosts run: this machine's own release, or the one that was asked for (`own` False)."""
 
     id: str
     version: str
     codename: str
     sources: tuple[Source, ...]
+    own: bool = True
 
     @property
     def folder(self) -> str:
@@ -38,7 +42,7 @@ class Distribution:
 
 @lru_cache(maxsize=1)
 def distribution() -> Distribution:
-    """This machine's release with its archives; only suites of the release itself, third-party ones left out."""
+    """The hosts' release with its archives; only suites of the release itself, third-party ones left out."""
     release = _os_release()
     codename = release.get("VERSION_CODENAME", "")
     if not Path(HELPER).exists() or not codename:
@@ -61,7 +65,19 @@ def distribution() -> Distribution:
         if any(source.name == name for source in sources):
             name += f"-{len(sources)}"
         sources.append(Source(name, uri, tuple(suites), tuple(components)))
-    return Distribution(release.get("ID", ""), release.get("VERSION_ID", ""), codename, tuple(sources))
+    found_here = Distribution(release.get("ID", ""), release.get("VERSION_ID", ""), codename, tuple(sources))
+    asked = os.environ.get(RELEASE) or codename
+    return found_here if asked == codename else _another(found_here, asked)
+
+
+def _another(here: Distribution, codename: str) -> Distribution:
+    """Another release of this machine's distribution, from the same archives."""
+    if here.id != "debian" or codename not in RELEASES:
+        raise TestbedError(f"{RELEASE}={codename} · this machine's {here.id} hosts can't be that · "
+                           f"known on Debian: {', '.join(RELEASES)}")
+    sources = tuple(replace(source, suites=tuple(suite.replace(here.codename, codename, 1) for suite in source.suites))
+                    for source in here.sources)
+    return Distribution(here.id, RELEASES[codename], codename, sources, own=False)
 
 
 def proxies() -> dict[str, str]:

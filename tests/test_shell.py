@@ -70,3 +70,29 @@ def test_groups_of_packages_in_turn_each_refused_before_it_is_begun(shell: list[
 def test_a_list_that_is_no_list_is_refused() -> None:
     with pytest.raises(ValueError, match="more than one line"):
         lines(["a", "b\nc"])
+
+
+@pytest.mark.parametrize(("has", "groups", "branch", "installs"), [
+    ([580, 595], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-580\nnvidia-open\n"),
+    ([595, 610], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-595\nnvidia-open\n"),
+    ([550, 575], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-575\nnvidia-open\n"),
+    ([550, 620], ["nvidia-driver-pinning-{branch}", "cuda-drivers"], "580", "it takes one from 570 to 610\n"),
+    ([], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-580\nnvidia-open\n"),
+    ([595], ["nvidia-open-{branch}"], "580", "nvidia-open-580\n"),  # other packages than that one tell nothing
+])
+def test_the_branch_is_one_that_the_repository_has(shell: list[str], tmp_path: Path, has: list[int], groups: list[str],
+                                                   branch: str, installs: str) -> None:
+    """The wanted one, else the next, else the last that serves; without any, apt's own word on the wanted one."""
+    fake = tmp_path / "apt-cache"
+    names = " ".join(["nvidia-driver-pinning", *(f"nvidia-driver-pinning-{n}" for n in has),
+                      *(f"nvidia-driver-pinning-{n}.95.05" for n in has)])
+    fake.write_text(f'#!/bin/sh\nfor name in {names}; do case $name in "$2"*) echo "$name" ;; esac; done\n')
+    fake.chmod(0o755)
+    stubs = "write() { :; }; no_tunnel() { :; }; proxies() { :; }; through() { :; }; update() { :; }\n" \
+        "packages() { printf '%s\\n' \"$groups\"; }\n"
+    call = Program(stubs + load("deploy/driver/install.sh").text)(
+        preferences="x", pins="x", groups=lines(groups), headers="", branch=branch, least="570", last="610")
+    done = subprocess.run([*shell, "-c", call.text], input=call.stdin(), text=True, capture_output=True, timeout=30,
+                          env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert installs in (done.stdout if done.returncode == 0 else done.stderr)
+    assert (done.returncode == 0) is (installs == done.stdout), done.stderr

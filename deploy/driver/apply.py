@@ -19,9 +19,10 @@ INSTALL = load("shell/files.sh", "shell/network.sh", "shell/apt.sh", "deploy/dri
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
     """The pins too: the repository may have come for the toolkit alone, when another driver was right."""
     wanted = step.need(DriverPayload)
-    groups = lines(" ".join(group) for group in wanted.packages)
-    pins = preferences_text(repository_at(ctx), driver=True)
-    yield job(step, INSTALL(**run.network.apt(ctx), preferences=PREFERENCES, pins=pins, groups=groups,
+    groups = lines(" ".join(group) for group in wanted.templates)
+    pins = preferences_text(repository_at(ctx), driver=not wanted.own)
+    branches = dict(zip(("branch", "least", "last"), map(str, wanted.branches), strict=True))
+    yield job(step, INSTALL(**run.network.apt(ctx), preferences=PREFERENCES, pins=pins, groups=groups, **branches,
                             headers="yes" if wanted.headers else ""), ctx.knobs.timeout_apt)
 
 

@@ -16,6 +16,7 @@ from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
+from qwen_rig.deploy.toolkit.plan import beside_glibc
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
@@ -227,9 +228,10 @@ class Attempt(FunctionCommand):
                        script=self._turbo([build.source.removeprefix("git+")]), nice=bounds.nice).job
 
     def _nvcc(self, key: Key) -> str:
-        """The least that compiles for all of them, cards of other hosts included."""
+        """The least that compiles for all of them, cards of other hosts included, and beside this host's glibc."""
         cards = [Version(f"{arch[:-1]}.{arch[-1]}") for arch in key.archs]
-        return max((self.ctx.rules.least_nvcc(card) for card in cards), key=Version)
+        least = [self.ctx.rules.least_nvcc(card) for card in cards]
+        return max([*least, *filter(None, [beside_glibc(self.ctx)])], key=Version)
 
     def _turbo(self, urls: Iterable[str]) -> str:
         """The host's own proxy script for a job that fetches these, where one of them is GitHub's."""

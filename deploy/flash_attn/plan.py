@@ -14,7 +14,7 @@ from qwen_rig.catalog.flash_build import Source
 from qwen_rig.catalog.flash_wheels import Candidate, others
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.compilers import plan as compilers
-from qwen_rig.deploy.toolkit.plan import least_nvcc, nvcc_releases
+from qwen_rig.deploy.toolkit.plan import beside_glibc, least_nvcc, nvcc_releases
 from qwen_rig.facts.records import AttentionRecord, BuiltBy
 from qwen_rig.flash.key import Key, Known, words
 from qwen_rig.flash.resources import arithmetic, jobs
@@ -113,7 +113,7 @@ def _builds(ctx: Context) -> tuple[list[BuildSpec], list[str]]:
     torch = ctx.stack.torch
     room = Room([gpu.compute_capability for gpu in ctx.fit], ctx.machine.cores, ctx.machine.memory_mib,
                 nvcc_releases(ctx), least_nvcc(ctx), bool(ctx.machine.compilers.gxx) or compilers.come(ctx),
-                ctx.machine.glibc, ctx.knobs.flash_attn_jobs)
+                ctx.machine.glibc, ctx.knobs.flash_attn_jobs, beside_glibc(ctx))
     cuda = torch.cuda if torch else None
     why = misfits(source, cuda, room)
     if unserved(source, cuda, room):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from qwen_rig.managed import GUARD
+from qwen_rig.deploy.guard.plan import may_have_nova
+from qwen_rig.managed import guard
 from qwen_rig.plan import Context, Step
 from qwen_rig.program import load
 from qwen_rig.run.converge import Applier
@@ -17,7 +18,7 @@ GUARDS = load("shell/files.sh", "deploy/guard/guard.sh")
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
     """The last file is the sign that all is done."""
-    *first, (sign, text) = GUARD.items()
+    *first, (sign, text) = guard(may_have_nova(ctx)).items()
     yield job(step, GUARDS(*chain.from_iterable(first), sign=sign, sign_text=text), ctx.knobs.timeout_apt)
 
 

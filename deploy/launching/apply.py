@@ -15,6 +15,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.facts.launch import LaunchState
 from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
+from qwen_rig.plan.crossed import by_pcie_alone
 from qwen_rig.plan.env import records
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand
@@ -92,7 +93,8 @@ def _member(host: Host) -> Member:
         host.name, address, env_path(ctx) if env else None, tuple(_uuids(ctx)),
         torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
         port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
-        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}")
+        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}",
+        environment=ctx.environment)
 
 
 def _told(host: Host, env: str, seconds: int) -> dict[str, Any]:
@@ -171,8 +173,12 @@ def _judge(state: State, host: Host) -> bool:
         came = "all-reduce not run"
     elif found.status != "pass":
         why = found.why or "no record was written"
+        ctx = run.memory.context(host)
+        peers = sum(by_pcie_alone(ctx, gpu) for gpu in ctx.fit) > 1 and not ctx.environment
         run.report.fail(host.name, f"all-reduce failed: {why}", "open all ports between the hosts; name another "
-                        "network with launch_address", said=[why], status=exits.VERIFICATION)
+                        "network with launch_address" + ("; or the cards of one host hang: `qwen-rig certify` tries "
+                                                         "that" if peers else ""),
+                        said=[why], status=exits.VERIFICATION)
         return False
     else:
         came = (f"all-reduce of {found.ranks} ranks over {found.backend} ({found.version}), "

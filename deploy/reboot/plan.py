@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qwen_rig.deploy.driver.plan import branch, busy, driver_action, rejected
-from qwen_rig.plan.context import Context
+from qwen_rig.plan.context import Context, nova_holds
 from qwen_rig.plan.model import Action, Refusal, Step
 from qwen_rig.plan.planner import Parts, Planner, Rule, fact, loaded
 
@@ -19,8 +19,9 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     now = f"loaded {running or 'none'}"
     if driver_action(ctx).changes:
         why, needed, wanted = "the new driver's modules must be loaded", True, f"loaded {branch(ctx)}"
-    elif driver.nouveau_loaded and installed:
-        why, needed, wanted = "nouveau holds the GPU", True, f"loaded {installed}"
+    elif installed and (driver.nouveau_loaded or nova_holds(ctx.state)):
+        holder = "nova_core" if nova_holds(ctx.state) else "nouveau"
+        why, needed, wanted = f"{holder} holds the GPU", True, f"loaded {installed}"
     elif installed and installed != running:
         why, needed, wanted = f"installed {installed}, loaded {running or 'none'}", True, f"loaded {installed}"
     else:

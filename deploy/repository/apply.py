@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from qwen_rig import openpgp
 from qwen_rig.catalog.sources import load_sources
+from qwen_rig.deploy.driver.plan import from_own
 from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, preferences_text, repository_folder, repository_text
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.place import repository_at
@@ -51,7 +52,7 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
         return False
     if trusted is None:
         return False
-    driver = this.memory.plan(host).step("driver").action.changes
+    driver = this.memory.plan(host).step("driver").action.changes and not from_own(ctx)
     trust = TRUST(**this.network.apt(ctx), keyring=KEYRING, key=trusted, repository=REPOSITORY,
                   source=repository_text(url), preferences=PREFERENCES, pins=preferences_text(url, driver))
     return attend(host, Job(step.component, step.title, trust, ctx.knobs.timeout_apt), sudo=sudo).ok

@@ -9,12 +9,32 @@ from packaging.version import Version
 from qwen_rig.plan.apt import Packages, disk
 from qwen_rig.plan.context import Context, version
 from qwen_rig.plan.model import Action, Step
+from qwen_rig.plan.place import repository_known
 from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus
 
 
 def least_nvcc(ctx: Context) -> str:
-    """The least nvcc that can compile for every GPU here and for the stack's CUDA."""
-    return max((ctx.rules.least_nvcc(gpu.compute_capability) for gpu in ctx.gpus), key=Version, default="12.0")
+    """The least nvcc that can compile here: for every GPU, and beside the host's glibc."""
+    wanted = [ctx.rules.least_nvcc(gpu.compute_capability) for gpu in ctx.gpus] or ["12.0"]
+    return max([*wanted, beside_glibc(ctx) or "0"], key=Version)
+
+
+def beside_glibc(ctx: Context) -> str | None:
+    """The least nvcc that compiles beside the host's glibc, where not any does."""
+    return ctx.rules.nvcc_beside(version(ctx.machine.glibc))
+
+
+def unbuildable(ctx: Context) -> str | None:
+    """The least nvcc beside this glibc, where that is of a later CUDA than torch takes: nothing can be built here."""
+    least = beside_glibc(ctx)
+    return least if least and Version(least).major > Version(ctx.stack.cuda).major else None
+
+
+def unfit_glibc(ctx: Context, release: str) -> str:
+    """`nvcc 12.8 doesn't compile beside glibc 2.41, which takes nvcc ≥ 13.0`; "" where it does."""
+    least = beside_glibc(ctx)
+    return f"nvcc {release} doesn't compile beside glibc {ctx.machine.glibc}, which takes nvcc ≥ {least}" \
+        if least and Version(release) < Version(least) else ""
 
 
 def nvcc_releases(ctx: Context) -> list[str]:
@@ -44,8 +64,7 @@ def toolkit_action(ctx: Context) -> Action:
     if ctx.knobs.cuda_toolkit == "never" or (ctx.knobs.cuda_toolkit == "auto"
                                              and (not (releases or _building(ctx)) or ctx.foreign_kernel)):
         return Action.NA
-    system = ctx.machine.os
-    if not ctx.root or ctx.rules.driver_set(system.id, system.version_id) is None or _package(ctx) is None:
+    if not ctx.root or not repository_known(ctx) or _package(ctx) is None:
         return Action.NA
     return Action.CHANGE if releases else Action.ADD
 
@@ -65,15 +84,20 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         if _building(ctx):
             why = "flash_attn=build wants one of torch's own CUDA, which can't or mustn't be installed here"
         elif releases:
-            why = f"nvcc {releases[-1]} is too old for these GPUs, but can't or mustn't be replaced here"
-        if package is None:
+            unfit = unfit_glibc(ctx, releases[-1]) or f"nvcc {releases[-1]} is too old for these GPUs"
+            why = f"{unfit}, but can't or mustn't be replaced here"
+        asked = bool(releases) or _building(ctx) or ctx.knobs.cuda_toolkit == "always"
+        if asked and (least := unbuildable(ctx)):
+            why += (f"; glibc {ctx.machine.glibc} takes nvcc ≥ {least}, and {ctx.stack.cuda_tag} one of CUDA "
+                    f"{Version(ctx.stack.cuda).major}: nothing can be built for it on this system")
+        elif asked and package is None:
             why += f"; no package is known of an nvcc ≥ {floor} for {ctx.stack.cuda_tag}"
         return Step("CUDA toolkit", now, "-", action, why)
     assert package is not None  # else toolkit_action says NA
     least = max(floor, f"{Version(ctx.stack.cuda).major}.0", key=Version) if _building(ctx) else floor
     old = releases and Version(releases[-1]) < Version(floor)
-    why = (f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build" if old
-           else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
+    why = (unfit_glibc(ctx, releases[-1]) or f"nvcc {releases[-1]} would silently leave these GPUs' code out of a build"
+           if old else f"asked for by {'flash_attn=build' if _building(ctx) else 'cuda_toolkit=always'}")
     return Step("CUDA toolkit", now, f"≥ {least}", action, why, bytes=ctx.rules.toolkit_bytes,
                 fetches=("apt",), disk=disk(ctx, "toolkit"),
                 payload=Packages((package[1],)))
@@ -84,6 +108,8 @@ def explain(ctx: Context) -> Parts:
     return [*gpus(ctx), *[fact("toolkit", f"{row.release} at {row.path}", "cuda.CudaToolkits")
                            for row in ctx.state.cuda]], [
         Rule(f"the least nvcc for these GPUs: {least_nvcc(ctx)}", ctx.rules.source("nvcc")),
+        *([Rule(f"glibc {ctx.machine.glibc} takes nvcc ≥ {least}", ctx.rules.source("nvcc_glibc"))]
+          if (least := beside_glibc(ctx)) else []),
         Rule("torch brings CUDA's libraries of its own: a toolkit is for compiling",
              "torch's wheels, which require the nvidia-* packages")]
 

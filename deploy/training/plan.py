@@ -49,7 +49,8 @@ def settings(ctx: Context) -> dict[str, Any]:
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or env_record(ctx).hf_endpoint
     return {**settings, "attention_from": decision(made), "hf_home": hf_home(ctx),
-            "hf_endpoint": endpoint, "accelerate": accelerate_config(settings, len(ctx.fit))}
+            "hf_endpoint": endpoint, **({"environment": ctx.environment} if ctx.environment else {}),
+            "accelerate": accelerate_config(settings, len(ctx.fit))}
 
 
 def fitting(ctx: Context) -> str:

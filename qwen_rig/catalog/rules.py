@@ -12,6 +12,7 @@ from functools import cache
 from packaging.version import Version
 
 from qwen_rig.catalog.datafile import DATA, checked, load
+from qwen_rig.catalog.driver_set import DriverSet
 from qwen_rig.catalog.rules_file import FlashRelease, GpusFile, RulesFile
 from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
 from qwen_rig.catalog.yamlfile import read
@@ -28,25 +29,6 @@ class GpuModel:
 
 
 @dataclass(frozen=True)
-class DriverSet:
-    """The driver packages of one distribution. `bytes` None: not known."""
-
-    folder: str
-    tested: bool
-    bytes: int | None
-    pinning_from: int
-    pinning: str
-    pinned: dict[str, str]
-    versioned: dict[str, str]
-
-    def packages(self, flavour: str, branch: int) -> list[list[str]]:
-        """Groups to install in turn (a pinning package before what it pins); flavour is open or proprietary."""
-        if branch >= self.pinning_from:
-            return [[self.pinning.format(branch=branch)], [self.pinned[flavour]]]
-        return [[self.versioned[flavour].format(branch=branch)]]
-
-
-@dataclass(frozen=True)
 class Rules:
     """The tables of rules.yml with the questions asked of them."""
 
@@ -54,12 +36,22 @@ class Rules:
     unfit_remedy: str
     open_from: Version
     proprietary_below: Version
-    legacy_below: Version
-    legacy_branch: int
+    proprietary_until: int
+    legacy: tuple[tuple[Version, int], ...]
+    branches: dict[int, str]
     switched_chips: tuple[str, ...]
-    compatible_below: Version
+    board: int
+    nvlsm_chips: tuple[str, ...]
+    pcie_only: tuple[Version, ...]
+    peer_remedy: str
+    new_from: Version
+    new_driver: str
     cuda: dict[str, tuple[str, str]]
+    driver_cuda: dict[int, str]
+    compat_never: tuple[str, ...]
+    compat_perhaps: tuple[str, ...]
     nvcc: tuple[tuple[Version, str], ...]
+    nvcc_glibc: tuple[tuple[Version, str], ...]
     builds: dict[str, tuple[str, ...]]
     archs: dict[str, tuple[str, ...]]
     flash: dict[str, FlashRelease]
@@ -108,22 +100,45 @@ class Rules:
         return "proprietary" if compute_capability < self.proprietary_below else None
 
     def last_branch(self, compute_capability: Version | None) -> int | None:
-        """The last driver branch that still knows the card; None where there's no such end."""
-        return self.legacy_branch if compute_capability and compute_capability < self.legacy_below else None
+        """The last driver branch that still knows the card; None where there's no such end, or none is known."""
+        if compute_capability is None:
+            return None
+        return next((last for below, last in self.legacy if compute_capability < below), None)
+
+    def own_cuda(self, driver: str | None) -> str | None:
+        """The newest CUDA release that a driver of that version can tell of itself; None where it isn't known."""
+        branch = int(driver.partition(".")[0]) if driver and driver.partition(".")[0].isdecimal() else None
+        return next((cuda for known, cuda in self.driver_cuda.items() if branch is not None and branch <= known), None)
+
+    def compat_runs(self, name: str) -> bool | None:
+        """Whether CUDA runs on a card by compat libraries of a newer CUDA than the driver's; None: on some such."""
+        if any(word in name for word in self.compat_never):
+            return False
+        return None if any(word in name for word in self.compat_perhaps) else True
+
+    def until(self, driver: str | None) -> str | None:
+        """Until when a driver's branch gets fixes, `2028-06`; None where it isn't known."""
+        branch = (driver or "").partition(".")[0]
+        return self.branches.get(int(branch)) if branch.isdecimal() else None
 
     def least_driver(self, cuda: str, compute_capability: Version | None) -> str:
         """The least driver that runs that CUDA release on the card; an unknown card is taken for a new one.
 
         KeyError where the table lacks the CUDA release.
         """
-        driver, compatible = self.cuda[cuda]
-        old = compute_capability is not None and compute_capability < self.compatible_below
-        return compatible if old else driver
+        _, compatible = self.cuda[cuda]
+        old = compute_capability is not None and compute_capability < self.new_from
+        return compatible if old else max(compatible, self.new_driver, key=Version)
 
     def least_nvcc(self, compute_capability: Version | None) -> str:
         """The least nvcc that compiles for the card; an unknown card is taken for the newest in the table."""
         fitting = [nvcc for cc, nvcc in self.nvcc if compute_capability is None or compute_capability >= cc]
         return fitting[-1]
+
+    def nvcc_beside(self, glibc: Version | None) -> str | None:
+        """The least nvcc whose headers compile beside that glibc; None where any does, or the glibc isn't known."""
+        fitting = [nvcc for least, nvcc in self.nvcc_glibc if glibc is not None and glibc >= least]
+        return fitting[-1] if fitting else None
 
     def toolkit(self, cuda: str, least_nvcc: str) -> tuple[str, str] | None:
         """(nvcc release, package) to install for a torch of that CUDA: of its major, as torch takes no other, and as
@@ -182,7 +197,7 @@ def covered(archs: Sequence[str], compute_capability: Version) -> bool:
 def _runs(arch: str, cc: Version) -> bool:
     kind, _, digits = arch.partition("_")
     number = digits.rstrip("af")
-    if not number.isdigit() or len(number) < 2:
+    if not number.isdecimal() or len(number) < 2:
         return False
     built = (int(number[:-1]), int(number[-1]))
     here = (cc.major, cc.minor)
@@ -206,19 +221,26 @@ def load_rules() -> Rules:
     return Rules(
         gpus=cards, unfit_remedy=file.unfit_remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
-        legacy_below=Version(file.legacy.below), legacy_branch=file.legacy.last_branch,
-        switched_chips=file.nvswitch.chips, compatible_below=Version(file.cuda.compatible_below),
+        proprietary_until=file.modules.proprietary_until,
+        legacy=tuple((Version(below), last) for below, last in file.legacy.below.items()), branches=file.branches.until,
+        switched_chips=file.nvswitch.chips, board=file.nvswitch.board, nvlsm_chips=file.nvswitch.nvlsm_chips,
+        pcie_only=tuple(map(Version, file.pcie_peers.capabilities)), peer_remedy=file.pcie_peers.remedy,
+        new_from=Version(file.cuda.new_from), new_driver=file.cuda.new_driver, driver_cuda=file.driver_cuda.branches,
+        compat_never=file.compat.never, compat_perhaps=file.compat.perhaps,
+        nvcc_glibc=tuple((Version(glibc), least) for glibc, least in file.nvcc.glibc.items()),
         cuda={name: (row.driver, row.compatible) for name, row in file.cuda.releases.items()},
         nvcc=tuple((Version(cc), least) for cc, least in file.nvcc.least.items()),
         builds=file.torch_builds.releases,
         drivers={folder: DriverSet(folder, row.tested, row.bytes, drivers.pinning_from, drivers.pinning,
-                                   vars(drivers.pinned), vars(drivers.versioned))
+                                   vars(drivers.pinned), vars(drivers.versioned), row.own, row.branches,
+                                   row.repository, vars(drivers.own))
                  for folder, row in drivers.distributions.items()},
         toolkits=file.toolkit.packages, toolkit_bytes=file.toolkit.bytes, compilers_bytes=file.compilers.bytes,
         room={name: (row.installed, row.fetched) for name, row in file.room.parts.items()},
         effective_batch=file.batch.effective,
         batch=tuple((row.from_mib, row.per_device) for row in file.batch.rows),
-        bf16_from=Version(file.bf16_from), sources=load_sources(), words={**words, "gpus": cards_source})
+        bf16_from=Version(file.bf16_from), sources=load_sources(),
+        words={**words, "gpus": cards_source, "nvcc_glibc": file.nvcc.glibc_source})
 
 
 @cache

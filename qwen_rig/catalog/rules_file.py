@@ -11,20 +11,35 @@ from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, Texts, Versio
 class _Modules(Row):
     open_from: VersionText
     proprietary_below: VersionText
+    proprietary_until: Whole
     source: Text
 
 
 @dataclass(frozen=True)
 class _Legacy(Row):
-    below: VersionText
-    last_branch: Whole
+    below: dict[VersionText, Whole]
+    source: Text
+
+
+@dataclass(frozen=True)
+class _Branches(Row):
+    until: dict[Whole, Text]
     source: Text
 
 
 @dataclass(frozen=True)
 class _Nvswitch(Row):
     source: Text
+    board: Whole
     chips: MaybeTexts = ()
+    nvlsm_chips: MaybeTexts = ()
+
+
+@dataclass(frozen=True)
+class _PciePeers(Row):
+    capabilities: tuple[VersionText, ...]
+    remedy: Text
+    source: Text
 
 
 @dataclass(frozen=True)
@@ -36,14 +51,30 @@ class _CudaRelease(Row):
 @dataclass(frozen=True)
 class _Cuda(Row):
     source: Text
-    compatible_below: VersionText
+    new_from: VersionText
+    new_driver: VersionText
     releases: dict[VersionText, _CudaRelease]
+
+
+@dataclass(frozen=True)
+class _DriverCuda(Row):
+    source: Text
+    branches: dict[Whole, VersionText]
+
+
+@dataclass(frozen=True)
+class _Compat(Row):
+    never: Texts
+    perhaps: Texts
+    source: Text
 
 
 @dataclass(frozen=True)
 class _Nvcc(Row):
     source: Text
     least: dict[VersionText, VersionText]
+    glibc_source: Text
+    glibc: dict[VersionText, VersionText]
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,16 @@ class _Flavours(Row):
 class _Distribution(Row):
     tested: Flag
     bytes: Whole | None = None
+    own: tuple[Whole, ...] = ()
+    branches: tuple[Whole, ...] = ()
+    repository: Flag = True
+
+
+@dataclass(frozen=True)
+class _OwnPackages(Row):
+    open: Texts
+    proprietary: Texts
+    source: Text
 
 
 @dataclass(frozen=True)
@@ -96,6 +137,7 @@ class _Drivers(Row):
     pinned: _Flavours
     versioned: _Flavours
     distributions: dict[Text, _Distribution]
+    own: _OwnPackages
 
 
 @dataclass(frozen=True)
@@ -143,8 +185,12 @@ class RulesFile(Row):
     unfit_remedy: Text
     modules: _Modules
     legacy: _Legacy
+    branches: _Branches
     nvswitch: _Nvswitch
+    pcie_peers: _PciePeers
     cuda: _Cuda
+    driver_cuda: _DriverCuda
+    compat: _Compat
     nvcc: _Nvcc
     torch_builds: _TorchBuilds
     torch_archs: _TorchArchs

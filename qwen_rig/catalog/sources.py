@@ -45,10 +45,11 @@ class Miniforge(Row):
 
 @dataclass(frozen=True)
 class AptKey(Row):
-    """A signing key: its file in the repository's folder, and its full fingerprint."""
+    """A signing key: its file in the repository's folder, its full fingerprint, and why it isn't the usual one."""
 
     key: Text
     fingerprint: Text
+    why: Text | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from qwen_rig.catalog.rules import covered
 from qwen_rig.certificate._verdict import NONE_ON_RECORD, UNJUDGED, Case, against, check, number, version, worst
 from qwen_rig.certificate.gates import Gate
 from qwen_rig.certificate.judge_card import LANE_GBS, link
-from qwen_rig.certificate.model import Check
+from qwen_rig.certificate.model import PEERS, PEERS_OFF, Check
 from qwen_rig.errors import RigError
 from qwen_rig.fits import most
 
@@ -228,5 +228,10 @@ def all_reduce(case: Case, gate: Gate) -> Check:
     status, expected, source, why = against(case, gate, data["bus_gbs"], "GB/s", (known, known) if known else None,
                                             case.seen.source if case.seen else "")
     measured = f"{data['bus_gbs']:.0f} GB/s over {data['ranks']} cards, NCCL {data['version']}"
+    if broken := data.get("without_peers"):
+        return check(gate, "warn", f"{measured}, {case.rules.peer_remedy}", expected,
+                     f"NCCL's peer-to-peer fails on this machine ({broken}); it works with {case.rules.peer_remedy}, "
+                     "which training and launch set from now on", source=case.rules.source("pcie_peers"),
+                     numbers=number("all-reduce", data["bus_gbs"], "GB/s"), facts={PEERS: PEERS_OFF})
     return check(gate, worst([status]), measured, expected, why, source=source,
                  numbers=number("all-reduce", data["bus_gbs"], "GB/s"))

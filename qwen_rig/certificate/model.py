@@ -19,6 +19,9 @@ STATES = ("pass", "warn", "fail", "not_run")
 OVERALL = ("pass", "warn", "fail", "partial")
 
 
+PEERS, PEERS_OFF = "NCCL peer-to-peer", "off: it fails"  # a fact of the all-reduce, where that works without alone
+
+
 @dataclass(frozen=True)
 class Number:
     """A measured number that two certificates can be compared by. `better`: higher, lower or neither."""

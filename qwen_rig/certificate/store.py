@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import gmtime, strftime
 
 from qwen_rig import atomic
-from qwen_rig.certificate.model import Certificate, load
+from qwen_rig.certificate.model import PEERS, PEERS_OFF, Certificate, load
 from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
 from qwen_rig.fits import most
@@ -97,6 +97,20 @@ def _measured(who: Identity, uuid: str, memory_mib: int | None) -> LargestBatch 
         if batch == int(batch) and batch >= 0 and (memory_mib is None or batch <= most(memory_mib)):
             return LargestBatch(int(batch), uuid, strftime("%Y-%m-%d", gmtime(made.began)))
     return None
+
+
+def peers_fail(who: Identity, uuids: Collection[str]) -> bool:
+    """Whether NCCL's peer-to-peer between cards of that host fails, by each one's newest certificate with an
+    all-reduce."""
+    for uuid in filter(UUID.fullmatch, uuids):
+        for _, made in _read(history(uuid)[::-1]):
+            check = made.check("all_reduce")
+            if check is None or not check.numbers or made.emulated or made.stated or not _counts_for(made, who):
+                continue
+            if check.facts.get(PEERS) == PEERS_OFF:
+                return True
+            break
+    return False
 
 
 def cards() -> list[str]:

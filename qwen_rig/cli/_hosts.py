@@ -14,5 +14,7 @@ def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
                             help="these hosts or groups only; may be given again")
     parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
                         help="a knob of group_data/all.py, above what the inventory says; may be given again")
+    parser.add_argument("--expect-gpus", metavar="N", action="append", dest="data", type="expect_gpus={}".format,
+                        help="refuse a host that has another number of GPUs (the knob expect_gpus)")
     parser.add_argument("-v", "--verbose", action="count", default=0,
                         help="what is right already too, and the commands of each step")

@@ -21,7 +21,8 @@ HOST: Any = flash_ready  # it runs on hosts, as the same file, and carries no ty
 @dataclass(frozen=True)
 class Room:
     """What of a host decides whether it can build. `nvccs`: releases that are there or that this run
-    installs; `jobs`: as many as the user asks for, whatever the memory."""
+    installs; `jobs`: as many as the user asks for, whatever the memory; `beside_glibc`: the least nvcc that compiles
+    beside the host's glibc, where not any does."""
 
     capabilities: Sequence[Version | None]
     cores: float
@@ -31,6 +32,7 @@ class Room:
     compiler: bool
     glibc: str | None
     jobs: int | None = None
+    beside_glibc: str | None = None
 
 
 def unserved(source: Source, torch_cuda: str | None, room: Room) -> list[str]:
@@ -77,6 +79,8 @@ def _cards(source: Source, capabilities: Sequence[Version | None]) -> list[str]:
 
 
 def _nvcc(torch_cuda: str, room: Room) -> list[str]:
+    if room.beside_glibc and Version(room.beside_glibc).major > Version(torch_cuda).major:
+        return [f"glibc {room.glibc} takes nvcc ≥ {room.beside_glibc}, and torch for CUDA {torch_cuda} an older one"]
     try:
         HOST.choose_nvcc([(release, "") for release in room.nvccs], torch_cuda, room.least_nvcc)
     except HOST.Failed as error:

@@ -72,7 +72,8 @@ def check(job, program=None):
     except ImportError:
         if program is None:
             raise NotRun("torch is not installed") from None
-    env = {**os.environ, "NCCL_SOCKET_IFNAME": job["interface"], "GLOO_SOCKET_IFNAME": job["interface"]}
+    env = {**os.environ, **job.get("environment", {}), "NCCL_SOCKET_IFNAME": job["interface"],
+           "GLOO_SOCKET_IFNAME": job["interface"]}
     limit, said, stages, lines = job["limit"], [], {}, []
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         running = [subprocess.Popen([sys.executable, program or os.path.abspath(__file__), "--rank",

@@ -11,6 +11,7 @@ import re
 PLACES = ("/usr/bin", "/usr/lib/wsl/lib", "/usr/local/nvidia/bin", "/opt/bin", "/home/kubernetes/bin/nvidia/bin")
 # What a cell says in place of a value: [N/A], [Not Supported], N/A, [Unknown Error], ERR!
 _NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown( error)?|err!|not supported|)$", re.IGNORECASE)
+_UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z-]+$")
 _VERSION = r"(\d+\.\d+(?:\.\d+)*)"
 # 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (KB §8).
 _DRIVER = (rf"\bKMD Version\s*:\s*{_VERSION}", rf"\bDriver Version\s*:\s*{_VERSION}")
@@ -37,15 +38,27 @@ def read_csv(text: str, fields: tuple[str, ...] = ()) -> tuple[list[dict[str, st
         if not names and _is_header(cells):
             names = [cell.split(" [")[0] for cell in cells]
             continue
-        surplus = len(cells) - len(names)
-        at = next((at for at, name in enumerate(names) if name in ("name", "process_name")), None)
-        if surplus > 0 and at is not None:  # a comma in the name: nvidia-smi quotes nothing
-            cells[at: at + surplus + 1] = [", ".join(cells[at: at + surplus + 1])]
-        if names and len(cells) == len(names):
-            rows.append(dict(zip(names, cells)))  # noqa: B905 (Python 3.9 has no strict)
+        if names and (len(cells) >= len(names) or (cells[0].isdigit() and names[0] == "index")):
+            rows.append(dict(zip(names, _aligned(cells, names))))  # noqa: B905 (Python 3.9 has no strict)
         elif line.strip():
             rest.append(line.strip())
     return rows, "\n".join(rest)
+
+
+def _aligned(cells: list[str], names: list[str]) -> list[str]:
+    """As many cells as there are names: those of a comma in the name are one (nvidia-smi quotes nothing), those that
+    nobody asked for are left out, those that are lacking are empty.
+
+    Where the name ends, the UUID's form tells; in a row without one, all that is over is the name's.
+    """
+    at = next((at for at, name in enumerate(names) if name in ("name", "process_name")), None)
+    surplus = len(cells) - len(names)
+    if surplus > 0 and at is not None:
+        if "uuid" in names:
+            ends = next((place for place, cell in enumerate(cells) if _UUID.match(cell)), None)
+            surplus = surplus if ends is None else min(surplus, max(0, ends - names.index("uuid")))
+        cells = [*cells[:at], ", ".join(cells[at: at + surplus + 1]), *cells[at + surplus + 1:]]
+    return (cells + [""] * len(names))[:len(names)]
 
 
 def _is_header(cells: list[str]) -> bool:

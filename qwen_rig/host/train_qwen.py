@@ -82,6 +82,8 @@ def main():
     for key, variable in (("hf_home", "HF_HOME"), ("hf_endpoint", "HF_ENDPOINT")):
         if settings.get(key):
             os.environ.setdefault(variable, settings[key])
+    for variable, text in settings.get("environment", {}).items():  # what these cards need, by their certificates
+        os.environ.setdefault(variable, text)
     train(given, settings)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from packaging.version import Version
 
 from qwen_rig.catalog.lock import MACHINE
-from qwen_rig.plan import disk_space, drift, network, owner, place, python
-from qwen_rig.plan.context import Context, version
+from qwen_rig.catalog.rules import arch_of
+from qwen_rig.plan import crossed, disk_space, drift, network, owner, place, python
+from qwen_rig.plan.context import Context, given_away, version
 from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.model import Action, Applied, Plan, Refusal, Step
 from qwen_rig.plan.planner import Planner, new_env
@@ -26,11 +27,11 @@ def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     steps = _steps(ctx, planners)
     for planner in planners.values():
         refused += planner.refusals(ctx, steps)
-    refused += [*disk_space.refusals(ctx, steps), *network.refusals(ctx, steps), *owner.refusals(ctx, steps),
-                *python.refusals(ctx, steps)]
+    refused += [*crossed.refusals(ctx, steps), *disk_space.refusals(ctx, steps), *network.refusals(ctx, steps),
+                *owner.refusals(ctx, steps), *python.refusals(ctx, steps)]
     changes_env = new_env(steps)
-    said = (*_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []), *network.caveats(ctx, steps),
-            *owner.caveats(ctx, steps), *python.caveats(ctx, steps))
+    said = (*crossed.caveats(ctx, steps), *_caveats(ctx, steps), *(_unlocked(ctx) if changes_env else []),
+            *network.caveats(ctx, steps), *owner.caveats(ctx, steps), *python.caveats(ctx, steps))
     known = _known(ctx) if changes_env else {}
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 
@@ -68,6 +69,9 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
     """No GPU, or none that the stack's torch has code for."""
     if not ctx.gpus:
         seen = ctx.state.driver.excerpt
+        if away := [pci for pci in ctx.state.pci_gpus if given_away(pci)]:
+            return [Refusal(f"no NVIDIA GPU is left here: {away[0].driver} keeps {len(away)} for virtual machines",
+                            "give one back to the host's driver, or take this host out of the inventory")]
         return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
                         "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
     if ctx.machine.arch not in (MACHINE, ""):
@@ -101,29 +105,35 @@ def _caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
         said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
     if holder := ctx.machine.apt_lock:
         said.append(f"apt is locked by {holder.name} (pid {holder.pid}): it is waited for")
-    said += _cards(ctx, steps)
+    said += _sliced(ctx)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:
         if gpu.compute_capability is None:
             said.append(f"{gpu.name} isn't in the rules: what it can do is known only after its driver runs")
         elif torch and not ctx.rules.covered(torch.archs, gpu.compute_capability):
             said.append(f"{gpu.name}: torch {torch.name} has no code for it; the other cards are used")
+    if new_env(steps):
+        said += _near_code(ctx)
     for part, problem in ctx.state.problems.items():
         said.append(f"{part} could not be read: {problem}")
     return said
 
 
-def _cards(ctx: Context, steps: Sequence[Step]) -> list[str]:
-    """What the plan can't know, or doesn't do, for cards that are cut up or bound together."""
-    said = []
-    if cut := sorted({gpu.name for gpu in ctx.gpus if gpu.mig}):
-        said.append(f"MIG is on ({', '.join(cut)}): a process sees one slice, whose memory isn't known here, so the "
-                    "training settings are the smallest")
-    bound = [gpu for gpu in ctx.gpus if ctx.rules.switched(gpu.device_id)]
-    if len(bound) > 1 and _changed(steps, "driver"):
-        said.append("where NVSwitches join these cards, CUDA answers only beside a running nvidia-fabricmanager of the "
-                    "driver's very version: this tool doesn't install it")
-    return said
+def _near_code(ctx: Context) -> list[str]:
+    """New cards whose own architecture the stack's torch has not: they run another's code, of the same major."""
+    torch = ctx.stack.torch
+    cards = {gpu.name: gpu.compute_capability for gpu in ctx.fit
+             if gpu.compute_capability and gpu.compute_capability >= ctx.rules.new_from}
+    return [f"{name}: torch {torch.name} has no {arch_of(cc)}; the card runs its code for {arch}"
+            for name, cc in cards.items() if torch and arch_of(cc) not in torch.archs
+            for arch in torch.archs if arch.startswith(f"sm_{cc.major}") and ctx.rules.covered([arch], cc)]
+
+
+def _sliced(ctx: Context) -> list[str]:
+    """What the plan can't know of cards that are cut up."""
+    cut = sorted({gpu.name for gpu in ctx.gpus if gpu.mig})
+    return [f"MIG is on ({', '.join(cut)}): a process sees one slice, whose memory isn't known here, so the training "
+            "settings are the smallest"] if cut else []
 
 
 def _serving(ctx: Context, capabilities: list[Version]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +13,15 @@ from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.domain import Domain, Identity, domain_of
 from qwen_rig.facts.machine import Machine
-from qwen_rig.facts.state import SmiGpu, State
+from qwen_rig.facts.state import PciGpu, SmiGpu, State
 from qwen_rig.flash.key import Known
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
 from qwen_rig.training import LargestBatch
+
+# `GRID T4-16Q`, `NVIDIA A100-1-5C`: the card, the slices, then GB and series (A, B, C, Q: NVIDIA vGPU user guide).
+VGPU = re.compile(r"-(\d{1,3}[ABCQ](?:ME)?)$")
+GIVEN_AWAY = ("vfio-pci", "pci-stub", "pciback", "xen-pciback")  # drivers that keep a card for a virtual machine
 
 
 def version(text: str | None) -> Version | None:
@@ -39,6 +45,12 @@ class Gpu:
     memory_mib: int | None
     mig: bool = False
 
+    @property
+    def vgpu(self) -> str | None:
+        """The profile of a virtual GPU, `96Q`, by which its name ends; None for a whole card."""
+        found = VGPU.search(self.name)
+        return found[1] if found else None
+
 
 @dataclass(frozen=True)
 class Context:
@@ -53,6 +65,7 @@ class Context:
     largest: LargestBatch | None = None  # of its cards' certificates kept here, the smallest
     identity: Identity | None = None  # None: as the name alone
     shared_wheels: tuple[Known, ...] = ()  # flash-attn's, built by hosts of this one's trust domain
+    peers_fail: bool = False  # NCCL's peer-to-peer between its cards, by their certificates
 
     @property
     def machine(self) -> Machine:
@@ -77,6 +90,12 @@ class Context:
     def root(self) -> bool:
         """Whether apt, the driver and a reboot are within our rights, by uid or by sudo."""
         return self.machine.sudo not in ("none", "locked")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What training's environment must hold for these cards, by what their certificates say."""
+        name, _, text = self.rules.peer_remedy.partition("=")
+        return {name: text} if self.peers_fail and len(self.fit) > 1 else {}
 
     @cached_property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -107,9 +126,12 @@ class Context:
 
 
 def gpus_of(state: State, rules: Rules) -> tuple[Gpu, ...]:
-    """Each GPU of a host once: by PCI id where the kernel shows them, else as nvidia-smi lists them."""
+    """Each GPU of a host once: by PCI id where the kernel shows them, else as nvidia-smi lists them. Not those that
+    the kernel keeps for a virtual machine, nor, in a container, those of its host that it wasn't given."""
     listed, found = _by_slot(state), []
     for pci in state.pci_gpus:
+        if given_away(pci) or _withheld(state, pci, listed):
+            continue
         row, smi = rules.gpu(pci.device_id), listed.pop(pci.slot.lower(), SmiGpu())
         found.append(Gpu(
             name=smi.name or (row.name if row else f"NVIDIA GPU {pci.device_id}"),
@@ -121,6 +143,31 @@ def gpus_of(state: State, rules: Rules) -> tuple[Gpu, ...]:
     found += [Gpu(smi.name or "NVIDIA GPU", None, version(smi.compute_capability),
                   None if smi.mig else smi.memory_mib, bool(smi.mig)) for smi in listed.values()]
     return tuple(found)
+
+
+def nova_holds(state: State) -> bool:
+    """Whether nova_core, the kernel's own new driver, has a card (it names itself NovaCore)."""
+    return any((pci.driver or "").lower().replace("_", "").replace("-", "").startswith("nova")
+               for pci in state.pci_gpus)
+
+
+def given_away(pci: PciGpu) -> bool:
+    """Whether the kernel keeps the card for a virtual machine."""
+    return pci.driver in GIVEN_AWAY
+
+
+def _withheld(state: State, pci: PciGpu, listed: Mapping[str, SmiGpu]) -> bool:
+    """Whether a card on a container's bus is not the container's: nvidia-smi answers there, and lists others alone."""
+    answers = state.machine.kind == "container" and state.driver.error is None and bool(state.gpus)
+    return answers and all(gpu.slot for gpu in state.gpus) and pci.slot.lower() not in listed
+
+
+def unlisted(state: State) -> tuple[PciGpu, ...]:
+    """The cards on the bus that nvidia-smi, which answers and has a row for each other, lists nothing of."""
+    if state.driver.error is not None or not state.gpus or state.machine.kind == "container":
+        return ()
+    listed = _by_slot(state)
+    return tuple(pci for pci in state.pci_gpus if pci.slot.lower() not in listed and not given_away(pci))
 
 
 def _by_slot(state: State) -> dict[str, SmiGpu]:

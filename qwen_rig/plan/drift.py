@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen_rig.facts.records import Records
 from qwen_rig.facts.state import State
-from qwen_rig.managed import GUARD, REPOSITORY
+from qwen_rig.managed import GUARD, NOVA, REPOSITORY
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.document import of_step
 from qwen_rig.plan.env import records
@@ -39,7 +39,7 @@ def snapshot(ctx: Context) -> dict[str, Any]:
         "env": {"path": env.path, "target": env.target, "python": env.python,
                 "torch": asdict(env.torch) if env.torch else None, "packages": dict(env.packages)} if env else None,
         "files": {path: _text(state, path, digest) for path, digest in state.files.items()
-                  if path in (*GUARD, REPOSITORY)},
+                  if path in (*GUARD, REPOSITORY) or (digest and path in NOVA)},
         "training": made.training.raw if made.training else {},
         "attention": made.flash_attn.attention if made.flash_attn else None,
     }

@@ -135,3 +135,9 @@ def caveats(ctx: Context, envs: str) -> list[str]:
 def repository_at(ctx: Context) -> str:
     """Where NVIDIA's packages for this host's system are."""
     return repository_url(ctx.machine.os, ctx.knobs.source_nvidia_apt or ctx.rules.nvidia_apt.url)
+
+
+def repository_known(ctx: Context) -> bool:
+    """Whether it's known by which key NVIDIA's packages for this host's system are signed: by us, or by the user."""
+    found = ctx.rules.driver_set(ctx.machine.os.id, ctx.machine.os.version_id)
+    return found is not None and (found.repository or ctx.knobs.source_nvidia_apt_key is not None)

@@ -108,7 +108,8 @@ class Memory:
             last, who = ledger.applied(host.name, address(host)), identity(host)
             largest = store.largest_batch(who, {gpu.uuid: gpu.memory_mib for gpu in state.gpus if gpu.uuid})
             ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest, who,
-                          wheels.known(domain_of(wanted.trust_domain, who)))
+                          wheels.known(domain_of(wanted.trust_domain, who)),
+                          store.peers_fail(who, [gpu.uuid for gpu in state.gpus if gpu.uuid]))
             self.domains[host.name] = ctx.domain
             self._last[host.name], self._contexts[host.name] = state, ctx
             self.capabilities[host.name] = tuple(gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability)

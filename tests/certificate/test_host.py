@@ -55,6 +55,23 @@ def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(
     assert not Path(f"/proc/{pid}").exists(), "what hung has been killed"
 
 
+def test_where_nccls_peer_to_peer_fails_it_is_tried_without_and_the_finding_says_so(
+        peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "rank.py"
+    program.write_text("import json, os\n"
+                       "if os.environ.get('NCCL_P2P_DISABLE') != '1': raise SystemExit('peer access')\n"
+                       "print('rig-result ' + json.dumps({'status': 'measured', 'data': "
+                       "{'seconds': 0.1, 'version': '2.27'}}))\n")
+    found = peers.all_reduce({}, ranks=2, limit=HANG_S, program=str(program))
+    assert found["status"] == "measured" and "peer access" in found["data"]["without_peers"]
+    assert found["data"]["environment"]["NCCL_P2P_DISABLE"] == "1"
+    monkeypatch.setenv("NCCL_P2P_DISABLE", "0")  # the user's own word
+    assert "without_peers" not in peers.all_reduce({}, ranks=2, limit=HANG_S, program=str(program))
+    program.write_text("raise SystemExit('no NCCL')\n")
+    monkeypatch.delenv("NCCL_P2P_DISABLE")
+    assert peers.all_reduce({}, ranks=2, limit=HANG_S, program=str(program))["status"] == "fail"
+
+
 def test_a_rank_that_dies_is_a_finding(peers: Any, tmp_path: Path) -> None:
     program = tmp_path / "rank.py"
     program.write_text("raise SystemExit('NCCL error: unhandled system error')\n")

@@ -123,6 +123,9 @@ def _old_slot(host: dict[str, Any], checks: dict[str, Any]) -> None:
      {"all_reduce": "fail"}),
     (lambda host, checks: host["group"].update(all_reduce=ok(ranks=2, bus_gbs=150.0, version="2.27")),
      {"all_reduce": "fail"}),
+    (lambda host, checks: host["group"].update(all_reduce=ok(ranks=2, bus_gbs=15.0, version="2.27",
+                                                             without_peers="no end after 150 s")),
+     {"all_reduce": "warn"}),
     (lambda host, checks: host["group"].update(all_reduce=ok(ranks=8, bus_gbs=150.0, version="2.27")),
      {"all_reduce": "warn"}),  # nobody has seen eight: no expectation on record
 ])

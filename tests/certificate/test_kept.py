@@ -192,3 +192,15 @@ def test_the_largest_batch_of_a_hosts_cards_is_the_smallest_of_the_newest(state:
     emulated = json.loads(store.history(UUID)[-2].read_text()) | {"emulated": True}
     (store.folder() / UUID / "20270101T000000Z.json").write_text(json.dumps(emulated))
     assert store.largest_batch(LAB, {UUID: 81559}) == found
+
+
+def test_peers_that_fail_are_known_from_the_newest_certificate_with_an_all_reduce(state: Path) -> None:
+    assert not store.peers_fail(LAB, [UUID, "no/uuid", "GPU-of-nobody"])
+    reduced = {"ranks": 2, "bus_gbs": 15.0, "version": "2.27"}
+    broken = {"status": "measured", "data": {**reduced, "without_peers": "no end after 150 s"}}
+    read(state, 1793664000, lambda checks: checks.update(all_reduce=broken))
+    assert store.peers_fail(LAB, [UUID]) and not store.peers_fail(Identity("another"), [UUID])
+    read(state, 1795478400, lambda checks: checks.update(all_reduce={"status": "not_run", "why": "no time"}))
+    assert store.peers_fail(LAB, [UUID]), "not_run doesn't hide the one that did"
+    read(state, 1795564800, lambda checks: checks.update(all_reduce={"status": "measured", "data": reduced}))
+    assert not store.peers_fail(LAB, [UUID]), "mended"

@@ -96,3 +96,12 @@ def test_the_all_reduce_is_done_again_only_where_something_has_changed() -> None
         assert "changed" in plan.unchecked(_recorded("pass", **change), "auto")
     spoilt = together([replace(A, files={plan.RECORD: "{"}), B])
     assert plan.unchecked(spoilt, "auto") == "a: not done yet"
+
+
+def test_what_a_hosts_cards_need_of_nccl_is_in_its_own_files_and_check() -> None:
+    made = together((replace(A, environment={"NCCL_P2P_DISABLE": "1"}), B))
+    assert "export NCCL_P2P_DISABLE=1\n" in plan.files(made, "a", SETTINGS)[plan.ENV]
+    assert "NCCL_P2P_DISABLE" not in plan.files(made, "b", SETTINGS)[plan.ENV]
+    assert plan.spec(made, "a", True, 60)["environment"] == {"NCCL_P2P_DISABLE": "1"}
+    assert "environment" not in plan.spec(made, "b", True, 60)
+    assert made.fingerprint != together((A, B)).fingerprint, "it is checked again"

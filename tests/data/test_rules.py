@@ -44,7 +44,7 @@ def test_every_card_is_well_formed() -> None:
     for device_id, card in RULES.gpus.items():
         assert re.fullmatch(r"10de:[0-9a-f]{4}", device_id)
         assert Version("3.0") <= Version(card.compute_capability) <= Version("12.1")
-        assert card.memory_mib is None or 1000 < card.memory_mib < 200_000
+        assert card.memory_mib is None or 1000 < card.memory_mib < 300_000
 
 
 @pytest.mark.parametrize(("cc", "flavour", "driver", "nvcc", "last"), [
@@ -57,6 +57,7 @@ def test_every_card_is_well_formed() -> None:
     ("7.5", None, "525", "11.8", None),
     ("7.0", "proprietary", "525", "11.8", 580),
     ("6.1", "proprietary", "525", "11.8", 580),
+    ("3.7", "proprietary", "525", "11.8", 470),
     (None, None, "570.26", "12.9", None),
 ])
 def test_what_a_card_demands(cc: str | None, flavour: str | None, driver: str, nvcc: str, last: int | None) -> None:
@@ -65,6 +66,41 @@ def test_what_a_card_demands(cc: str | None, flavour: str | None, driver: str, n
     assert RULES.least_driver("12.8", capability) == driver
     assert RULES.least_nvcc(capability) == nvcc
     assert RULES.last_branch(capability) == last
+
+
+@pytest.mark.parametrize(("cuda", "cc", "driver"), [
+    ("13.0", "12.0", "580"), ("13.2", "12.0", "580"), ("13.5", "9.0", "580"), ("12.9", "12.0", "570.26"),
+    ("12.6", "12.0", "570.26"), ("12.6", "8.9", "525"), ("13.2", None, "580")])
+def test_a_branch_serves_its_cuda_major_and_a_new_card_from_the_first_driver_that_knows_it(
+        cuda: str, cc: str | None, driver: str) -> None:
+    assert RULES.least_driver(cuda, Version(cc) if cc else None) == driver
+
+
+@pytest.mark.parametrize(("driver", "cuda"), [  # as nvidia-smi's own banners pair them, captured
+    ("580.159.04", "13.0"), ("570.133.07", "12.8"), ("565.57.01", "12.7"), ("535.161.08", "12.2"), ("495.44", "11.5"),
+    ("430.26", "10.2"), ("384.66", "9.0"), ("610.57.04", "13.3"), ("590.48.01", "13.1"), ("595.71.05", "13.2")])
+def test_the_cuda_that_a_driver_tells_of_itself(driver: str, cuda: str) -> None:
+    assert RULES.own_cuda(driver) == cuda
+
+
+@pytest.mark.parametrize(("driver", "least"), [
+    ("596.36", "13.2"), ("591.86", "13.1"), ("576.02", "12.9"), ("516.59", "11.7")])
+def test_windows_drivers_lie_between_and_are_never_held_against_a_lesser_cuda(driver: str, least: str) -> None:
+    bound = RULES.own_cuda(driver)
+    assert bound is not None and Version(bound) >= Version(least)
+
+
+def test_what_no_rule_knows_is_none() -> None:
+    assert [RULES.own_cuda(driver) for driver in ("999.1", "x", "²", "", None)] == [None] * 5
+    assert RULES.until("999.1") is None and RULES.until("580.95.05") == "2028-06"
+    assert RULES.last_branch(Version("7.0")) is not None
+    assert all(last <= RULES.proprietary_until for _, last in RULES.legacy), "old cards take proprietary modules"
+
+
+@pytest.mark.parametrize(("glibc", "nvcc"), [
+    ("2.36", None), ("2.40", None), ("2.41", "13.0"), ("2.42", "13.2"), ("2.43", "13.2"), (None, None)])
+def test_the_nvcc_that_a_glibc_takes(glibc: str | None, nvcc: str | None) -> None:
+    assert RULES.nvcc_beside(Version(glibc) if glibc else None) == nvcc
 
 
 ARCHS = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -81,7 +117,7 @@ def test_code_runs_on_its_major_from_its_minor_on(archs: list[str], cc: str, run
 
 
 @pytest.mark.parametrize(("os_id", "version_id", "tested"), [
-    ("debian", "12", True), ("debian", "13", False), ("ubuntu", "22.04", False), ("ubuntu", "24.04", False)])
+    ("debian", "12", True), ("debian", "13", True), ("ubuntu", "22.04", False), ("ubuntu", "24.04", False)])
 def test_driver_sets(os_id: str, version_id: str, tested: bool) -> None:
     packages = RULES.driver_set(os_id, version_id)
     assert packages is not None and packages.tested is tested
@@ -89,6 +125,14 @@ def test_driver_sets(os_id: str, version_id: str, tested: bool) -> None:
     assert packages.packages("proprietary", 590) == [["nvidia-driver-pinning-590"], ["cuda-drivers"]]
     assert packages.packages("open", 570) == [["nvidia-open-570"]]
     assert packages.packages("proprietary", 570) == [["cuda-drivers-570"]]
+
+
+def test_a_distributions_own_packages_are_for_one_kernel() -> None:
+    packages = RULES.driver_set("ubuntu", "26.04")
+    assert packages is not None and not packages.repository and set(packages.own) == {580, 595}
+    assert packages.own_templates("open", "7.0.0-29-generic")[0][0] == \
+        "linux-modules-nvidia-{branch}-server-open-7.0.0-29-generic"
+    assert not any("open" in name for name in packages.own_templates("proprietary", "x")[0])
 
 
 def test_no_driver_set_for_others() -> None:

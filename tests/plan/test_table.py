@@ -22,10 +22,10 @@ KEYS = {"gpus", "system", "kind", "driver", "smi", "host", "nvcc", "does", "na",
         "log", "source", "assumed"}
 
 
-def state(row: dict[str, Any]) -> dict[str, Any]:
+def state(row: dict[str, Any], cards: dict[str, str] = CARDS, systems: dict[str, Any] = SYSTEMS) -> dict[str, Any]:
     """The host of a row, in the shape of facts.probe.HostState."""
-    system, kind = SYSTEMS[row["system"]], row.get("kind", "bare_metal")
-    made = bare(*(CARDS[card] for card in row["gpus"]), kind=kind, glibc=system["glibc"],
+    system, kind = systems[row["system"]], row.get("kind", "bare_metal")
+    made = bare(*(cards[card] for card in row["gpus"]), kind=kind, glibc=system["glibc"],
                 arch=system.get("arch", "x86_64"),
                 os={key: system[key] for key in ("id", "version_id", "pretty")} | {"codename": None},
                 compilers={"gcc": system["gcc"], "g++": system["gcc"]},
@@ -43,7 +43,7 @@ def state(row: dict[str, Any]) -> dict[str, Any]:
     elif driver:
         made["driver"].update(driver)
     if isinstance(driver, str):
-        made["gpus"] = [listed(n, card, row.get("smi", {})) for n, card in enumerate(row["gpus"])]
+        made["gpus"] = [listed(n, cards[card], row.get("smi", {})) for n, card in enumerate(row["gpus"])]
         if kind in ("bare_metal", "vm") and system.get("apt", True):
             made["dpkg"] = {"nvidia-driver": driver.split()[0]}
     if kind == "wsl":
@@ -51,10 +51,10 @@ def state(row: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def listed(number: int, card: str, said: dict[str, Any]) -> dict[str, Any]:
+def listed(number: int, device_id: str, said: dict[str, Any]) -> dict[str, Any]:
     """A row of nvidia-smi's; what the table's `smi` says goes before what the rules hold of the card."""
-    known = load_rules().gpu(CARDS[card])
-    assert known is not None, f"qwen_rig/data/gpus.yml doesn't know {CARDS[card]}"
+    known = load_rules().gpu(device_id)
+    assert known is not None, f"qwen_rig/data/gpus.yml doesn't know {device_id}"
     return {"index": number, "name": known.name, "uuid": f"GPU-{number}", "mig": None,
             "pci_bus_id": f"00000000:{number + 1:02X}:00.0", "memory_mib": known.memory_mib,
             "compute_capability": known.compute_capability, **said}
