@@ -149,10 +149,10 @@ def env_sections() -> dict[str, str]:
         "env": f"""{_dist.SHELL}
 IFS=$nl
 for e in $envs; do env_files "$e"; done""",
-        "generations": rf"""
+        "generations": rf"""{_dist.SHELL}
 IFS=$nl
 for g in $generations; do
-  printf '##generation %s\n' "$g"
+  printf '##generation %s\n##gone %s\n' "$g" "$(gone "$g")"
   IFS=' '
   for f in {" ".join(BESIDE)}; do
     [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
@@ -189,8 +189,8 @@ def read(text: str) -> list[dict[str, Any]]:
 
 
 def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
-    """Each generation with its records and the digests of what lies `beside` them; and one line on the first record
-    that is no JSON (it reads as None)."""
+    """Each generation with what of it is `gone`, its records and the digests of what lies `beside` them; and one line
+    on the first record that is no JSON (it reads as None)."""
     found, problem = [], None
     for block in re.split(r"^##generation ", text, flags=re.MULTILINE)[1:]:
         path, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
@@ -213,7 +213,8 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         if not (GENERATION.fullmatch(name) or (_NAME.fullmatch(name))):
             continue
         words = [line.split() for line in lines if line.startswith("##beside ")]
-        found.append({"name": name, "path": path, "complete": "env" in seen, "records": parsed,
+        gone = next((_dist.GONE.get(line[7:].strip()) for line in lines if line.startswith("##gone ")), None)
+        found.append({"name": name, "path": path, "complete": "env" in seen, "gone": gone, "records": parsed,
                       "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem
 

@@ -104,14 +104,17 @@ class TorchBuild:
 @dataclass(frozen=True)
 class Env:
     """The wanted env, by its files. `target`: where its link leads, None for a plain folder; `python` None: it has
-    none; `packages`: canonical name → version; `duplicates`: names there in two versions; `torch` None: no torch, or a
-    version.py that can't be read."""
+    none; `gone`: the part without which it runs nothing, in words; `packages`: canonical name → version; `duplicates`:
+    names there in two versions; `torn`: name → which of its files isn't as its RECORD says; `torch` None: no torch, or
+    a version.py that can't be read."""
 
     path: str
     target: str | None = None
     python: str | None = None
+    gone: str | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     duplicates: tuple[str, ...] = ()
+    torn: Mapping[str, str] = field(default_factory=dict)
     torch: TorchBuild | None = None
 
 
@@ -126,12 +129,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class Generation:
-    """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `beside` None: not
-    looked at."""
+    """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `gone`: the part
+    without which it runs nothing, in words; `beside` None: not looked at."""
 
     name: str
     path: str
     complete: bool = False
+    gone: str | None = None
     records: Records = field(default_factory=Records)
     beside: Beside | None = None
 

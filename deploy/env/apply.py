@@ -47,7 +47,8 @@ def _say_refused(host: Host) -> None:
 
 
 LIBRARY = (*_packages.LIBRARY, "deploy/env/lock.sh")
-BUILD, MEND = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/build.sh"), load(*LIBRARY, "deploy/env/mend.sh")
+BUILD = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/aside.sh", "deploy/env/build.sh")
+MEND = load(*LIBRARY, "deploy/env/mend.sh")
 
 
 def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
@@ -68,7 +69,7 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
         conda_lock=lines(f"{file.path} {file.sha256}" for file in conda_files(ctx)),
         addresses=lines(address(source.url or "") for source in route.of("conda_channel")),
         python_version=knobs.python, lock_options="--no-deps" if torch else "",
-        afresh="yes" if wanted.afresh else "", import_gate=stack.import_gate, made=json.dumps(made))
+        afresh="yes" if wanted.afresh else "", aside=wanted.aside, import_gate=stack.import_gate, made=json.dumps(made))
     return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))
 
 
@@ -76,7 +77,8 @@ def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
     call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
-                name=ctx.knobs.env_name, path=wanted.path, import_gate=ctx.stack.import_gate)
+                name=ctx.knobs.env_name, path=wanted.path,
+                afresh="yes" if wanted.afresh else "", import_gate=ctx.stack.import_gate)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

@@ -4,6 +4,19 @@
 #   $conda_lock, $addresses   a line for each file, its path below a channel and its sha256; the same channels by address
 #                             Empty: conda chooses, and checks what it gets by the channel's own sums
 
+conda_state() { # DIR: what conda has done there, as a checksum
+  (cd "$1/conda-meta" && cksum history ./*.json) 2>/dev/null | cksum
+}
+
+as_we_left() { # DIR: whether our build was cut off there, and nobody else has been at its Python since
+  [ -s "$1/.rig/python" ] && [ "$(cat "$1/.rig/python")" = "$(conda_state "$1")" ] && runs "$1"
+}
+
+runs() { # DIR: whether the Python that was asked for runs there, and finds its pip
+  "$1/bin/python" -E -c 'import sys, pip
+sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' "${python_version:?}"
+}
+
 python_env() { # DIR VERSION
   if [ -n "${conda_lock?}" ]; then locked_python "$1"; else chosen_python "$1" "$2"; fi
 }

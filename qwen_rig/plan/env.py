@@ -35,6 +35,12 @@ def envs_dir(ctx: Context) -> str:
     return f"{prefix(ctx)}/envs"
 
 
+def aside_names(name: str) -> tuple[str, ...]:
+    """Names as long as an env's own, for one that steps aside; none where the name is too short."""
+    ends = (".old", *(f".ol{number}" for number in range(2, 10)))
+    return tuple(name[:-len(end)] + end for end in ends) if len(name) > len(ends[0]) + 1 else ()
+
+
 def current(ctx: Context) -> Generation | None:
     """The generation that the env's link points at, or None."""
     env = ctx.state.env
