@@ -47,7 +47,8 @@ def _say_refused(host: Host) -> None:
 
 
 LIBRARY = (*_packages.LIBRARY, "deploy/env/lock.sh")
-BUILD = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/aside.sh", "deploy/env/build.sh")
+BUILD = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/aside.sh", "deploy/env/settle.sh",
+             "deploy/env/build.sh")
 MEND = load(*LIBRARY, "deploy/env/mend.sh")
 
 

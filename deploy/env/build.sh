@@ -35,6 +35,7 @@ timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
   exit 1
 }
 link=$root/$name
+settle "$new" "$link"
 old=$(readlink "$link" 2>/dev/null || true)
 [ "$old" != "$generation" ] || old='' # its record was lost, and what was before it with that
 if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: it goes on under another name
@@ -55,6 +56,7 @@ mv "$new/.rig/env.json.new" "$new/.rig/env.json"
 ln -sfn "$generation" "$link.new"
 mv -T "$link.new" "$link"
 moved_aside
+register "$link"
 # An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
 hex='[0-9a-f]'
 ours=.$name-$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex
