@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from qwen_rig import strictjson
-from qwen_rig.facts import _dist, _paths, _sh
+from qwen_rig.facts import _condarc, _dist, _paths, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
 FORMER = {"verify": "verification"}  # a record by its name in release 0.1.0; read where there is none by today's name
@@ -62,7 +63,7 @@ def find(conda_prefix: str | None, data_dir: str | None = None) -> str:
     our folders on data disks, that of `data_dir` first: of both, those that are ours alone.
     """
     first = shlex.quote((conda_prefix or "").rstrip("/"))
-    return _paths.SHELL + PARTS + _paths.places(data_dir) + rf"""
+    return _paths.SHELL + PARTS + _condarc.SHELL + _paths.places(data_dir) + rf"""
 condas= unfit= seen=:
 [ -z {first} ] || look place {first} {first}
 conda=$(command -v conda); conda=$(readlink -f "${{conda:-/}}")
@@ -86,6 +87,7 @@ for p do
   if fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
   else unfit=$unfit$p$nl; fi
 done
+IFS=$nl; set -f; condarc $(condarc_files "${{condas%%"$nl"*}}"); unset IFS; set +f
 """
 
 
@@ -118,9 +120,12 @@ def find_envs(env_name: str) -> str:
 envs= generations=
 IFS=$nl
 for p in $unfit $unfit_places; do [ ! -e "$p/envs/"{name} ] || look env "$p/envs/"{name} "$p/envs/"{name}; done
-set -- $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"
+set -- $(envs_dirs; for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"
 unset IFS
+looked=:
 for d do
+  case $looked in *:"$d":*) continue ;; esac
+  looked=$looked$d:
   [ -d "$d" ] && owned "$d" || {{ [ ! -e "$d/"{name} ] || look env "$d/"{name} "$d"; continue; }}
   e=$d/{name}
   if [ -L "$e" ] || [ -d "$e" ]; then
@@ -220,8 +225,11 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]], conda_prefix: str | None,
-            data_dir: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+            data_dir: str | None = None, envs_dirs: Sequence[str] = ()
+            ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The conda that holds the env first, and that env.
+
+    One in `envs_dirs` (those of .condarc) is what `conda activate` takes, whatever lies elsewhere by the same name.
 
     Whoever looks for "the" conda takes the first sound one, and so meets the env that is there. Where a prefix is
     asked for, only its env counts, or the one in ~/.conda/envs (conda's own place beside a read-only prefix). One on
@@ -238,6 +246,9 @@ def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]], conda_pref
         return ordered, next((e for e in envs if e["path"].startswith(root)), None)
     if placed and not conda_prefix:
         return ordered, placed
+    named = next((e for at in envs_dirs for e in envs if e["path"].rpartition("/")[0] == at), None)
+    if named:
+        return ordered, named
     for conda in ordered:
         if conda["sound"] and conda["writable"] and (env := home[conda["prefix"]]):
             return ordered, env

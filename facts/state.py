@@ -94,6 +94,20 @@ class Conda:
 
 
 @dataclass(frozen=True)
+class Condarc:
+    """What conda's configuration files say of channels and envs (facts/_condarc.py); `***` has credentials in it."""
+
+    channel_alias: str | None = None
+    custom_channels: Mapping[str, str] = field(default_factory=dict)
+    envs_dirs: tuple[str, ...] = ()
+
+    def channel(self, name: str) -> str | None:
+        """Where conda takes a channel from that is named so; None where that is nobody's setting."""
+        base = self.custom_channels.get(name) or self.channel_alias
+        return base if base in (None, "***") else f"{base.rstrip('/')}/{name}"
+
+
+@dataclass(frozen=True)
 class TorchBuild:
     """What torch/version.py says. `cuda` None: a CPU build."""
 
@@ -185,6 +199,7 @@ class State:
     driver: Driver = Driver()
     cuda: tuple[Toolkit, ...] = ()
     conda: tuple[Conda, ...] = ()
+    condarc: Condarc = Condarc()
     env: Env | None = None
     generations: tuple[Generation, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.env import installers as _packages
 from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.network.route import DEFAULT
@@ -57,6 +58,7 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, wanted.generation
     route = run.network.route(ctx, ["conda_channel", "huggingface"])
+    channels = [source.url or load_sources().conda_channel for source in route.of("conda_channel")]
     torch = stack.torch_source(knobs.source_torch_index, knobs.python)
     unlocked = list(torch.names) if torch and not torch.hashed else []
     made = {"stack": stack.name, "unlocked": unlocked, "standin": stack.standin,
@@ -66,9 +68,9 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     call = BUILD(
         **_packages.installers(run, ctx, stack.requirements(knobs.python)), **_packages.torch_install(ctx, torch),
         root=root, name=name, generation=generation, conda=f"{prefix(ctx)}/bin/conda",
-        channels=lines(source.url or "" for source in route.of("conda_channel")),
+        channels=lines(channels),
         conda_lock=lines(f"{file.path} {file.sha256}" for file in conda_files(ctx)),
-        addresses=lines(address(source.url or "") for source in route.of("conda_channel")),
+        addresses=lines(map(address, channels)),
         python_version=knobs.python, lock_options="--no-deps" if torch else "",
         afresh="yes" if wanted.afresh else "", aside=wanted.aside, import_gate=stack.import_gate, made=json.dumps(made))
     return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))

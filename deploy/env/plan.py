@@ -10,7 +10,7 @@ from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.facts._conda import NUMBER
 from qwen_rig.plan.context import Context, gib
-from qwen_rig.plan.env import aside_names, current, env_record, envs_dir
+from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import disk_at, usable
 from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
@@ -159,7 +159,7 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     """Too little disk for an env that must be built; an env in its place that can't step aside."""
     builds = [step.payload for step in steps if isinstance(step.payload, Build)]
-    return (_in_the_way(ctx) if builds else []) + (_room(ctx) if any(not made.kept for made in builds) else [])
+    return (_in_the_way(ctx) + _too_long(ctx, builds[0]) if builds else []) + (_room(ctx) if any(not made.kept for made in builds) else [])
 
 
 def _in_the_way(ctx: Context) -> list[Refusal]:
@@ -170,6 +170,14 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
     return [Refusal(f"{env.path} is an env of your own, and no name of the same length is free under which it would "
                     "go on",
                     f"give it another name (`conda rename -n {ctx.knobs.env_name} NAME`), or ours: env_name=NAME")]
+
+
+def _too_long(ctx: Context, made: Build) -> list[Refusal]:
+    folder = f"{envs_dir(ctx)}/{made.generation}"
+    if fits_shebang(ctx, folder, ctx.knobs.python):
+        return []
+    return [Refusal(f"{folder} is too long: programs there couldn't name their Python in {ctx.rules.shebang} characters",
+                    "set data_dir or conda_prefix to a shorter path, or a shorter env_name")]
 
 
 def _room(ctx: Context) -> list[Refusal]:

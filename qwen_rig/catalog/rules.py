@@ -57,6 +57,8 @@ class Rules:
     legacy_below: Version
     legacy_branch: int
     switched_chips: tuple[str, ...]
+    oldest_conda: Version
+    shebang: int
     compatible_below: Version
     cuda: dict[str, tuple[str, str]]
     nvcc: tuple[tuple[Version, str], ...]
@@ -207,7 +209,8 @@ def load_rules() -> Rules:
         gpus=cards, unfit_remedy=file.unfit_remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
         legacy_below=Version(file.legacy.below), legacy_branch=file.legacy.last_branch,
-        switched_chips=file.nvswitch.chips, compatible_below=Version(file.cuda.compatible_below),
+        switched_chips=file.nvswitch.chips, oldest_conda=Version(file.conda.oldest), shebang=file.conda.shebang,
+        compatible_below=Version(file.cuda.compatible_below),
         cuda={name: (row.driver, row.compatible) for name, row in file.cuda.releases.items()},
         nvcc=tuple((Version(cc), least) for cc, least in file.nvcc.least.items()),
         builds=file.torch_builds.releases,

@@ -22,6 +22,13 @@ class _Legacy(Row):
 
 
 @dataclass(frozen=True)
+class _Conda(Row):
+    oldest: VersionText
+    shebang: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
 class _Nvswitch(Row):
     source: Text
     chips: MaybeTexts = ()
@@ -144,6 +151,7 @@ class RulesFile(Row):
     modules: _Modules
     legacy: _Legacy
     nvswitch: _Nvswitch
+    conda: _Conda
     cuda: _Cuda
     nvcc: _Nvcc
     torch_builds: _TorchBuilds
