@@ -33,7 +33,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
                f"{ctx.rules.oldest_conda}); it is left alone")
     release = ctx.rules.miniforge
     version = ctx.knobs.source_miniforge_version or release.version
-    return Step("Conda", f"{old.version}, too old" if old else "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
+    now = f"{old.version}, too old" if old else "broken" if broken else "none"
+    return Step("Conda", now, f"Miniforge {version}", Action.ADD, why,
                 bytes=release.bytes if version == release.version else None,
                 fetches=("miniforge",), payload=CondaPayload(_free_prefix(ctx, broken)),
                 disk=((prefix(ctx), sum(ctx.rules.room.get("conda", (0, 0)))),))  # its installer is fetched beside it

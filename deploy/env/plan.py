@@ -157,9 +157,11 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
 
 
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
-    """Too little disk for an env that must be built; an env in its place that can't step aside."""
+    """Too little disk for an env that must be built; a path too long; an env in its place that can't step aside."""
     builds = [step.payload for step in steps if isinstance(step.payload, Build)]
-    return (_in_the_way(ctx) + _too_long(ctx, builds[0]) if builds else []) + (_room(ctx) if any(not made.kept for made in builds) else [])
+    if not builds:
+        return []
+    return _in_the_way(ctx) + _too_long(ctx, builds[0]) + ([] if builds[0].kept else _room(ctx))
 
 
 def _in_the_way(ctx: Context) -> list[Refusal]:
@@ -176,8 +178,8 @@ def _too_long(ctx: Context, made: Build) -> list[Refusal]:
     folder = f"{envs_dir(ctx)}/{made.generation}"
     if fits_shebang(ctx, folder, ctx.knobs.python):
         return []
-    return [Refusal(f"{folder} is too long: programs there couldn't name their Python in {ctx.rules.shebang} characters",
-                    "set data_dir or conda_prefix to a shorter path, or a shorter env_name")]
+    return [Refusal(f"{folder} is too long: programs there couldn't name their Python in {ctx.rules.shebang} "
+                    "characters", "set data_dir or conda_prefix to a shorter path, or a shorter env_name")]
 
 
 def _room(ctx: Context) -> list[Refusal]:
