@@ -22,8 +22,8 @@ told() { # FROM TO: what lies at TO speaks of TO. A name that only begins like F
   find "$2" -type f -exec grep -lF -e "$1" {} + | while IFS= read -r file; do
     LC_ALL=C sed -i -e "s|$from\\([^A-Za-z0-9._+~@-]\\)|$to\\1|g" -e "s|$from\$|$to|" "$file"
   done
-  find "$2" -type l -lname "$1/*" | while IFS= read -r file; do
+  find "$2" -type l | while IFS= read -r file; do
     target=$(readlink "$file")
-    ln -sfn "$2${target#"$1"}" "$file"
+    case $target in "$1"/*) ln -sfn "$2${target#"$1"}" "$file" ;; esac
   done
 }
