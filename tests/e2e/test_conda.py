@@ -62,4 +62,4 @@ def test_what_users_and_their_settings_do_to_an_env_ends_in_a_sound_one(lab: Lab
     assert "No changes." in lab.deploy("-y").stderr
     undone = lab.pyinfra("-y", "deploy/undo.py")
     assert undone.code == 0, undone.stderr
-    assert f"from {ENVS}/qwen-train/lib/" in lab.on("forge", f"{ENVS}/qwen-train/bin/pip --version")
+    assert f"from {ENVS}/qwen-train/lib/" in lab.on("forge", f"cd /; {ENVS}/qwen-train/bin/pip --version")
