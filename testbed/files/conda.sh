@@ -49,11 +49,14 @@ install_one() { # spec: name, name=version or name==version
 unpack() { # $package, the file $file, of which the channel says $line: unpacked in the cache, verified there, linked
   at=$pkgs/${file%.conda}
   : >>"$pkgs/urls.txt"
+  if [ -n "${sha256:-}" ] && [ "$(cat "$at/info/sha256" 2>/dev/null)" != "$sha256" ]; then rm -rf "$at/info"; fi
   if [ ! -d "$at/info" ]; then # as conda does: what is there with its info counts as whole
+    rm -rf "$at"
     mkdir -p "$at" || exit 1
     for part in info pkg; do
       unzip -p "$package" "$part-*.tar.zst" | zstd -dcq | tar -xf - -C "$at" || exit 1
     done
+    printf %s "${sha256:-}" >"$at/info/sha256"
   fi
   [ -n "$line" ] || line=$(cat "$at/info/index.json")
   verify
@@ -148,7 +151,7 @@ create() {
   echo "# cmd: conda create $specs (EMULATED by the qwen-rig testbed)" >"$target/conda-meta/history"
   done_=''
   for spec in $specs; do install_one "$spec"; done
-  for package in $files; do line='' file=${package##*/}; unpack; done
+  for package in $files; do line='' sha256='' file=${package##*/}; unpack; done
   [ "${CONDA_REGISTER_ENVS:-true}" = false ] || {
     mkdir -p "$HOME/.conda" && { grep -qxF "$target" "$HOME/.conda/environments.txt" 2>/dev/null ||
       echo "$target" >>"$HOME/.conda/environments.txt"; }
