@@ -97,10 +97,6 @@ locked_python() { # DIR: conda is given files that are checked, and asks no chan
 $conda_lock
 EOT
   rm -rf "$at"
-  # Its own package cache, made anew: in another, conda takes what is unpacked there under the same name for these files.
-  rm -rf "$store/pkgs"
-  mkdir -p "$store/pkgs"
-  CONDA_PKGS_DIRS=$store/pkgs && export CONDA_PKGS_DIRS
   create "$at" --offline "$@"
 }
 

@@ -151,7 +151,11 @@ create() {
   echo "# cmd: conda create $specs (EMULATED by the qwen-rig testbed)" >"$target/conda-meta/history"
   done_=''
   for spec in $specs; do install_one "$spec"; done
-  for package in $files; do line='' sha256='' file=${package##*/}; unpack; done
+  for package in $files; do # a file that is named is unpacked anew
+    line='' sha256='' file=${package##*/}
+    rm -rf "$pkgs/${file%.conda}"
+    unpack
+  done
   [ "${CONDA_REGISTER_ENVS:-true}" = false ] || {
     mkdir -p "$HOME/.conda" && { grep -qxF "$target" "$HOME/.conda/environments.txt" 2>/dev/null ||
       echo "$target" >>"$HOME/.conda/environments.txt"; }
