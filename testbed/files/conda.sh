@@ -153,7 +153,7 @@ create() {
   for spec in $specs; do install_one "$spec"; done
   for package in $files; do # a file that is named is unpacked anew
     line='' sha256='' file=${package##*/}
-    rm -rf "$pkgs/${file%.conda}"
+    rm -rf "${pkgs:?}/${file%.conda}"
     unpack
   done
   [ "${CONDA_REGISTER_ENVS:-true}" = false ] || {
