@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from qwen_rig import strictjson
-from qwen_rig.facts import _dist, _paths, _sh
+from qwen_rig.facts import _condarc, _dist, _paths, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
 FORMER = {"verify": "verification"}  # a record by its name in release 0.1.0; read where there is none by today's name
@@ -62,7 +63,7 @@ def find(conda_prefix: str | None, data_dir: str | None = None) -> str:
     our folders on data disks, that of `data_dir` first: of both, those that are ours alone.
     """
     first = shlex.quote((conda_prefix or "").rstrip("/"))
-    return _paths.SHELL + PARTS + _paths.places(data_dir) + rf"""
+    return _paths.SHELL + PARTS + _condarc.SHELL + _paths.places(data_dir) + rf"""
 condas= unfit= seen=:
 [ -z {first} ] || look place {first} {first}
 conda=$(command -v conda); conda=$(readlink -f "${{conda:-/}}")
@@ -86,6 +87,7 @@ for p do
   if fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
   else unfit=$unfit$p$nl; fi
 done
+IFS=$nl; set -f; condarc $(condarc_files "${{condas%%"$nl"*}}"); unset IFS; set +f
 """
 
 
@@ -118,9 +120,12 @@ def find_envs(env_name: str) -> str:
 envs= generations=
 IFS=$nl
 for p in $unfit $unfit_places; do [ ! -e "$p/envs/"{name} ] || look env "$p/envs/"{name} "$p/envs/"{name}; done
-set -- $(for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"
+set -- $(envs_dirs; for p in $places $condas; do echo "$p/envs"; done) "$HOME/.conda/envs"
 unset IFS
+looked=:
 for d do
+  case $looked in *:"$d":*) continue ;; esac
+  looked=$looked$d:
   [ -d "$d" ] && owned "$d" || {{ [ ! -e "$d/"{name} ] || look env "$d/"{name} "$d"; continue; }}
   e=$d/{name}
   if [ -L "$e" ] || [ -d "$e" ]; then
@@ -149,10 +154,10 @@ def env_sections() -> dict[str, str]:
         "env": f"""{_dist.SHELL}
 IFS=$nl
 for e in $envs; do env_files "$e"; done""",
-        "generations": rf"""
+        "generations": rf"""{_dist.SHELL}
 IFS=$nl
 for g in $generations; do
-  printf '##generation %s\n' "$g"
+  printf '##generation %s\n##gone %s\n' "$g" "$(gone "$g")"
   IFS=' '
   for f in {" ".join(BESIDE)}; do
     [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
@@ -189,8 +194,8 @@ def read(text: str) -> list[dict[str, Any]]:
 
 
 def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
-    """Each generation with its records and the digests of what lies `beside` them; and one line on the first record
-    that is no JSON (it reads as None)."""
+    """Each generation with what of it is `gone`, its records and the digests of what lies `beside` them; and one line
+    on the first record that is no JSON (it reads as None)."""
     found, problem = [], None
     for block in re.split(r"^##generation ", text, flags=re.MULTILINE)[1:]:
         path, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
@@ -213,14 +218,18 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         if not (GENERATION.fullmatch(name) or (_NAME.fullmatch(name))):
             continue
         words = [line.split() for line in lines if line.startswith("##beside ")]
-        found.append({"name": name, "path": path, "complete": "env" in seen, "records": parsed,
+        gone = next((_dist.GONE.get(line[7:].strip()) for line in lines if line.startswith("##gone ")), None)
+        found.append({"name": name, "path": path, "complete": "env" in seen, "gone": gone, "records": parsed,
                       "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem
 
 
 def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]], conda_prefix: str | None,
-            data_dir: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+            data_dir: str | None = None, envs_dirs: Sequence[str] = ()
+            ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The conda that holds the env first, and that env.
+
+    One in `envs_dirs` (those of .condarc) is what `conda activate` takes, whatever lies elsewhere by the same name.
 
     Whoever looks for "the" conda takes the first sound one, and so meets the env that is there. Where a prefix is
     asked for, only its env counts, or the one in ~/.conda/envs (conda's own place beside a read-only prefix). One on
@@ -237,6 +246,9 @@ def arrange(condas: list[dict[str, Any]], envs: list[dict[str, Any]], conda_pref
         return ordered, next((e for e in envs if e["path"].startswith(root)), None)
     if placed and not conda_prefix:
         return ordered, placed
+    named = next((e for at in envs_dirs for e in envs if e["path"].rpartition("/")[0] == at), None)
+    if named:
+        return ordered, named
     for conda in ordered:
         if conda["sound"] and conda["writable"] and (env := home[conda["prefix"]]):
             return ordered, env

@@ -7,27 +7,68 @@ from typing import Any
 
 from qwen_rig.facts import _sh
 
+# `gone DIR` names the part without which an env runs nothing. A venv's standard library is elsewhere.
+# `torn` prints, in a site-packages, one line for each package of whose files (by its RECORD, PEP 376) one is absent or
+# has another size: what two packages claim may be as either says; what pip writes beside a package is left out.
 # `env_files DIR` prints one env. Package names come from one glob a site-packages; METADATA tells a package from the
 # folder that a broken uninstall leaves behind.
 SHELL = r"""
+gone() {
+  if [ ! -f "$1/bin/python" ] || [ ! -x "$1/bin/python" ]; then echo python; return; fi
+  [ ! -e "$1/pyvenv.cfg" ] || return 0
+  for f in "$1"/lib/python3.*/encodings/__init__.py; do [ -s "$f" ] && [ -s "${f%/*/*}/os.py" ] && break; done ||
+    { echo library; return; }
+  [ ! -d "$1/conda-meta" ] || for f in "$1"/conda-meta/python-[0-9]*.json; do [ -s "$f" ] || echo record; break; done
+}
+torn() {
+  set +f; set -- *.dist-info/RECORD
+  [ -e "$1" ] || return 0
+  if find . -maxdepth 0 -printf ''; then find -L . -name __pycache__ -prune -o -type f -printf '%s %P\n'
+  else find -L . -name __pycache__ -prune -o -type f -exec stat -L -c '%s %n' {} + | sed 's, \./, ,'; fi |
+    awk -F, 'NR == FNR { has[$0] = ""; next }
+      { sub(/\r$/, ""); if ($NF == "" || $NF ~ /[^0-9]/) next }
+      { if (NF == 3) path = $1; else { path = $0; sub(/,[^,]*,[0-9]+$/, "", path) } }
+      path ~ /^"/ { gsub(/^"|"$/, "", path); gsub(/""/, "\"", path) }
+      { key = $NF " " path; if (key in has) { has[key] = 1; next } }
+      path ~ /^(\.\.?)?\// || path ~ /\.dist-info\// { next }
+      { owner = FILENAME; sub(/\/RECORD$/, "", owner); by[path] = by[path] owner "/"; how[path] = "absent"; wrong = 1 }
+      END {
+        if (!wrong) exit
+        for (key in has) {
+          path = substr(key, index(key, " ") + 1)
+          if (path in by) { if (has[key]) delete by[path]; else how[path] = "size" }
+        }
+        for (path in by) {
+          n = split(by[path], names, "/")
+          for (i = 1; i < n; i++) if (!(names[i] in one) || path < one[names[i]]) one[names[i]] = path
+        }
+        for (name in one) printf "torn|%s|%s|%s\n", name, how[one[name]], one[name]
+      }' - "$@"
+}
 env_files() {
   printf '##env %s\n' "$1"
   [ -L "$1" ] && printf 'target=%s\n' "$(readlink "$1")"
   [ -x "$1/bin/python" ] && echo python=1
+  printf 'gone=%s\n' "$(gone "$1")"
   for f in "$1"/conda-meta/python-[0-9]*.json; do [ -e "$f" ] && printf 'conda=%s\n' "${f##*/}"; done
   while read -r key eq v; do case $key in version|version_info) printf 'venv=%s\n' "$v" ;; esac; done <"$1/pyvenv.cfg"
   for s in "$1"/lib/python3.*/site-packages; do
     [ -d "$s" ] || continue
     s=${s%/site-packages}; printf 'lib=%s\n' "${s##*/python}"
     (cd "$s/site-packages" && printf '%s\n' *.dist-info/METADATA *.egg-info)
+    (cd "$s/site-packages" && torn)
     [ -f "$s/site-packages/torch/version.py" ] && sed 's/^/torch|/' "$s/site-packages/torch/version.py"
   done
 }
 """
 
 
+GONE = {"python": "its Python is gone", "library": "its Python's standard library is gone",
+        "record": "conda's record of its Python is gone"}  # what `gone` says
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # as their specification has them
 _VERSION = re.compile(r"[A-Za-z0-9.!+_*-]+")
+PATH_SHOWN = 120  # characters of a file's path that are told
 
 
 def canonical(name: str) -> str:
@@ -55,7 +96,7 @@ def torch(text: str) -> dict[str, str | None] | None:
 
 
 def read(text: str) -> list[dict[str, Any]]:
-    """Each env that `env_files` printed: `{path, target, python, packages, duplicates, torch}`."""
+    """Each env that `env_files` printed: `{path, target, python, gone, packages, duplicates, torn, torch}`."""
     return [_one(block) for block in re.split(r"^##env ", text, flags=re.MULTILINE)[1:]]
 
 
@@ -65,6 +106,7 @@ def _one(block: str) -> dict[str, Any]:
     python = _python(fields)
     packages: dict[str, str] = {}
     twice, lib, source = set(), "", []
+    torn: dict[str, str] = {}
     wanted = ".".join(python.split(".")[:2]) if python else fields.get("lib", "")
     for line in rest.split("\n"):
         if line.startswith("lib="):
@@ -73,12 +115,18 @@ def _one(block: str) -> dict[str, Any]:
             continue
         elif line.startswith("torch|"):
             source.append(line[6:])
+        elif line.startswith("torn|"):
+            owner, how, file = [*line.split("|", 3), "", ""][1:4]
+            if found := package(owner):
+                torn[found[0]] = f"{file[:PATH_SHOWN]} is gone" if how == "absent" else \
+                    f"{file[:PATH_SHOWN]} was changed"
         elif found := package(line):
             if packages.get(found[0], found[1]) != found[1]:
                 twice.add(found[0])
             packages[found[0]] = found[1]
     return {"path": path.strip(), "target": fields.get("target"), "python": python,
-            "packages": dict(sorted(packages.items())), "duplicates": sorted(twice), "torch": torch("\n".join(source))}
+            "gone": GONE.get(fields.get("gone", "")), "packages": dict(sorted(packages.items())),
+            "duplicates": sorted(twice), "torn": dict(sorted(torn.items())), "torch": torch("\n".join(source))}
 
 
 def _python(fields: dict[str, str]) -> str | None:

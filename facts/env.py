@@ -13,15 +13,17 @@ from qwen_rig.facts._fact import ProbeFact
 class EnvPackages(ProbeFact["dict[str, Any] | None"]):
     """The packages of the env (conda's or venv) at `path`, read from its *.dist-info; None where there is no env.
 
-    `packages` by canonical name; `duplicates`: names there in two versions (a broken upgrade); `target`: where the
-    env's link leads, None for a plain folder; `torch`: what torch/version.py says of its build.
+    `packages` by canonical name; `duplicates`: names there in two versions (a broken upgrade); `gone`: the part without
+    which it runs nothing; `torn`: packages with a file that is gone or of another size than its RECORD says; `target`:
+    where the env's link leads, None for a plain folder; `torch`: what torch/version.py says of its build.
 
     **Example:**
 
     .. code:: python
 
         {"path": "/root/miniforge3/envs/qwen-train", "target": ".qwen-train-0a1b2c3d4e5f-1", "python": "3.10.13",
-         "packages": {"torch": "2.8.0", "trl": "0.11.0"}, "duplicates": [],
+         "gone": None, "packages": {"torch": "2.8.0", "trl": "0.11.0"}, "duplicates": [],
+         "torn": {"trl": "trl/__init__.py was changed"},
          "torch": {"version": "2.8.0+cu128", "cuda": "12.8"}}
     """
 

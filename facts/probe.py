@@ -7,15 +7,15 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qwen_rig.facts import _conda, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
+from qwen_rig.facts import _conda, _condarc, _dist, _dpkg, _driver, _host, _klog, _nvcc, _paths, _pci, _sh
 from qwen_rig.facts._fact import ProbeFact
 from qwen_rig.facts.driver import SETUP
 from qwen_rig.facts.gpu import listed, odd
 
 EMPTY: dict[str, Any] = {
-    "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [], "env": None,
-    "generations": [], "refused": [], "dpkg": {}, "files": {}, "texts": {}, "kernel_log": _klog.EMPTY,
-    "driver_upgrade": None, "problems": {},
+    "host": _host.EMPTY, "pci_gpus": [], "gpus": [], "driver": _driver.EMPTY, "cuda": [], "conda": [],
+    "condarc": _condarc.EMPTY, "env": None, "generations": [], "refused": [], "dpkg": {}, "files": {}, "texts": {},
+    "kernel_log": _klog.EMPTY, "driver_upgrade": None, "problems": {},
 }
 TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we manage are far smaller
 
@@ -100,6 +100,8 @@ class HostState(ProbeFact[dict[str, Any]]):
                                 # facts.driver.NvidiaDriver; excerpt: the words that tell the error
          "cuda": [{…}],         # facts.cuda.CudaToolkits, of the compilers that answered
          "conda": [{…}],        # facts.conda.CondaInstalls, the one that holds the env first
+         "condarc": {"channel_alias": "https://mirror.example", "custom_channels": {"conda-forge": "https://…"},
+                     "envs_dirs": ["/data/envs"]},   # what conda's configuration files say
          "env": {…},            # facts.env.EnvPackages of env_name; None where there is none
          "generations": [{"name": ".qwen-train-0a1b2c3d4e5f-1", "path": "/root/miniforge3/envs/.q…", "complete": True,
                           "records": {"env": {…}, "flash_attn": None, "verification": None, "training": None},
@@ -124,8 +126,8 @@ class HostState(ProbeFact[dict[str, Any]]):
         """`files`: paths whose sha256 and text are wanted (a string holds one, or several with commas between)."""
         paths = files.split(",") if isinstance(files, str) else tuple(files)
         sections = {**_driver.SECTIONS, **_pci.SECTIONS, **_nvcc.SECTIONS, **_host.SECTIONS, **_conda.SECTIONS,
-                    **_klog.SECTIONS, **_conda.env_sections(), **_paths.SECTIONS, "files": _files(paths),
-                    "texts": _texts(paths),
+                    **_condarc.SECTIONS, **_klog.SECTIONS, **_conda.env_sections(), **_paths.SECTIONS,
+                    "files": _files(paths), "texts": _texts(paths),
                     "asked": f"printf '%s\\n' {shlex.quote(conda_prefix or '')}",
                     "asked_data": f"printf '%s\\n' {shlex.quote(data_dir or '')}"}
         return _sh.script(sections, SETUP + _conda.find(conda_prefix, data_dir) + _conda.find_envs(env_name)
@@ -141,6 +143,7 @@ class HostState(ProbeFact[dict[str, Any]]):
             "driver": lambda: _driver.parts(text),
             "cuda": lambda: _cuda(text["cuda"]),
             "conda": lambda: (_conda.read(text["conda"]), None),
+            "condarc": lambda: (_condarc.read(text.get("condarc", "")), None),
             "env": lambda: (_dist.read(text["env"]), None),
             "generations": lambda: _conda.read_generations(text["generations"]),
             "dpkg": lambda: (_dpkg.read(text["dpkg"]), None),
@@ -160,7 +163,8 @@ class HostState(ProbeFact[dict[str, Any]]):
             problems["paths"] = problem
         envs = _own_alone(state, looked or _paths.NOTHING, state["env"] or [])
         state["conda"], state["env"] = _conda.arrange(state["conda"], envs, text.get("asked"),
-                                                       text.get("asked_data", "").strip())
+                                                       text.get("asked_data", "").strip(),
+                                                       state["condarc"]["envs_dirs"])
         if _sh.END not in text:
             problems["probe"] = "the probe's output breaks off"
         if wrong := _sh.pairs(text.get("smi", "")).get("unfit"):

@@ -99,6 +99,20 @@ class Conda:
 
 
 @dataclass(frozen=True)
+class Condarc:
+    """What conda's configuration files say of channels and envs (facts/_condarc.py); `***` has credentials in it."""
+
+    channel_alias: str | None = None
+    custom_channels: Mapping[str, str] = field(default_factory=dict)
+    envs_dirs: tuple[str, ...] = ()
+
+    def channel(self, name: str) -> str | None:
+        """Where conda takes a channel from that is named so; None where that is nobody's setting."""
+        base = self.custom_channels.get(name) or self.channel_alias
+        return base if base in (None, "***") else f"{base.rstrip('/')}/{name}"
+
+
+@dataclass(frozen=True)
 class TorchBuild:
     """What torch/version.py says. `cuda` None: a CPU build."""
 
@@ -109,14 +123,17 @@ class TorchBuild:
 @dataclass(frozen=True)
 class Env:
     """The wanted env, by its files. `target`: where its link leads, None for a plain folder; `python` None: it has
-    none; `packages`: canonical name → version; `duplicates`: names there in two versions; `torch` None: no torch, or a
-    version.py that can't be read."""
+    none; `gone`: the part without which it runs nothing, in words; `packages`: canonical name → version; `duplicates`:
+    names there in two versions; `torn`: name → which of its files isn't as its RECORD says; `torch` None: no torch, or
+    a version.py that can't be read."""
 
     path: str
     target: str | None = None
     python: str | None = None
+    gone: str | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     duplicates: tuple[str, ...] = ()
+    torn: Mapping[str, str] = field(default_factory=dict)
     torch: TorchBuild | None = None
 
 
@@ -131,12 +148,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class Generation:
-    """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `beside` None: not
-    looked at."""
+    """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `gone`: the part
+    without which it runs nothing, in words; `beside` None: not looked at."""
 
     name: str
     path: str
     complete: bool = False
+    gone: str | None = None
     records: Records = field(default_factory=Records)
     beside: Beside | None = None
 
@@ -186,6 +204,7 @@ class State:
     driver: Driver = Driver()
     cuda: tuple[Toolkit, ...] = ()
     conda: tuple[Conda, ...] = ()
+    condarc: Condarc = Condarc()
     env: Env | None = None
     generations: tuple[Generation, ...] = ()
     refused: tuple[Refused, ...] = ()

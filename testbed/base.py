@@ -16,7 +16,8 @@ from .paths import cache, locked, settle
 from .spec import PASSWORD
 
 # Close to a small Debian server as a provider hands it out. No Python: the project must not need it on hosts.
-PACKAGES = ("openssh-server", "sudo", "iproute2", "procps", "kmod", "ca-certificates", "curl", "bzip2", "less")
+PACKAGES = ("openssh-server", "sudo", "iproute2", "procps", "kmod", "ca-certificates", "curl", "bzip2", "less", "zstd",
+            "unzip")  # the last two: what is in a .conda package
 HOSTNAME = "testbed"  # the bridge's name on the hosts; in their apt sources, so that lists survive another subnet
 PORT = 8077
 

@@ -6,10 +6,15 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import zstandard
+from conda_package_streaming.create import conda_builder
+from conda_package_streaming.package_streaming import stream_conda_component
 
 from . import interpreter
 from ._shell import EMULATED, FILES, TestbedError, run
@@ -18,6 +23,7 @@ from .paths import cache, locked, settle
 
 VERSION = "26.3.2"  # of the conda in Miniforge 26.3.2-3
 BUILD = "0_testbed"
+PLACEHOLDER = "/opt/" + "_placehold" * 24  # conda-build's is as long: a place for any prefix in a compiled file
 # Of the standard library: what runs nowhere on a headless host, and what only tests and builds of CPython use.
 DROPPED = shutil.ignore_patterns("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages",
                                  "lib2to3", "libpython*.a", "*.opt-1.pyc", "*.opt-2.pyc", "_tkinter*")
@@ -51,29 +57,70 @@ def ensure(base: Path) -> Conda:
 
 
 def _channel(folder: Path, python: Interpreter, base: Path) -> None:
-    """linux-64 with Python, noarch with pip and setuptools; repodata.json has one package a line."""
-    entries: dict[str, list[str]] = {"linux-64": [], "noarch": []}
-
-    def pack(subdir: str, name: str, version: str, tree: Path, depends: tuple[str, ...] = ()) -> None:
-        file = folder / subdir / f"{name}-{version}-{BUILD}.tar.gz"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        run(["tar", "--owner=0", "--group=0", "--sort=name", "-I", "gzip -1 -n", "-cf", file, "-C", tree, "."])
-        record = {"name": name, "version": version, "build": BUILD, "build_number": 0, "subdir": subdir,
-                  "depends": list(depends), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                  "size": file.stat().st_size, "note": f"packaged by the qwen-rig testbed; the channel is {EMULATED}"}
-        entries[subdir].append(f'  "{file.name}": {json.dumps(record)}')
-
+    """linux-64 with Python, noarch with pip and setuptools: packages and index in conda's own form, the
+    packages by conda's own library. repodata.json has one package a line, for the stand-in's grep."""
     with tempfile.TemporaryDirectory(dir=cache()) as scratch:
         root = Path(scratch)
-        pack("linux-64", "python", python.version, _python(root / "python", python))
+        pack(folder / "linux-64", "python", python.version, _python(root / "python", python))
         site = f"lib/python{python.minor}/site-packages"
-        for name, depends in (("setuptools", ()), ("pip", ("setuptools",))):
+        needed: tuple[str, ...] = ("python",)
+        for name in ("setuptools", "pip"):
             version = _library(root / name, name, site, python, base)
             if version:
-                pack("noarch", name, version, root / name, depends if len(entries["noarch"]) else ())
-    for subdir, lines in entries.items():
-        text = f'{{\n"info": {{"subdir": "{subdir}"}},\n"packages": {{\n' + ",\n".join(lines) + "\n}\n}\n"
-        (folder / subdir / "repodata.json").write_text(text, encoding="utf-8")
+                pack(folder / "noarch", name, version, root / name, needed)
+                needed = ("python", "setuptools")
+    for subdir in ("linux-64", "noarch"):
+        lines = [f'  "{file.name}": {json.dumps(_row(file))}' for file in sorted((folder / subdir).glob("*.conda"))]
+        (folder / subdir / "repodata.json").write_text(
+            f'{{\n"info": {{"subdir": "{subdir}"}},\n"packages": {{}},\n"packages.conda": {{\n' + ",\n".join(lines)
+            + '\n},\n"repodata_version": 1\n}\n', encoding="utf-8")
+
+
+def _row(package: Path) -> dict[str, object]:
+    """A package's row in repodata.json: what it says of itself, and its sums."""
+    content = package.read_bytes()
+    for archive, entry in stream_conda_component(package, component="info"):
+        if entry.name == "info/index.json" and (file := archive.extractfile(entry)):
+            return {**json.load(file), "md5": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+                    "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    raise TestbedError(f"{package} · has no info/index.json")
+
+
+def pack(folder: Path, name: str, version: str, tree: Path, depends: tuple[str, ...] = ()) -> Path:
+    """A tree as a .conda package (CEP 35). What says where the tree is has conda's own placeholder in its place, and
+    is told in paths.json."""
+    files = sorted(str(path.relative_to(tree)) for path in tree.rglob("*")
+                   if (path.is_file() or path.is_symlink()) and path.relative_to(tree).parts[0] != "info")
+    index = {"name": name, "version": version, "build": BUILD, "build_number": 0, "subdir": folder.name,
+             "depends": list(depends), "license": f"the channel is {EMULATED}", "timestamp": 0}
+    told = {"index.json": json.dumps(index), "files": "".join(f"{file}\n" for file in files),
+            "paths.json": json.dumps({"paths": [_path(tree, file) for file in files], "paths_version": 1})}
+    folder.mkdir(parents=True, exist_ok=True)
+    (tree / "info").mkdir(exist_ok=True)
+    with conda_builder(f"{name}-{version}-{BUILD}", folder,
+                       compressor=lambda: zstandard.ZstdCompressor(level=3)) as archive:
+        for name_, text in told.items():
+            (tree / "info" / name_).write_text(text, encoding="utf-8")
+        for file in [*files, *(f"info/{name_}" for name_ in told)]:
+            archive.add(tree / file, file, recursive=False, filter=_owned_by_root)
+    return folder / f"{name}-{version}-{BUILD}.conda"
+
+
+def _path(tree: Path, file: str) -> dict[str, object]:
+    """A row of paths.json."""
+    at = tree / file
+    if at.is_symlink():
+        return {"_path": file, "path_type": "softlink", "sha256": hashlib.sha256().hexdigest(), "size_in_bytes": 0}
+    content = at.read_bytes()
+    row = {"_path": file, "path_type": "hardlink", "sha256": hashlib.sha256(content).hexdigest(),
+           "size_in_bytes": len(content)}
+    return {**row, "prefix_placeholder": PLACEHOLDER, "file_mode": "text"} if PLACEHOLDER.encode() in content else row
+
+
+def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 def _python(tree: Path, python: Interpreter) -> Path:
@@ -134,10 +181,9 @@ def _library(tree: Path, name: str, site: str, python: Interpreter, base: Path) 
         scripts = [f"bin/{alias}" for alias in ("pip", "pip3", f"pip{python.minor}")]
         (tree / "bin").mkdir()
         for script in scripts:
-            (tree / script).write_text("#!@PREFIX@/bin/python\nimport sys\nfrom pip._internal.cli.main import main\n"
-                                       "sys.exit(main())\n", encoding="utf-8")
+            (tree / script).write_text(f"#!{PLACEHOLDER}/bin/python\nimport sys\nfrom pip._internal.cli.main import "
+                                       "main\nsys.exit(main())\n", encoding="utf-8")
             (tree / script).chmod(0o755)
-        (tree / ".has_prefix").write_text("".join(f"{script}\n" for script in scripts), encoding="utf-8")
     return infos[0].name.removesuffix(".dist-info").split("-")[1]
 
 

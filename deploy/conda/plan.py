@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen_rig.plan.context import Context
-from qwen_rig.plan.env import conda, prefix
-from qwen_rig.plan.model import Action, Payload, Step
+from qwen_rig.plan.env import conda, fits_shebang, prefix, too_old
+from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
 
 
@@ -26,10 +26,15 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         return Step("Conda", what, what, Action.NONE, f"adopted: {found.prefix}",
                     payload=CondaPayload(prefix(ctx)))
     broken = [row.prefix for row in ctx.state.conda]
+    old = next((row for row in ctx.state.conda if row.sound and too_old(ctx, row)), None)
     why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
+    if old:
+        why = (f"conda {old.version} at {old.prefix} is too old for Python {ctx.knobs.python} (before "
+               f"{ctx.rules.oldest_conda}); it is left alone")
     release = ctx.rules.miniforge
     version = ctx.knobs.source_miniforge_version or release.version
-    return Step("Conda", "broken" if broken else "none", f"Miniforge {version}", Action.ADD, why,
+    now = f"{old.version}, too old" if old else "broken" if broken else "none"
+    return Step("Conda", now, f"Miniforge {version}", Action.ADD, why,
                 bytes=release.bytes if version == release.version else None,
                 fetches=("miniforge",), payload=CondaPayload(_free_prefix(ctx, broken)),
                 disk=((prefix(ctx), sum(ctx.rules.room.get("conda", (0, 0)))),))  # its installer is fetched beside it
@@ -43,13 +48,27 @@ def _free_prefix(ctx: Context, broken: list[str]) -> str:
     return f"{wanted}-qwen-rig" if wanted in broken or wanted in refused else wanted
 
 
+def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
+    """A place of the user's own for a conda that can't be there: the path is too long, or an older conda is there."""
+    made = [step.payload.prefix for step in steps if step.action.changes and isinstance(step.payload, CondaPayload)]
+    named = next((row for row in ctx.state.conda if row.prefix == ctx.knobs.conda_prefix and too_old(ctx, row)), None)
+    if made and named:
+        return [Refusal(f"conda_prefix names conda {named.version} at {named.prefix}, which is too old for Python "
+                        f"{ctx.knobs.python} (before {ctx.rules.oldest_conda})",
+                        "name an empty place, or leave conda_prefix out: Miniforge goes beside it")]
+    return [Refusal(f"{path} is too long: conda's programs there couldn't name their Python in {ctx.rules.shebang} "
+                    "characters", "set conda_prefix (or data_dir) to a shorter path")
+            for path in made if not fits_shebang(ctx, path)]
+
+
 def explain(ctx: Context) -> Parts:
     """The condas that were found, and what makes one sound."""
     found = [fact("conda", f"{row.kind} {row.version or ''} at {row.prefix}, "
                    + ("sound" if row.sound else "broken"), "conda.CondaInstalls") for row in ctx.state.conda]
     used = conda(ctx)
-    return found, [Rule("a sound one is adopted, a broken one left alone" + (f": {used.prefix}" if used else ""),
-                        OURS)]
+    return found, [Rule("a sound one is adopted, a broken one left alone" + (f": {used.prefix}" if used else ""), OURS),
+                   Rule(f"conda {ctx.rules.oldest_conda} is the oldest that can make the env",
+                        ctx.rules.source("conda"))]
 
 
-PLANNER = Planner(step, explain, knobs=("conda_prefix",))
+PLANNER = Planner(step, explain, knobs=("conda_prefix",), refusals=refusals)

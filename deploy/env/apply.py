@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.env import installers as _packages
 from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.network.route import DEFAULT
@@ -47,7 +48,9 @@ def _say_refused(host: Host) -> None:
 
 
 LIBRARY = (*_packages.LIBRARY, "deploy/env/lock.sh")
-BUILD, MEND = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/build.sh"), load(*LIBRARY, "deploy/env/mend.sh")
+BUILD = load(*LIBRARY, "deploy/env/python.sh", "deploy/env/aside.sh", "deploy/env/settle.sh",
+             "deploy/env/build.sh")
+MEND = load(*LIBRARY, "deploy/env/mend.sh")
 
 
 def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
@@ -55,6 +58,7 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     knobs, stack = ctx.knobs, ctx.stack
     root, name, generation = envs_dir(ctx), knobs.env_name, wanted.generation
     route = run.network.route(ctx, ["conda_channel", "huggingface"])
+    channels = [source.url or load_sources().conda_channel for source in route.of("conda_channel")]
     torch = stack.torch_source(knobs.source_torch_index, knobs.python)
     unlocked = list(torch.names) if torch and not torch.hashed else []
     made = {"stack": stack.name, "unlocked": unlocked, "standin": stack.standin,
@@ -64,11 +68,11 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     call = BUILD(
         **_packages.installers(run, ctx, stack.requirements(knobs.python)), **_packages.torch_install(ctx, torch),
         root=root, name=name, generation=generation, conda=f"{prefix(ctx)}/bin/conda",
-        channels=lines(source.url or "" for source in route.of("conda_channel")),
+        channels=lines(channels),
         conda_lock=lines(f"{file.path} {file.sha256}" for file in conda_files(ctx)),
-        addresses=lines(address(source.url or "") for source in route.of("conda_channel")),
+        addresses=lines(map(address, channels)),
         python_version=knobs.python, lock_options="--no-deps" if torch else "",
-        afresh="yes" if wanted.afresh else "", import_gate=stack.import_gate, made=json.dumps(made))
+        afresh="yes" if wanted.afresh else "", aside=wanted.aside, import_gate=stack.import_gate, made=json.dumps(made))
     return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))
 
 
@@ -76,7 +80,8 @@ def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
     call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
-                name=ctx.knobs.env_name, path=wanted.path, import_gate=ctx.stack.import_gate)
+                name=ctx.knobs.env_name, path=wanted.path,
+                afresh="yes" if wanted.afresh else "", import_gate=ctx.stack.import_gate)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

@@ -7,9 +7,10 @@
 #   $lock_options              of the installer; $afresh: not empty where the caches must not serve
 #   $import_gate               the statement that must run
 #   $made                      the record, a JSON object, but for what is known here only
+#   $aside                     the name under which an env that is no link of ours goes on; empty: there is none
 set -eu
 : "${root:?}" "${name:?}" "${generation:?}" "${python_version:?}" "${lock_options?}" \
-  "${afresh?}" "${import_gate:?}" "${made:?}"
+  "${afresh?}" "${import_gate:?}" "${made:?}" "${aside?}"
 lock_env
 place
 trap no_tunnel EXIT
@@ -17,10 +18,12 @@ proxies
 installers
 new=$root/$generation
 need_own "${conda:?}" "$new/bin/python" "$new/.rig" "$root/$name" "${cache:?}"
-if [ ! -e "$new/.rig/env.json" ] && [ ! -e "$new/.rig/python" ]; then
+moved_aside
+if [ ! -f "$new/.rig/env.json" ] && ! as_we_left "$new"; then
   python_env "$new" "$python_version" || exit 1
-  mkdir -p "$new/.rig" && : >"$new/.rig/python"
+  mkdir -p "$new/.rig" && conda_state "$new" >"$new/.rig/python"
 fi
+[ ! -d "$new/.rig/lock.txt" ] || rm -rf "$new/.rig/lock.txt"
 cat >"$new/.rig/lock.txt"
 # In an env that was left aside whole: nothing, or what it lost.
 [ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
@@ -32,20 +35,28 @@ timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
   exit 1
 }
 link=$root/$name
+settle "$new" "$link"
 old=$(readlink "$link" 2>/dev/null || true)
-if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: kept, under another name
-  old=$name.before-qwen-rig n=1
-  while [ -e "$root/$old" ]; do n=$((n + 1)) old=$name.before-qwen-rig-$n; done
+[ "$old" != "$generation" ] || old='' # its record was lost, and what was before it with that
+if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: it goes on under another name
+  [ -n "$aside" ] && [ ! -e "$root/$aside" ] || {
+    echo "qwen-rig: an env that isn't ours is at $link, and its name is wanted: run it again"
+    exit 1
+  }
+  old=$aside
 fi
 {
   printf %s "${made%\}}"
   printf ', "installer": "%s", "source": "%s", "refused": "%s", "previous": "%s"}' \
     "${installer:?}" "${source:?}" "${refused?}" "$old"
 } >"$new/.rig/env.json.new"
+[ ! -d "$new/.rig/env.json" ] || rm -rf "$new/.rig/env.json"
 mv "$new/.rig/env.json.new" "$new/.rig/env.json"
-[ -L "$link" ] || [ ! -e "$link" ] || mv "$link" "$root/$old"
+[ -L "$link" ] || [ ! -e "$link" ] || step_aside "$name" "$old"
 ln -sfn "$generation" "$link.new"
 mv -T "$link.new" "$link"
+moved_aside
+register "$link"
 # An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
 hex='[0-9a-f]'
 ours=.$name-$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex

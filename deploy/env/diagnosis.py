@@ -50,17 +50,19 @@ def _lacking(ctx: Context, cuda: str) -> str:
 
 
 def packages(ctx: Context) -> dict[str, tuple[str | None, str]]:
-    """What the env lacks or has in another version than the lock: name → (now, wanted); wanted is "" where no lock
-    holds the package."""
+    """What the env lacks, has in another version than the lock, or has with files that aren't the package's: name →
+    (now, wanted); wanted is "" where no lock holds the package."""
     env = ctx.state.env
     have = env.packages if env else {}
-    twice = set(env.duplicates) if env else set()
+    twice, torn = (set(env.duplicates), env.torn) if env else (set(), {})
     own = ctx.stack.torch_index
-    absent = {name: (None, "") for name in own.packages if name not in have} if own and own.only else {}
+    absent = {name: (have.get(name), "") for name in own.packages if name not in have or name in torn} \
+        if own and own.only else {}
     return absent | {
         name: (have.get(name), requirement.version)
         for name, requirement in ctx.stack.requirements(ctx.knobs.python).items()
-        if name in twice or version(have.get(name)) is None or _public(have[name]) != _public(requirement.version)}
+        if name in twice or name in torn or version(have.get(name)) is None
+        or _public(have[name]) != _public(requirement.version)}
 
 
 def _public(text: str) -> str:
@@ -86,15 +88,29 @@ def named(ctx: Context, wrong: Mapping[str, tuple[str | None, str]]) -> tuple[st
     """Each wrong package in a line, those that the stack pins first."""
     twice = set(ctx.state.env.duplicates) if ctx.state.env else set()
     order = sorted(wrong, key=lambda name: (name not in ctx.stack.pins, name))
-    lines = [_line(name, *wrong[name], name in twice) for name in order[:SHOWN]]
+    torn = ctx.state.env.torn if ctx.state.env else {}
+    lines = [_line(name, *wrong[name], name in twice, torn.get(name)) for name in order[:SHOWN]]
     return (*lines, *([f"and {len(order) - SHOWN} more packages differ from the lock"] if len(order) > SHOWN else []))
 
 
-def _line(name: str, now: str | None, wanted: str, twice: bool) -> str:
+def change(ctx: Context, name: str, now: str | None, wanted: str) -> str:
+    """One wrong package, and what it becomes."""
+    torn = ctx.state.env.torn.get(name) if ctx.state.env else None
+    return f"{name}: {torn}" if torn and _same(now, wanted) else f"{name} {now or 'absent'} → {wanted}"
+
+
+def _same(now: str | None, wanted: str) -> bool:
+    """Whether a package has the wanted version, so that it is only its files that are wrong."""
+    return not wanted or (version(now) is not None and _public(now or "") == _public(wanted))
+
+
+def _line(name: str, now: str | None, wanted: str, twice: bool, torn: str | None) -> str:
     if twice:
         return f"{name} is there twice, as a broken upgrade leaves it; the lock has {wanted}"
     if now is None:
         return f"{name} is missing" + (f"; the lock has {wanted}" if wanted else "")
+    if torn and _same(now, wanted):
+        return f"{name}: {torn}"
     if version(now) is None:
         return f"{name} {now} is no version; the lock has {wanted}"
     older = "older" if Version(now) < Version(wanted) else "newer"

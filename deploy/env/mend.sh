@@ -1,9 +1,10 @@
 #!/bin/sh
 # Single packages ("$@") put right in the env that runs ($path), from their lock on standard input; nothing else moves.
 #   $root, $name   the folder of the envs, and the env's name there
+#   $afresh        not empty where the caches must not serve
 #   $import_gate   the statement that must run
 set -eu
-: "${path:?}" "${import_gate:?}"
+: "${path:?}" "${afresh?}" "${import_gate:?}"
 # What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.
 forget='import importlib.metadata, re, shutil, sys
 for found in list(importlib.metadata.distributions()):
@@ -18,6 +19,7 @@ installers
 python=$path/bin/python
 need_own "$python" "$path/.rig"
 mkdir -p "$path/.rig"
+[ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
 cat >"${cache:?}/mend.txt"
 try=$(mktemp -d "$path/.rig/try.XXXXXX") # fetched and checked first: a file that isn't the lock's must not cost the one that is there

@@ -10,7 +10,7 @@ from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.facts._conda import NUMBER
 from qwen_rig.plan.context import Context, gib
-from qwen_rig.plan.env import current, env_record, envs_dir
+from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import disk_at, usable
 from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
@@ -20,13 +20,14 @@ NAMED = 3  # wrong packages that the step itself names; more stand below it, a l
 
 @dataclass(frozen=True)
 class Build(Payload):
-    """An env built beside: the name of its folder; whether it is `kept`, left aside whole and only linked again; and
+    """An env built beside: the name of its folder; whether it is `kept`, left aside whole and only linked again;
     whether it is filled `afresh`, past the installer's cache (uv links files out of it into envs: who edits one in
-    place spoils both)."""
+    place spoils both); the name under which an env of the user's own goes on `aside`, empty where none is there."""
 
     generation: str
     kept: bool
     afresh: bool
+    aside: str = ""
 
     @property
     def mode(self) -> str:
@@ -39,10 +40,11 @@ class Build(Payload):
 
 @dataclass(frozen=True)
 class Mend(Payload):
-    """Single packages put right in the env at `path`."""
+    """Single packages put right in the env at `path`, past the installer's cache where that may be spoilt too."""
 
     names: tuple[str, ...]
     path: str
+    afresh: bool = False
 
     @property
     def mode(self) -> str:
@@ -56,14 +58,16 @@ def _number(ctx: Context, name: str) -> int | None:
 
 
 def kept(ctx: Context) -> str | None:
-    """A finished build of the wanted lock to go forward to: one that an undo, or another stack, has left aside.
+    """A finished build of the wanted lock to go forward to: one that an undo, or another stack, has left aside whole.
 
-    Never one that is older than what runs: that was left because it was wrong.
+    Never one that is older than what runs, or than what somebody broke: that was left because it was wrong.
     """
     now = current(ctx)
-    running = _number(ctx, now.name) if now else None
+    passed = [number for g in ctx.state.generations
+              if (number := _number(ctx, g.name)) is not None and (g is now or (g.complete and g.gone))]
     found = {number: g.name for g in ctx.state.generations
-             if g.complete and (number := _number(ctx, g.name)) is not None and number > (running or 0)}
+             if g.complete and not g.gone and (number := _number(ctx, g.name)) is not None
+             and number > max(passed, default=0)}
     return found[max(found)] if found else None
 
 
@@ -71,8 +75,9 @@ def next_generation(ctx: Context) -> str:
     """The directory to build in: a finished one that was left aside, an unfinished one, else the next number."""
     if aside := kept(ctx):
         return aside
+    now = current(ctx)
     same = {number: g for g in ctx.state.generations if (number := _number(ctx, g.name)) is not None}
-    unfinished = [g.name for _, g in sorted(same.items()) if not g.complete]
+    unfinished = [g.name for _, g in sorted(same.items()) if not g.complete and g is not now]
     if unfinished:
         return unfinished[-1]
     return f".{ctx.knobs.env_name}-{ctx.stack.lock_id}-{1 + max(same, default=0)}"
@@ -88,31 +93,54 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     wrong, torch_wrong = diagnosis.packages(ctx), diagnosis.torch_build(ctx)
     generation = current(ctx)
     now = f"{len(env.packages)} packages"
+    if env.gone or not env.python:
+        return _build(ctx, title, env.gone or "no Python in it", wanted, Action.CHANGE,
+                      f"nothing runs in it: built beside; {_old(ctx)}")
     if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
-                      "another Python needs another env; the old one is kept")
+                      f"another Python needs another env; {_old(ctx)}")
     if generation and _number(ctx, generation.name) is None:
         lock = generation.name.rpartition("-")[0].rpartition("-")[2]
         return _build(ctx, title, f"lock {lock}", f"lock {ctx.stack.lock_id}", Action.CHANGE,
-                      f"the lock of stack {ctx.stack.name} is another; the old env is kept")
+                      f"the lock of stack {ctx.stack.name} is another; {_old(ctx)}")
     failed = failed_checks(ctx)
     if torch_wrong or failed:
         problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
-        return _build(ctx, title, now, wanted, Action.CHANGE, "built beside; the old env is kept", problems,
-                      afresh=bool(failed))
+        return _build(ctx, title, now, wanted, Action.CHANGE, f"built beside; {_old(ctx)}", problems,
+                      afresh=bool(failed or env.torn))
+    if not wrong and generation and not generation.complete:
+        return Step(title, "no record of its build", wanted, Action.CHANGE, "proved again, then recorded",
+                    payload=Build(generation.name, kept=True, afresh=False))
     if not wrong:
         adopted = "" if generation else " (adopted as it is)"
         return Step(title, f"{wanted_count} packages", wanted, Action.NONE,
                     f"all as in lock {ctx.stack.lock_id}{adopted}")
     few = len(wrong) <= NAMED and not env.duplicates
-    why = ", ".join(f"{name} {old or 'absent'} → {new}" for name, (old, new) in sorted(wrong.items())) if few \
+    why = ", ".join(diagnosis.change(ctx, name, *wrong[name]) for name in sorted(wrong)) if few \
         else f"{len(wrong)} packages aren't the lock's"
     problems = () if few else diagnosis.named(ctx, wrong)
     if generation is None or diagnosis.rebuilds(ctx, wrong):
-        return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, the old env is kept", problems)
+        return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, {_old(ctx)}", problems,
+                      afresh=bool(env.torn))
     return Step(title, now, wanted, Action.CHANGE, why, problems=problems,
                 bytes=ctx.stack.bytes_for(wrong, ctx.knobs.python),
-                payload=Mend(tuple(sorted(wrong)), env.path), fetches=("pip_index",), packages=tuple(sorted(wrong)))
+                payload=Mend(tuple(sorted(wrong)), env.path, bool(env.torn)), fetches=("pip_index",),
+                packages=tuple(sorted(wrong)))
+
+
+def theirs(ctx: Context) -> str | None:
+    """The name under which an env of the user's own goes on where ours takes its place; None where there is none, or
+    no such name. As long as its own: so each file that says where the env is can be told, a compiled one too."""
+    env, taken = ctx.state.env, {name for row in ctx.state.conda for name in row.envs}
+    if env is None or env.target or env.path.rpartition("/")[0] != envs_dir(ctx):
+        return None
+    return next((name for name in aside_names(ctx.knobs.env_name) if name not in taken), None)
+
+
+def _old(ctx: Context) -> str:
+    """What becomes of the env that is there."""
+    name = theirs(ctx)
+    return f"your own env goes on as {name}, and `rig undo` brings it back" if name else "the old env is kept"
 
 
 def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
@@ -122,16 +150,39 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
     fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
     return Step(title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
                 else why, bytes=fetched, problems=problems,
-                payload=Build(next_generation(ctx), bool(aside), afresh),
+                payload=Build(next_generation(ctx), bool(aside), afresh, theirs(ctx) or ""),
                 fetches=() if aside else ("pip_index", "conda_channel", "huggingface"),
                 packages=() if aside else tuple(ctx.stack.requirements(ctx.knobs.python)),
                 disk=() if aside else ((envs_dir(ctx), ctx.stack.disk_mib),))
 
 
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
-    """Too little disk for an env that must be built."""
-    if not any(isinstance(step.payload, Build) and not step.payload.kept for step in steps):
+    """Too little disk for an env that must be built; a path too long; an env in its place that can't step aside."""
+    builds = [step.payload for step in steps if isinstance(step.payload, Build)]
+    if not builds:
         return []
+    return _in_the_way(ctx) + _too_long(ctx, builds[0]) + ([] if builds[0].kept else _room(ctx))
+
+
+def _in_the_way(ctx: Context) -> list[Refusal]:
+    """A folder of the user's own at the env's name for which no name is found under which it would go on."""
+    env = ctx.state.env
+    if env is None or env.target or env.path.rpartition("/")[0] != envs_dir(ctx) or theirs(ctx):
+        return []
+    return [Refusal(f"{env.path} is an env of your own, and no name of the same length is free under which it would "
+                    "go on",
+                    f"give it another name (`conda rename -n {ctx.knobs.env_name} NAME`), or ours: env_name=NAME")]
+
+
+def _too_long(ctx: Context, made: Build) -> list[Refusal]:
+    folder = f"{envs_dir(ctx)}/{made.generation}"
+    if fits_shebang(ctx, folder, ctx.knobs.python):
+        return []
+    return [Refusal(f"{folder} is too long: programs there couldn't name their Python in {ctx.rules.shebang} "
+                    "characters", "set data_dir or conda_prefix to a shorter path, or a shorter env_name")]
+
+
+def _room(ctx: Context) -> list[Refusal]:
     place = envs_dir(ctx)
     disk, need = disk_at(ctx, place), ctx.stack.disk_mib
     if disk is None or disk.free_mib >= need:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 from qwen_rig.facts._conda import GENERATION
 from qwen_rig.plan import Action, Context, Plan, Step
-from qwen_rig.plan.env import current, env_record, envs_dir
+from qwen_rig.plan.env import aside_names, current, env_record, envs_dir
 from qwen_rig.program import load
 from qwen_rig.run import adapter
 from qwen_rig.run.adapter import Host, StringCommand
@@ -16,7 +16,7 @@ from qwen_rig.run.converge import script
 from qwen_rig.run.preview import probed
 from qwen_rig.run.run import Run
 
-FLIP = load("deploy/rollback/flip.sh")
+FLIP = load("deploy/env/aside.sh", "deploy/rollback/flip.sh")
 
 
 @entry
@@ -35,8 +35,9 @@ def _way_back(host: Host) -> Plan | None:
     run = Run.of(host)
     ctx = run.memory.context(host)
     now, before = current(ctx), env_record(ctx).previous
-    own = re.escape(ctx.knobs.env_name)
-    if before and not re.fullmatch(rf"{own}\.before-qwen-rig(-[0-9]+)?", before) and not GENERATION.fullmatch(before):
+    own, names = re.escape(ctx.knobs.env_name), aside_names(ctx.knobs.env_name)
+    if before and before not in names and not GENERATION.fullmatch(before) \
+            and not re.fullmatch(rf"{own}\.before-qwen-rig(-[0-9]+)?", before):  # the last: as release 0.2.0 gave it
         before = None  # no name that we give
     if now is None or not before:
         run.report.fail(host.name, "there is no env before this one to go back to",

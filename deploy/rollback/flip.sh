@@ -14,6 +14,7 @@ flock -w 5 9 || {
   echo "qwen-rig: the env has changed meanwhile: look again"
   exit 1
 }
+moved_aside
 [ -x "$root/$before/bin/python" ] || {
   echo "qwen-rig: $root/$before is gone: there is nothing to go back to"
   exit 1
@@ -25,7 +26,8 @@ case $before in
     ;;
   *)
     mv -T "$link" "$link.undone"
-    mv -T "$root/$before" "$link"
+    step_aside "$before" "$name"
+    moved_aside
     rm -f "$link.undone"
     ;;
 esac

@@ -13,12 +13,16 @@ flock -w "$wait_s" 9 || {
   echo 'qwen-rig: another run writes to this folder: wait for it'
   exit 75
 }
+whole() { # NAME: a folder in its place would take the new file in
+  [ ! -d "$1" ] || rm -rf "$1"
+  mv "$1.new" "$1"
+}
 if [ -n "$piped" ]; then
   cat >"$piped.new"
-  mv "$piped.new" "$piped"
+  whole "$piped"
 fi
 while [ $# -gt 0 ]; do
   printf %s "$2" >"$1.new"
-  mv "$1.new" "$1"
+  whole "$1"
   shift 2
 done

@@ -46,6 +46,8 @@ class Rules:
     peer_remedy: str
     new_from: Version
     new_driver: str
+    oldest_conda: Version
+    shebang: int
     cuda: dict[str, tuple[str, str]]
     driver_cuda: dict[int, str]
     compat_never: tuple[str, ...]
@@ -225,6 +227,7 @@ def load_rules() -> Rules:
         legacy=tuple((Version(below), last) for below, last in file.legacy.below.items()), branches=file.branches.until,
         switched_chips=file.nvswitch.chips, board=file.nvswitch.board, nvlsm_chips=file.nvswitch.nvlsm_chips,
         pcie_only=tuple(map(Version, file.pcie_peers.capabilities)), peer_remedy=file.pcie_peers.remedy,
+        oldest_conda=Version(file.conda.oldest), shebang=file.conda.shebang,
         new_from=Version(file.cuda.new_from), new_driver=file.cuda.new_driver, driver_cuda=file.driver_cuda.branches,
         compat_never=file.compat.never, compat_perhaps=file.compat.perhaps,
         nvcc_glibc=tuple((Version(glibc), least) for glibc, least in file.nvcc.glibc.items()),

@@ -28,6 +28,13 @@ class _Branches(Row):
 
 
 @dataclass(frozen=True)
+class _Conda(Row):
+    oldest: VersionText
+    shebang: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
 class _Nvswitch(Row):
     source: Text
     board: Whole
@@ -188,6 +195,7 @@ class RulesFile(Row):
     branches: _Branches
     nvswitch: _Nvswitch
     pcie_peers: _PciePeers
+    conda: _Conda
     cuda: _Cuda
     driver_cuda: _DriverCuda
     compat: _Compat

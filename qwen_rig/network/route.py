@@ -12,6 +12,7 @@ from qwen_rig.catalog.torch_index import PYTORCH, TorchSource
 from qwen_rig.network.web import bare
 from qwen_rig.plan import Context, Plan
 
+SECRET = "***"  # an address with credentials: the host's secret, which conda itself knows (facts/_condarc.py)
 DEFAULT = "default"  # the label of the client's own default, and of what the user's knob says
 BUNDLE = "bundle"
 KEPT = 3  # sources of a kind that an install may fall back through
@@ -72,9 +73,10 @@ def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ..
     by the mirrors."""
     knobs, sources, mirrors = ctx.knobs, load_sources(), load_mirrors(ctx.knobs.mirrors)
     configured = ctx.machine.network.pip_index
+    channel = ctx.state.condarc.channel(sources.conda_channel) or sources.conda_channel
     named = {  # role → (the knob's, the default's); a configured index with a password stays the host's secret
         "pip_index": (knobs.source_pip_index, None if "@" in (configured or "") else configured or sources.pip_index),
-        "conda_channel": (knobs.source_conda_channel, sources.conda_channel),
+        "conda_channel": (knobs.source_conda_channel, None if channel == SECRET else channel),
         "miniforge": (knobs.source_miniforge, sources.miniforge.url),
         "huggingface": (knobs.source_huggingface, sources.huggingface.url),
     }
@@ -83,6 +85,8 @@ def candidates(ctx: Context, roles: Sequence[str]) -> dict[str, tuple[Source, ..
     for role in roles:
         own, default = named[role]
         others = [Source(role, name, at[role].format(**words)) for name, at in mirrors.items() if role in at]
+        if role == "conda_channel" and channel == SECRET:
+            others = []
         found[role] = (Source(role, DEFAULT, own or default), *(others if own is None else ()))
     return found
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from qwen_rig.facts.records import EnvRecord, Records
 from qwen_rig.facts.state import Conda, Generation
-from qwen_rig.plan.context import Context
+from qwen_rig.plan.context import Context, version
 from qwen_rig.plan.place import data_folder
 
 
 def conda(ctx: Context) -> Conda | None:
-    """The conda to use: the one the knob names, else the first sound one; None where one must be installed."""
+    """The conda to use: the one the knob names, else the first sound one that isn't too old; None where one must be
+    installed."""
     for found in ctx.state.conda:
-        if ctx.knobs.conda_prefix in (None, found.prefix) and found.sound:
+        if ctx.knobs.conda_prefix in (None, found.prefix) and found.sound and not too_old(ctx, found):
             return found
     return None
+
+
+def too_old(ctx: Context, found: Conda) -> bool:
+    """Whether a conda is older than any that can make our env; one whose env is there already has nothing to make."""
+    number, env = version(found.version), ctx.state.env
+    holds = env is not None and not env.gone and env.path.startswith(f"{found.prefix}/envs/")
+    return number is not None and number < ctx.rules.oldest_conda and not holds
+
+
+def fits_shebang(ctx: Context, folder: str, python: str = "") -> bool:
+    """Whether the programs of an env in that folder can start its Python by their first line."""
+    return len(f"#!{folder}/bin/python{python}") <= ctx.rules.shebang
 
 
 def prefix(ctx: Context) -> str:
@@ -24,15 +37,26 @@ def prefix(ctx: Context) -> str:
 
 
 def envs_dir(ctx: Context) -> str:
-    """Where the env goes: to the data disk where one is used; else beside the others, or under the user's own
-    ~/.conda where conda isn't ours to write.
+    """Where the env goes: to the data disk where one is used; where .condarc sends envs; else beside the others, or
+    under the user's own ~/.conda where conda isn't ours to write.
     """
     if folder := data_folder(ctx):
         return f"{folder}/envs"
+    env, theirs = ctx.state.env, ctx.state.condarc.envs_dirs  # where .condarc sends envs, conda looks first
+    if env and (at := env.path.rpartition("/")[0]) in theirs:
+        return at
+    if theirs and not env and not ctx.knobs.conda_prefix:
+        return theirs[0]
     found = conda(ctx)
     if found and not found.writable:
         return f"{ctx.machine.user.home}/.conda/envs"
     return f"{prefix(ctx)}/envs"
+
+
+def aside_names(name: str) -> tuple[str, ...]:
+    """Names as long as an env's own, for one that steps aside; none where the name is too short."""
+    ends = (".old", *(f".ol{number}" for number in range(2, 10)))
+    return tuple(name[:-len(end)] + end for end in ends) if len(name) > len(ends[0]) + 1 else ()
 
 
 def current(ctx: Context) -> Generation | None:

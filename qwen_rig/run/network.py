@@ -159,7 +159,8 @@ def keyring(ctx: Context, fingerprint: str) -> str | None:
 def known(ctx: Context, found: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:
     """The candidates to be measured: the client's own default by its address, where that is known here."""
     index = index_of(ctx)
-    return {role: tuple(replace(source, url=index) if source.url is None else source for source in sources)
+    return {role: tuple(replace(source, url=index) if source.url is None and role == "pip_index" else source
+                        for source in sources)
             for role, sources in found.items()}
 
 

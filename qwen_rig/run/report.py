@@ -32,6 +32,7 @@ from .progress import Board
 
 T = TypeVar("T")
 TAIL = 15  # lines of a failing command that a card shows
+OWN, OWN_SHOWN = "qwen-rig: ", 300  # what begins so was said by our own programs on the host; characters of that
 
 
 def now() -> str:
@@ -208,6 +209,8 @@ class Report:
         lines = [*failure.lines, *self._output[host]]
         ran = [shown(command) for command in failure.commands]  # secrets masked
         what = f"{failure.names} failed"
+        if own := next((line for line in reversed(lines) if line.startswith(OWN)), ""):  # our own word for the cause
+            what += f": {own.removeprefix(OWN)[:OWN_SHOWN]}"
         if not lines:
             what += ": the host said nothing (connection lost, or out of time)"
         last = _short(shown(failure.commands[-1], whole=False)) if ran else ""

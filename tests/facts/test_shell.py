@@ -10,6 +10,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,57 @@ def test_failures_on_either_stream(text: str, stream: int, rc: int, error: str, 
     assert Gpus().process(_run(Gpus().command(), ["sh"], **env)) == []
 
 
+def _stdlib(env: Path) -> None:
+    """What tells that a Python finds its standard library."""
+    (env / "lib" / "python3.10" / "encodings").mkdir(parents=True)
+    for name in ("os.py", "encodings/__init__.py"):
+        (env / "lib" / "python3.10" / name).write_text("x")
+
+
+RECORDS = {  # package → its RECORD; beside them lie x,y.py (2 bytes), qu"o.py (1), shared.py (3), bin/a outside
+    "a-1": '"x,y.py",sha256=q,2\nshared.py,sha256=1,3\n"qu""o.py",sha256=z,1\n../../../bin/a,sha256=1,9\n'
+           'a-1.dist-info/INSTALLER,h,4\na-1.dist-info/RECORD,,\na/__pycache__/x.pyc,,\n',
+    "b-1": "shared.py,sha256=1,4\n", "c_d-2": "x,y.py,h,1\n/abs.py,h,1\n", "lost-3": "lost/__init__.py,h,3\r\n",
+    "cut-4": 'shared.py,,3\n"x,y.py",sha256=q,7\ncut.py,sha256=h,2', "no-5": None}
+
+
+@each_shell
+def test_a_packages_files_are_held_to_its_record(shell: list[str], tmp_path: Path) -> None:
+    """Quoted paths, what two packages claim, what lies outside, what has no size; one that is gone, one that grew."""
+    site = tmp_path / "lib" / "python3.10" / "site-packages"
+    for package, record in RECORDS.items():
+        (site / f"{package}.dist-info").mkdir(parents=True)
+        (site / f"{package}.dist-info" / "METADATA").touch()
+        if record is not None:
+            (site / f"{package}.dist-info" / "RECORD").write_text(record)
+    for name, size in (("x,y.py", 2), ('qu"o.py', 1), ("shared.py", 3), ("cut.py", 3), ("unclaimed.py", 1)):
+        (site / name).write_text("x" * size)
+    _stdlib(tmp_path)
+    _script(tmp_path / "bin" / "python", "")
+
+    def read() -> dict[str, Any]:
+        found = EnvPackages().process(_run(EnvPackages().command(str(tmp_path)), shell))
+        assert found is not None
+        return found
+
+    assert read()["torn"] == {"cut": "cut.py was changed", "lost": "lost/__init__.py is gone"}
+    (site / "lost").mkdir()
+    (site / "lost" / "__init__.py").symlink_to(site / "shared.py")
+    (site / "cut.py").write_text("xx")
+    assert read()["torn"] == {} and read()["gone"] is None
+    (tmp_path / "conda-meta").mkdir()
+    assert read()["gone"] == "conda's record of its Python is gone"
+    (tmp_path / "conda-meta" / "python-3.10.1-0.json").write_text("{}")
+    assert read()["gone"] is None
+    (tmp_path / "lib" / "python3.10" / "os.py").unlink()
+    assert read()["gone"] == "its Python's standard library is gone"
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.10.1\n")  # a venv's is elsewhere
+    assert read()["gone"] is None
+    (tmp_path / "bin" / "python").unlink()
+    (tmp_path / "bin" / "python").symlink_to("python3.10")
+    assert (read()["gone"], read()["python"]) == ("its Python is gone", None)
+
+
 @each_shell
 def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) -> None:
     prefix = tmp_path / "mini forge"
@@ -127,6 +179,9 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
     (site / "torch" / "version.py").write_text("__version__ = '2.8.0+cu128'\ncuda: Optional[str] = '12.8'\n")
     (site / "torch-2.8.0.dist-info").mkdir()
     (site / "torch-2.8.0.dist-info" / "METADATA").touch()
+    (site / "torch-2.8.0.dist-info" / "RECORD").write_text(
+        "torch/version.py,sha256=x,57\r\ntorch/__pycache__/version.cpython-310.pyc,,\n../../../bin/torchrun,sha256=x,9\n")
+    _stdlib(prefix / "envs" / name)
     (site / "half_gone-1.0.dist-info").mkdir()  # no METADATA: what a broken uninstall leaves
     _script(prefix / "envs" / name / "bin" / "python", "")
     (prefix / "envs" / "qwen-train").symlink_to(name)
@@ -146,8 +201,9 @@ def test_conda_env_and_generations_by_files(shell: list[str], tmp_path: Path) ->
                      "envs": ["base", "latin-", "qwen-train"]}
     assert CondaInstalls().process(_run(CondaInstalls().command(str(prefix)), shell, **env))[0] == conda
     assert state["env"] == {
-        "path": f"{prefix}/envs/qwen-train", "target": name, "python": "3.10", "packages": {"torch": "2.8.0"},
-        "duplicates": [], "torch": {"version": "2.8.0+cu128", "cuda": "12.8"}}
+        "path": f"{prefix}/envs/qwen-train", "target": name, "python": "3.10", "gone": None,
+        "packages": {"torch": "2.8.0"}, "duplicates": [], "torn": {},
+        "torch": {"version": "2.8.0+cu128", "cuda": "12.8"}}
     assert EnvPackages().process(_run(EnvPackages().command(f"{prefix}/envs/qwen-train"), shell)) == state["env"]
     first, second = state["generations"]
     assert (first["name"], first["complete"], first["records"]["env"]) == (name, True, {"lock": "0a1b2c3d4e5f"})

@@ -20,6 +20,7 @@ from qwen_rig.managed import GUARD, REPOSITORY
 from qwen_rig.plan import Action, Applied
 from qwen_rig.plan.document import of_plan
 from qwen_rig.plan.drift import outdated, snapshot
+from qwen_rig.plan.env import aside_names
 from qwen_rig.plan.files import managed, redacted, unified
 
 from .states import GTX1080, RTX4090, RTX5090, bare, context, with_driver
@@ -94,6 +95,59 @@ def test_after_an_undo_the_newer_env_is_linked_again_and_an_older_one_never() ->
     state["env"]["target"] = newer["name"]
     step = make_plan(context(state)).step("env")
     assert step.payload.generation.endswith("-3") and not step.payload.kept and step.bytes > 3e9
+
+
+@pytest.mark.parametrize(("gone", "python"), [
+    ("its Python is gone", None), ("its Python's standard library is gone", "3.10.13"), (None, None)])
+def test_an_env_in_which_nothing_runs_is_built_anew_and_never_linked_again(
+        gone: str | None, python: str | None) -> None:
+    state = converged("guide")
+    state["env"].update(gone=gone, python=python)
+    state["generations"][0]["gone"] = gone or "its Python is gone"
+    step = make_plan(context(state)).step("env")
+    assert (step.action, step.now) == (Action.CHANGE, gone or "no Python in it")
+    assert step.payload.generation.endswith("-2") and not step.payload.kept
+    state["env"] = None  # `conda remove -n qwen-train --all` takes the link too
+    older = {**state["generations"][0], "name": state["generations"][0]["name"][:-1] + "3"}
+    whole = {**older, "name": older["name"][:-1] + "2", "gone": None}
+    state["generations"] = [state["generations"][0], whole, older]
+    step = make_plan(context(state)).step("env")
+    assert step.payload.generation.endswith("-4") and not step.payload.kept, "that one was left"
+    state["generations"] = [state["generations"][0], whole]
+    assert make_plan(context(state)).step("env").payload.kept, "it is newer, whole, and was left by an undo"
+
+
+def test_a_package_whose_files_were_touched_is_mended_past_the_cache_or_built_beside() -> None:
+    state = converged("guide")
+    state["env"]["torn"] = {"trl": "trl/__init__.py was changed", "not-ours": "x.py is gone"}
+    step = make_plan(context(state)).step("env")
+    assert (step.why, step.payload.names, step.payload.afresh) == ("trl: trl/__init__.py was changed", ("trl",), True)
+    state["env"]["torn"] = {"torch": "torch/cuda/__init__.py is gone"}
+    step = make_plan(context(state)).step("env")
+    assert step.payload.mode == "build" and step.payload.afresh and "torch/cuda/__init__.py is gone" in step.why
+
+
+def test_a_build_is_never_resumed_in_the_env_that_runs() -> None:
+    state = converged("guide")
+    state["generations"][0].update(complete=False)  # its record was deleted, or a folder is in its place
+    state["generations"][0]["records"]["env"] = None
+    step = make_plan(context(state)).step("env")
+    assert step.payload.generation == state["generations"][0]["name"] and step.payload.kept and step.bytes == 0
+    state["env"]["packages"]["torch"] = "2.7.1"
+    assert make_plan(context(state)).step("env").payload.generation.endswith("-2")
+
+
+def test_an_env_of_the_users_own_goes_on_under_a_name_that_is_told_or_the_plan_refuses() -> None:
+    ctx = context(mess())
+    step = make_plan(ctx).step("env")
+    assert step.payload.aside == "qwen-t.old" and "your own env goes on as qwen-t.old" in step.why
+    state = mess()
+    state["conda"][0]["envs"] = ["base", "qwen-train", "qwen-t.old"]
+    assert make_plan(context(state)).step("env").payload.aside == "qwen-t.ol2"
+    assert {len(name) for name in aside_names("qwen-train")} == {len("qwen-train")} and not aside_names("qwen")
+    state["env"]["path"] = state["env"]["path"].replace("qwen-train", "q")
+    (refused,) = make_plan(context(state, env_name="q")).refusals
+    assert "no name of the same length" in refused.what and "conda rename -n q NAME" in refused.remedy
 
 
 def test_drift_names_who_moved_since_the_last_apply() -> None:

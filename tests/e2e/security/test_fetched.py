@@ -6,10 +6,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -24,6 +26,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import yaml
+from conda_package_streaming.extract import extract
 
 from qwen_rig.catalog.stack import DATA
 from scripts import pins
@@ -121,17 +124,15 @@ class Liar(BaseHTTPRequestHandler):
 @cache
 def spoilt(file: Path) -> bytes:
     """A conda package with a canary beside what is in it. Made once: a host waits 6 s for a channel's list."""
-    made = io.BytesIO()
-    with tarfile.open(file) as old, gzip.GzipFile(filename="", mode="wb", fileobj=made, mtime=0) as packed, \
-            tarfile.open(fileobj=packed, mode="w") as new:
-        for entry in old.getmembers():
-            new.addfile(entry, old.extractfile(entry) if entry.isfile() else None)
-        site = next(name for entry in old.getmembers() if (name := entry.name).endswith("site-packages"))
-        mark = MARK.format(name="conda").encode()
-        entry = tarfile.TarInfo(f"{site}/zz_conda.pth")
-        entry.size = len(mark)
-        new.addfile(entry, io.BytesIO(mark))
-    return made.getvalue()
+    from testbed import conda
+
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch, "tree")
+        extract(file, tree)
+        about = json.loads((tree / "info" / "index.json").read_text())
+        (next(tree.glob("lib/python3*/site-packages")) / "zz_conda.pth").write_text(MARK.format(name="conda"))
+        return conda.pack(Path(scratch, about["subdir"]), about["name"], about["version"], tree,
+                          tuple(about["depends"])).read_bytes()
 
 
 @dataclass
