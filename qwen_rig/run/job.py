@@ -17,7 +17,7 @@ from . import job_protocol as jobs
 from .adapter import LOST, FunctionCommand, Host, State
 from .converge import script
 from .job_protocol import Answer, Job, Progress
-from .limits import Flooded
+from .limits import Hopeless
 from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
@@ -144,7 +144,7 @@ class _Attendant:
                         return answer
                     if lines and adapter.connected(self.host):
                         return Answer("error", why=" ".join(lines[-3:]))
-            except Flooded:
+            except Hopeless:
                 raise
             except LOST:
                 pass

@@ -25,7 +25,7 @@ from qwen_rig.ssh import shell_line
 from . import adapter, stumble
 from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
 from .command_text import shown
-from .limits import Flooded
+from .limits import Flooded, Unanswered
 from .links import Links
 from .memory import UNREAD, Memory, ProbeFailed
 from .progress import Board
@@ -233,6 +233,9 @@ def _words(error: Exception) -> tuple[str, str]:
     if isinstance(error, Flooded):
         return f"{error}: its connection was closed", \
             "log in and see what prints it (a start-up file of the shell's?), or leave the host out: --limit"
+    if isinstance(error, Unanswered):
+        return str(error), "log in and look at the start-up files of its shell (~/.bashrc: exit, exec?), at the " \
+            "account's shell in /etc/passwd, at sshd's ForceCommand"
     if isinstance(error, ProbeFailed):
         return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
     if isinstance(error, OSError) and error.filename:  # this machine's
