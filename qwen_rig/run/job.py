@@ -100,6 +100,7 @@ class _Attendant:
     def _once(self) -> Answer | None:
         """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
         own = uuid.uuid4().hex[:12]
+        self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)  # from its asking on it may be at work
         while True:
             answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
             if answer is None or answer.state != "busy":
@@ -128,6 +129,8 @@ class _Attendant:
             if said := self.shown.feed(answer):
                 self._tell(said)
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+        if answer:
+            self.run.report.jobs.pop(self.host.name, None)
         return answer
 
     def _ask(self, call: Call, stdin: str = "") -> Answer | None:

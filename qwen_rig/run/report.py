@@ -45,7 +45,8 @@ class Report:
     `plans`: as first made; `states`: what each was made from (plan/drift.py); `cards`: of the hosts that failed;
     `applied`: the steps done; `outcomes`: a word and a line for a host whose outcome is not a list of steps;
     `commands`: (component, title, lines) of each step, with -v; `times`: what steps took, for the ledger;
-    `touched`: hosts that a step has begun to change. `tables` False: plans are told otherwise, as JSON.
+    `touched`: hosts that a step has begun to change; `jobs`: the step whose job is at work on a host now, and whether
+    by sudo. `tables` False: plans are told otherwise, as JSON.
     """
 
     def __init__(self, memory: Memory, links: Links, board: Board, tables: bool = True) -> None:
@@ -59,6 +60,7 @@ class Report:
         self.commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)
         self.times: list[tuple[str, float]] = []
         self.touched: set[str] = set()
+        self.jobs: dict[str, tuple[str, bool]] = {}
         self._memory, self._links, self._board = memory, links, board
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
@@ -130,6 +132,10 @@ class Report:
         self._running[host] = (step, time.monotonic())
         self._board.at(host, step.title)
 
+    def running(self, host: str) -> Step | None:
+        """The step that is changing a host now."""
+        return self._running.get(host, (None, 0.0))[0]
+
     def said(self, host: str, lines: Iterable[str]) -> None:
         """Output of a command that failed inside a function; pyinfra keeps only that of its own commands."""
         self._output[host] += lines
@@ -167,6 +173,7 @@ class Report:
     def operation_started(self, host: Host) -> None:
         """Nothing is known yet of what the next operation does on this host."""
         self._running.pop(host.name, None)
+        self.jobs.pop(host.name, None)
         self._output.pop(host.name, None)
 
     def operation_succeeded(self, host: Host) -> None:
