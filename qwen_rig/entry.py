@@ -24,6 +24,7 @@ def configure() -> None:
 def join(state: State, run: Run) -> Run:
     """Make `run` the run of a state that isn't initialised yet."""
     adapter.attach(state, run)
+    run.ender.install(run)
     adapter.spare_lookups()
 
     def ready() -> None:

@@ -18,6 +18,7 @@ MEANING = """exit status:
   2  changes are pending (plan, diff)
   3  a host could not be reached
   4  the verification failed, or a gate of the certificate
+  129, 130, 143  ended by a signal: SIGHUP, SIGINT (Ctrl-C), SIGTERM
 Where several fit, the first of 1, 4, 3, 2 counts."""
 
 

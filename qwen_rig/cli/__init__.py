@@ -82,5 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{f' and {where}' if where else ''}")
         return exits.FAILED
     except KeyboardInterrupt:
-        say.err("qwen-rig: interrupted; what runs on a host goes on there · the same command again finds it")
+        say.err("qwen-rig: interrupted")
         return exits.INTERRUPTED

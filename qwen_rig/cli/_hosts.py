@@ -18,3 +18,9 @@ def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
                         help="refuse a host that has another number of GPUs (the knob expect_gpus)")
     parser.add_argument("-v", "--verbose", action="count", default=0,
                         help="what is right already too, and the commands of each step")
+
+
+def words(limit: list[str], data: list[str]) -> list[str]:
+    """The same options again, as words of a command line."""
+    given = (("--limit", limit), ("--data", data))
+    return [word for name, values in given for value in values for word in (name, value)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from qwen_rig.cli import _hosts
@@ -33,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
         saved = _saved.load(options.plan)
         inventory, limit, data = saved["inventory"], saved["limit"], saved["data"]
     with session.opened(inventory, limit, data, options.verbose, saved=saved) as opened:
+        if saved:  # it holds for hosts that nothing has changed since; after a beginning, only a plan made anew goes on
+            opened.run.ender.again = shlex.join(["qwen-rig", "apply", "-i", inventory, *_hosts.words(limit, data)])
         opened.prepare()
         if not (options.yes or saved):
             _confirm.confirmed(*_confirm.question(opened.plans()))

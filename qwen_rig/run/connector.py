@@ -6,6 +6,8 @@ login may take for ever, and an answer is kept whatever its size.
 
 from __future__ import annotations
 
+import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -28,11 +30,14 @@ from pyinfra.connectors.util import (
 
 from qwen_rig import hosttext
 from qwen_rig.catalog.bounds import load_bounds
+from qwen_rig.program import load
 from qwen_rig.render import size
 
 from .job_protocol import span
-from .limits import Flooded, Overdue
+from .limits import Flooded, Overdue, Unanswered
 
+FRAME = load("shell/frame.sh").text
+SHOWN = 200  # letters of what a host printed in place of an answer
 CHUNK = 65536
 AT_ONCE = 64  # parts of a file that are asked for before the first has come
 SFTP_MESSAGE = 256 * 1024  # bytes: OpenSSH's SFTP_MAX_MSG_LENGTH
@@ -94,7 +99,9 @@ class BoundedSSH(SSHConnector):
                 made = make_unix_command_for_host(self.state, self.host, command, **arguments)
                 if print_input:
                     echo(f"{self.host.print_prefix}>>> {made}", err=True)
-                return self._ask(made.get_raw_value(), _input(stdin), bool(pty), tell)
+                mark = f"@{secrets.token_hex(8)}"
+                framed = shlex.join(["sh", "-c", FRAME, "frame", mark, made.get_raw_value()])
+                return self._ask(framed, mark, _input(stdin), bool(pty), tell)
 
         self.failure = None
         try:
@@ -108,15 +115,16 @@ class BoundedSSH(SSHConnector):
         """Seconds for a command that has no limit: a user's own may take for ever, pyinfra's tidying not."""
         return load_bounds().command.seconds if self.state.current_stage == StateStage.Disconnect else None
 
-    def _ask(self, command: str, stdin: bytes, pty: bool, tell: Callable[[str], None] | None,
+    def _ask(self, command: str, mark: str, stdin: bytes, pty: bool, tell: Callable[[str], None] | None,
              ) -> tuple[int, CommandOutput]:
-        """Run a command in a channel of its own: exit status, output. That channel is closed, however this ends."""
+        """Run a command that is framed by a mark in a channel of its own: exit status, output. That channel is closed,
+        however this ends."""
         channel = self._transport().open_session()
         try:
             if pty:
                 channel.get_pty()
             channel.exec_command(command)
-            output = _Output(channel, tell)
+            output = _Output(channel, mark, tell)
             try:
                 channel.sendall(stdin)
                 channel.shutdown_write()
@@ -124,7 +132,13 @@ class BoundedSSH(SSHConnector):
                 if not channel.closed:  # else it ended before it had read all: its words and its status count
                     raise
             lines = output.read()
-            return channel.recv_exit_status(), CommandOutput(lines)
+            code = channel.recv_exit_status()
+            if output.frame.begun or not self._transport().is_active():
+                return output.frame.code if output.frame.code is not None else code, CommandOutput(lines)
+            said = " ".join(line.line for line in [*output.frame.noise, *lines])
+            raise Unanswered(f"its login shell {'was killed' if code < 0 else f'ended with {code}'} and ran no "
+                             f"command"
+                             f"{f'; it printed: {said[:SHOWN]}' if said else ''}")
         except Flooded:
             self._hang_up()
             raise
@@ -207,11 +221,34 @@ def _input(stdin: Any) -> bytes:
     return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts).encode()
 
 
+class _Frame:
+    """What shell/frame.sh marks of standard output as the command's own: `feed` gives these lines, `noise` keeps the
+    first of the others. `begun`: the command was run; `code`: how it ended, None before that."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark, self._held = mark, False  # an empty line is held back: the mark's own line begins with a newline
+        self.begun, self.code = False, None  # type: bool, int | None
+        self.noise: list[OutputLine] = []
+
+    def feed(self, text: str) -> list[str]:
+        if not self.begun or self.code is not None:
+            self.begun = self.begun or text == self._mark
+            if not self.begun and text and len(self.noise) < 5:
+                self.noise.append(OutputLine("stdout", text))
+            return []
+        first, _, code = text.partition(" ")
+        if first == self._mark and code.isdecimal():
+            self.code = int(code)
+            return []
+        held, self._held = self._held, text == ""
+        return [""] * held + [text] * (not self._held)
+
+
 class _Output:
     """What a channel prints, line by line as it comes, while it is within bounds."""
 
-    def __init__(self, channel: paramiko.Channel, tell: Callable[[str], None] | None) -> None:
-        self._channel, self._tell, self._bounds = channel, tell, load_bounds().answer
+    def __init__(self, channel: paramiko.Channel, mark: str, tell: Callable[[str], None] | None) -> None:
+        self._channel, self._tell, self._bounds, self.frame = channel, tell, load_bounds().answer, _Frame(mark)
         self._lines: list[OutputLine] = []
         self._readers = [gevent.spawn(self._read, name, receive)
                          for name, receive in (("stdout", channel.recv), ("stderr", channel.recv_stderr))]
@@ -252,9 +289,10 @@ class _Output:
             raise Flooded(f"its answer has more than {self._bounds.lines} lines")
         for line in lines:
             text = hosttext.line(line)  # told at once, before the boundary sees the whole answer
-            self._lines.append(OutputLine(name, text))
-            if self._tell:
-                self._tell(text)
+            for own in self.frame.feed(text) if name == "stdout" else [text]:
+                self._lines.append(OutputLine(name, own))
+                if self._tell:
+                    self._tell(own)
 
 
 class _Paced:

@@ -13,7 +13,7 @@ from . import adapter
 from .adapter import LOST, CommandOutput, FunctionCommand, Host, QuoteString, State, StringCommand
 from .command_text import shown
 from .contain import operation
-from .limits import Flooded
+from .limits import Hopeless
 from .memory import ProbeFailed
 from .run import Run
 
@@ -95,7 +95,7 @@ class ScriptCommand(StringCommand):
             try:
                 done: tuple[bool, CommandOutput] = execute(state, host, connector_arguments)
                 return done
-            except Flooded:
+            except Hopeless:
                 raise
             except LOST as error:
                 report.said(host.name, [adapter.lost(error)])
@@ -121,7 +121,7 @@ def run_script(host: Host, call: Call, seconds: int, sudo: bool = False) -> tupl
         return False, ""
     try:
         ok, output, lines = adapter.execute(host, script(call, seconds), sudo)
-    except Flooded:
+    except Hopeless:
         raise
     except LOST as error:  # pyinfra would print a function's traceback
         report.said(host.name, [adapter.lost(error)])

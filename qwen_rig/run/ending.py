@@ -14,6 +14,7 @@ from qwen_rig.ssh import shell_line
 
 from . import adapter
 from .adapter import Host, State
+from .interrupt import Left
 from .memory import Memory, address
 from .report import Report, now
 
@@ -36,6 +37,28 @@ def end(state: State | None, report: Report, memory: Memory) -> None:
     report.console.print(render.report(_rows(state, report), caveats + _unlike(state, report, memory)))
     if after := _next(state, report):  # whole lines, however narrow the terminal: they are to be copied
         report.console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
+
+
+def left(state: State, report: Report) -> list[Left]:
+    """How each host stands that takes part, for who ends the run in the middle."""
+    return [_left(report, host) for host in adapter.taking_part(state) if host.name not in report.cards]
+
+
+def _left(report: Report, host: Host) -> Left:
+    name, plan, now_at = host.name, report.plans.get(host.name), report.running(host.name)
+    done = [step.component for step in report.applied[name]]
+    ahead = [step.title for step in plan.changes if step.component not in done] if plan else []
+    step, sudo = report.jobs.get(name, ("", False))
+    return Left(name, tuple(each.title for each in report.applied[name]), now_at.title if now_at else "",
+                tuple(title for title in ahead if now_at is None or title != now_at.title), step,
+                shell_line(name, adapter.data(host)), sudo)
+
+
+def cut_short(state: State, report: Report) -> None:
+    """Forget how the hosts were left that a step has begun to change: nobody has looked since."""
+    for host in adapter.hosts(state):
+        if host.name in report.touched:
+            ledger.forget(host.name, address(host))
 
 
 def _rows(state: State, report: Report) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from . import job_protocol as jobs
 from .adapter import LOST, FunctionCommand, Host, State
 from .converge import script
 from .job_protocol import Answer, Job, Progress
-from .limits import Flooded
+from .limits import Hopeless
 from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
@@ -100,6 +100,7 @@ class _Attendant:
     def _once(self) -> Answer | None:
         """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
         own = uuid.uuid4().hex[:12]
+        self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)  # from its asking on it may be at work
         while True:
             answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
             if answer is None or answer.state != "busy":
@@ -128,6 +129,8 @@ class _Attendant:
             if said := self.shown.feed(answer):
                 self._tell(said)
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+        if answer:
+            self.run.report.jobs.pop(self.host.name, None)
         return answer
 
     def _ask(self, call: Call, stdin: str = "") -> Answer | None:
@@ -144,7 +147,7 @@ class _Attendant:
                         return answer
                     if lines and adapter.connected(self.host):
                         return Answer("error", why=" ".join(lines[-3:]))
-            except Flooded:
+            except Hopeless:
                 raise
             except LOST:
                 pass

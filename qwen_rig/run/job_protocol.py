@@ -110,11 +110,12 @@ def poll(job: Job, run: str, seen: int, wait: int) -> Call:
 
 def read(output: str) -> Answer | None:
     """What the host answered; None where that is no answer (a connection that broke, a shell that refused)."""
-    first, _, rest = output.partition("\n")
-    if not first.startswith(MARK):
+    _, mark, answer = f"\n{output}".partition(f"\n{MARK}")  # sudo and PAM may have spoken before
+    if not mark:
         return None
+    first, _, rest = answer.partition("\n")
     head, _, why = first.partition(" why=")
-    said = dict(word.partition("=")[::2] for word in head[len(MARK):].split(" "))
+    said = dict(word.partition("=")[::2] for word in head.split(" "))
     state = said.get("state", "")
     if state not in STATES:
         return Answer("error", why=f"it answered {first[:200]!r}")

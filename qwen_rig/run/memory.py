@@ -28,7 +28,7 @@ from qwen_rig.plan import Context, Plan, Step
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
-from .limits import Flooded
+from .limits import Hopeless
 from .links import Links
 
 PAUSE_S = 2  # between two tries to connect again
@@ -128,7 +128,7 @@ class Memory:
                     data_dir=wanted.data_dir, files=watched(), _timeout=wanted.timeout_probe))
                 if state.machine.kernel:
                     return state
-            except Flooded:
+            except Hopeless:
                 raise
             except (PyinfraError, *LOST) as error:
                 why = f"the probe failed: {error}"

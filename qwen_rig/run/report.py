@@ -25,7 +25,7 @@ from qwen_rig.ssh import shell_line
 from . import adapter, stumble
 from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
 from .command_text import shown
-from .limits import Flooded
+from .limits import Flooded, Unanswered
 from .links import Links
 from .memory import UNREAD, Memory, ProbeFailed
 from .progress import Board
@@ -46,7 +46,8 @@ class Report:
     `plans`: as first made; `states`: what each was made from (plan/drift.py); `cards`: of the hosts that failed;
     `applied`: the steps done; `outcomes`: a word and a line for a host whose outcome is not a list of steps;
     `commands`: (component, title, lines) of each step, with -v; `times`: what steps took, for the ledger;
-    `touched`: hosts that a step has begun to change. `tables` False: plans are told otherwise, as JSON.
+    `touched`: hosts that a step has begun to change; `jobs`: the step whose job is at work on a host now, and whether
+    by sudo. `tables` False: plans are told otherwise, as JSON.
     """
 
     def __init__(self, memory: Memory, links: Links, board: Board, tables: bool = True) -> None:
@@ -60,6 +61,7 @@ class Report:
         self.commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)
         self.times: list[tuple[str, float]] = []
         self.touched: set[str] = set()
+        self.jobs: dict[str, tuple[str, bool]] = {}
         self._memory, self._links, self._board = memory, links, board
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
@@ -133,6 +135,10 @@ class Report:
         self._running[host] = (step, time.monotonic())
         self._board.at(host, step.title)
 
+    def running(self, host: str) -> Step | None:
+        """The step that is changing a host now."""
+        return self._running.get(host, (None, 0.0))[0]
+
     def said(self, host: str, lines: Iterable[str]) -> None:
         """Output of a command that failed inside a function; pyinfra keeps only that of its own commands."""
         self._output[host] += lines
@@ -170,6 +176,7 @@ class Report:
     def operation_started(self, host: Host) -> None:
         """Nothing is known yet of what the next operation does on this host."""
         self._running.pop(host.name, None)
+        self.jobs.pop(host.name, None)
         self._output.pop(host.name, None)
 
     def operation_succeeded(self, host: Host) -> None:
@@ -238,6 +245,9 @@ def _words(error: Exception) -> tuple[str, str]:
     if isinstance(error, Flooded):
         return f"{error}: its connection was closed", \
             "log in and see what prints it (a start-up file of the shell's?), or leave the host out: --limit"
+    if isinstance(error, Unanswered):
+        return str(error), "log in and look at the start-up files of its shell (~/.bashrc: exit, exec?), at the " \
+            "account's shell in /etc/passwd, at sshd's ForceCommand"
     if isinstance(error, ProbeFailed):
         return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
     if isinstance(error, OSError) and error.filename:  # this machine's

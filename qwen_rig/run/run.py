@@ -9,6 +9,7 @@ from qwen_rig.plan import Context, Plan
 
 from . import adapter, ending
 from .adapter import Host, State
+from .interrupt import Ender, Left
 from .links import Links
 from .lookups import Lookups
 from .memory import Memory
@@ -34,6 +35,7 @@ class Run:
         self.memory = Memory(self.links, make_plan)
         self.report = Report(self.memory, self.links, self.board, tables)
         self.network, self.lookups = Network(self.tunnels), Lookups()
+        self.ender = Ender()
         self._parts: dict[Callable[[], Any], Any] = {}
 
     @classmethod
@@ -49,6 +51,16 @@ class Run:
             self._parts[kind] = kind()
         made: T = self._parts[kind]
         return made
+
+    def left(self) -> list[Left]:
+        """How each host stands now (interrupt.Reported)."""
+        state = adapter.current_state()
+        return ending.left(state, self.report) if state is not None else []
+
+    def cut_short(self) -> None:
+        """The run is ended in the middle (interrupt.Reported)."""
+        if (state := adapter.current_state()) is not None:
+            ending.cut_short(state, self.report)
 
     def end(self, state: State | None) -> None:
         """The last words, whichever way pyinfra left; hosts are served nothing from here on."""

@@ -17,7 +17,7 @@ from qwen_rig.program import load
 from . import adapter
 from .adapter import LOST, ConnectError, Host
 from .converge import run_script
-from .limits import Flooded
+from .limits import Hopeless
 from .run import Run
 
 WHEEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,199}\.whl")  # what a host may call a file that comes here
@@ -97,7 +97,7 @@ def _again(host: Host, what: str, transfer: Callable[[], str | None]) -> None:
                     return
             else:
                 why = "connection lost"
-        except Flooded:
+        except Hopeless:
             raise
         except (FileNotFoundError, PermissionError) as error:  # another try finds the same
             raise RigError(f"{what}: {error}", host.name) from None
