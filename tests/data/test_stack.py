@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import runpy
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -212,9 +214,23 @@ def test_expectation_is_what_the_lock_says() -> None:
     assert expect["torch"] == {"release": "2.8.0", "cuda": "12.8", "archs": list(load_stack("guide").torch.archs)}  # type: ignore[union-attr]
 
 
+def addresses(value: Any, key: str = "") -> Iterator[str]:
+    """The keys below which an address stands, citations left out."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from addresses(each, str(name))
+    elif isinstance(value, list):
+        for each in value:
+            yield from addresses(each, key)
+    elif isinstance(value, str) and "://" in value and not key.endswith("source"):
+        yield key
+
+
 def test_addresses_stand_in_sources_only() -> None:
-    holders = {path.name for path in DATA.rglob("*.*") if path.suffix in (".yml", ".txt") and "://" in path.read_text()}
+    """What is fetched; a row's `source` says where a fact is from."""
+    holders = {path.name for path in DATA.rglob("*.yml") if any(addresses(yaml.safe_load(path.read_text())))}
     assert holders == {"sources.yml"}
+    assert not [path for path in DATA.rglob("*.txt") if "://" in path.read_text()]
 
 
 def knobs(**set_: object) -> Any:
