@@ -58,6 +58,7 @@ class Rules:
     legacy_branch: int
     switched_chips: tuple[str, ...]
     compatible_below: Version
+    newer_cards: str
     cuda: dict[str, tuple[str, str]]
     nvcc: tuple[tuple[Version, str], ...]
     builds: dict[str, tuple[str, ...]]
@@ -116,9 +117,9 @@ class Rules:
 
         KeyError where the table lacks the CUDA release.
         """
-        driver, compatible = self.cuda[cuda]
+        _, compatible = self.cuda[cuda]
         old = compute_capability is not None and compute_capability < self.compatible_below
-        return compatible if old else driver
+        return compatible if old else max(compatible, self.newer_cards, key=Version)
 
     def least_nvcc(self, compute_capability: Version | None) -> str:
         """The least nvcc that compiles for the card; an unknown card is taken for the newest in the table."""
@@ -208,6 +209,7 @@ def load_rules() -> Rules:
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
         legacy_below=Version(file.legacy.below), legacy_branch=file.legacy.last_branch,
         switched_chips=file.nvswitch.chips, compatible_below=Version(file.cuda.compatible_below),
+        newer_cards=file.cuda.newer_cards,
         cuda={name: (row.driver, row.compatible) for name, row in file.cuda.releases.items()},
         nvcc=tuple((Version(cc), least) for cc, least in file.nvcc.least.items()),
         builds=file.torch_builds.releases,

@@ -37,6 +37,7 @@ class _CudaRelease(Row):
 class _Cuda(Row):
     source: Text
     compatible_below: VersionText
+    newer_cards: VersionText
     releases: dict[VersionText, _CudaRelease]
 
 

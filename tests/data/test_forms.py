@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from qwen_rig import doctor, fits, hosttext, knobs
-from qwen_rig.catalog import limits, lock, rules_file, sources, yamlfile
+from qwen_rig import doctor, hosttext, knobs
+from qwen_rig.catalog import limits, lock, models, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
 from qwen_rig.catalog.flash_build import FlashFile
@@ -54,7 +54,7 @@ FORMS = {
        for name in doctor.FILES},
     **{name: Form(DATA / f"{name}.yml", lambda path, form=form: load(path, form)) for name, form in {
         "advisories": AdvisoriesFile, "disks": DisksFile, "flash": FlashFile, "gates": GatesFile,
-        "gpus": rules_file.GpusFile, "models": fits.ModelsFile, "network": limits.LimitsFile,
+        "gpus": rules_file.GpusFile, "models": models.ModelsFile, "network": limits.LimitsFile,
         "rules": rules_file.RulesFile, "seen": SeenFile, "sources": sources.Sources}.items()},
     "sizes": Form(DATA / "locks" / "standin.sizes.yml", lock.read_sizes),
 }
