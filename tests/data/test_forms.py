@@ -184,13 +184,13 @@ def test_no_number_is_taken_for_a_text_and_no_bool_for_a_number(tmp_path: Path) 
             ("cxx11abi: true\n  glibc: \"2.28\"", "cxx11abi: 1\n  glibc: \"2.28\"",
              "torch.cxx11abi must be true or false, not 1"),
             ("    why: unpinned it falls", "    wyh: unpinned it falls",
-             "deviations[1].why is missing · PATH:56 · wyh stands there in line 58: check its spelling"),
+             "deviations[1].why is missing · PATH:58 · wyh stands there in line 60: check its spelling"),
             ("exclude_newer: \"2026-09-15T00:00:00Z\"", "exclude_newer: 2026-09-15",
-             "exclude_newer must be a text, not datetime.date(2026, 9, 15) · PATH:31 · quote it"),
-            ("unpinned:", "unpined:", "unknown key unpined · PATH:27 · did you mean unpinned?"),
+             "exclude_newer must be a text, not datetime.date(2026, 9, 15) · PATH:32 · quote it"),
+            ("unpinned:", "unpined:", "unknown key unpined · PATH:28 · did you mean unpinned?"),
             ("  bytes: 256026321", "  byte: 256026321", "unknown key flash_attn.wheels.cp310.byte · PATH:"),
             ("torch_index:\n  packages: [torch, torchvision, torchaudio]", "torch_index:\n  packages: []",
-             "torch_index.packages is empty · PATH:46 · name torch and what must fit it")):
+             "torch_index.packages is empty · PATH:48 · name torch and what must fit it")):
         assert old in text
         path = written(tmp_path, text.replace(old, new))
         with pytest.raises(RigError) as caught:
