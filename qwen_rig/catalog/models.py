@@ -83,6 +83,7 @@ class Family(Row):
     other_4bit: Whole
     adapter_4bit: Whole
     precisions: Texts
+    logit_tokens: Whole | None = None
     older_drivers: Text | None = None
     experts: Annotated[Text, one_of("modules", "stacked")] | None = None
     variants: MaybeTexts = ()

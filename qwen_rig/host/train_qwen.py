@@ -351,6 +351,10 @@ def enough_room(settings, model):
 
 def train(given, settings):
     import torch
+
+    if not torch.cuda.is_available():  # Triton wants a GPU: its interpreter runs trl's loss, torch the linear layers
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+        sys.modules.setdefault("fla", None)
     from peft import LoraConfig
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer

@@ -1,5 +1,5 @@
-"""Stack qwen3.5 as its lock has it: tiny random Qwens of every family that it says it trains, by chats, in 4 bits, saved
-and resumed, on a CPU. QWEN_RIG_QWEN35_PYTHON names a Python that has the stack; else one is built here by uv."""
+"""Stack qwen3.5 as its lock has it: tiny random Qwens of every family that it says it trains, by chats, in 4 bits,
+saved and resumed, on a CPU. QWEN_RIG_QWEN35_PYTHON names a Python that has the stack; else one is built here by uv."""
 
 from __future__ import annotations
 
