@@ -54,7 +54,8 @@ def need(model: Model, method: str, batch: int, length: int, checkpointing: bool
     attention, delta = each["activation_mixer"] * model.mixer, each["activation_delta"] * model.delta_mixer
     columns = min(model.vocab_size, model.ways.logit_columns or model.vocab_size)
     in_float32 = method == "qlora" and model.ways.other_4bit == 4
-    logits = min(tokens, model.ways.logit_tokens or tokens) * columns * (each["logit_4bit"] if in_float32 else model.ways.logit)
+    seen = min(tokens, model.ways.logit_tokens or tokens)
+    logits = seen * columns * (each["logit_4bit"] if in_float32 else model.ways.logit)
     layers = model.num_hidden_layers
     if checkpointing:
         one = tokens * (every + max(attention, delta)) * each["layer_backward"]
