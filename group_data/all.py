@@ -9,8 +9,10 @@ begin with x_.
 from qwen_rig.ssh import connect_kwargs as _connect_kwargs
 
 # -- What is wanted ----------------------------------------------------------------------------------
-stack = "guide"  # a name in qwen_rig/data/stacks/, or the path of your own file
-python = "3.10"  # of the env: 3.10, 3.11 or 3.12 (the lock holds for all three)
+model = None  # as Qwen/Qwen3.6-27B: settles stack, prefetch_model and the training settings; `rig fits --model` tells
+#               what it takes. None: the guide's stack, and its settings by the card's memory
+stack = "auto"  # auto: what `model` takes, else guide · a name in qwen_rig/data/stacks/ · the path of your own file
+python = "auto"  # of the env; auto: the stack's own (guide: 3.10, qwen3.5: 3.12) · one that its lock holds for
 env_name = "qwen-train"  # the conda env
 conda_prefix = None  # None: adopt the first sound conda that is there, else ~/miniforge3
 data_dir = None  # env, caches and HF_HOME go to its folder qwen-rig; None: below conda or home, and to the roomiest
@@ -35,7 +37,8 @@ flash_attn_git_head = False  # True: where the release can't be built, flash-att
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
 flash_attn_leader_failed = "next"  # one host builds for its like in its trust domain; where it fails: next: another
 #                                    tries · sdpa: none does
-prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses
+prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses; None:
+#                        what `model` names · off: none
 verification = "auto"  # auto: when what was verified has changed · always · never
 verification_gpu = True  # False: don't fail where torch sees no GPU (the testbed's GPUs are emulated)
 

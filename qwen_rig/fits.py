@@ -1,65 +1,20 @@
-"""Which Qwen fits a card by LoRA and by QLoRA: arithmetic over qwen_rig/data/models.yml. Pure.
+"""Which Qwen fits a card by LoRA, by QLoRA and in full, with what batch: arithmetic over data/models.yml. Pure.
 
-Weights and adapters are counted; activations, logits and overhead are estimates, and are called so.
+Weights and adapters are counted; activations, logits and overhead are estimates, and are called so. docs/fits.md holds
+the sums against public measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Number, Row, Text, Whole, load
+from qwen_rig.catalog.models import RANK, Model, costs, models
 
 BATCHES = (16, 8, 4, 2, 1)  # what divides the guide's effective 16
-RANK = 16  # of the adapter that train_qwen.py trains on all linear layers
+METHODS = ("lora", "qlora", "full")
+LENGTH = 1024  # tokens of a text, unless it is told otherwise: train_qwen.py's --max_length
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class _Shape(Row):
-    family: Text
-    billions: Number
-    hidden_size: Whole
-    intermediate_size: Whole
-    num_hidden_layers: Whole
-    num_attention_heads: Whole
-    num_key_value_heads: Whole
-    head_dim: Whole
-    vocab_size: Whole
-    tie_word_embeddings: Flag
-
-
-@dataclass(frozen=True)
-class Model(_Shape):
-    """A Qwen by shape; `billions` is what its model card says."""
-
-    name: str
-
-    @property
-    def linears(self) -> tuple[tuple[int, int], ...]:
-        """(in, out) of a layer's linear maps: q, k, v, o, gate, up, down."""
-        q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        hidden, inner = self.hidden_size, self.intermediate_size
-        return (hidden, q), (hidden, kv), (hidden, kv), (q, hidden), (hidden, inner), (hidden, inner), (inner, hidden)
-
-    @property
-    def linear(self) -> int:
-        """Parameters of all layers' linear maps: what LoRA sits on and 4 bits may hold."""
-        return self.num_hidden_layers * sum(a * b for a, b in self.linears)
-
-    @property
-    def other(self) -> int:
-        """The rest: embedding, head, biases (Qwen2: q, k, v) or head norms (Qwen3), norms."""
-        q, kv = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        small = q + 2 * kv if self.family == "Qwen2" else 2 * self.head_dim
-        embedding = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return embedding + self.num_hidden_layers * (small + 2 * self.hidden_size) + self.hidden_size
-
-    @property
-    def adapter(self) -> int:
-        """Parameters of a LoRA of rank 16 on all linear maps of the layers."""
-        return self.num_hidden_layers * RANK * sum(a + b for a, b in self.linears)
 
 
 @dataclass(frozen=True)
@@ -83,97 +38,87 @@ class Need:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model fits: the largest batch of BATCHES, and whether it takes gradient checkpointing; None: not at all."""
+    """How a model fits: the largest batch of BATCHES, and whether it takes gradient checkpointing."""
 
     batch: int
     checkpointing: bool
     need: Need
 
 
-@dataclass(frozen=True)
-class _Cost(Row):
-    bytes: Number
-    sure: Flag
-    source: Text
+def need(model: Model, method: str, batch: int, length: int, checkpointing: bool, rank: int = RANK,
+         measured: float = 1.0) -> Need:
+    """What one process takes for that batch of texts of `length` tokens. `measured`: by what the activations and logits
+    that a certificate measured on this card differ from the estimate."""
+    each, tokens, full = costs(), batch * length, model.full_layers
+    every = each["activation_hidden"] * model.hidden_size + each["activation_inner"] * model.inner
+    attention, delta = each["activation_mixer"] * model.mixer, each["activation_delta"] * model.delta_mixer
+    columns = min(model.vocab_size, model.ways.logit_columns or model.vocab_size)
+    in_float32 = method == "qlora" and model.ways.other_4bit == 4
+    seen = min(tokens, model.ways.logit_tokens or tokens)
+    logits = seen * columns * (each["logit_4bit"] if in_float32 else model.ways.logit)
+    layers = model.num_hidden_layers
+    if checkpointing:
+        one = tokens * (every + max(attention, delta)) * each["layer_backward"]
+        kept = tokens * layers * each["checkpoint"] * model.hidden_size + max(0.0, one - logits)
+    else:
+        kept = tokens * (layers * every + full * attention + (layers - full) * delta)
+    return Need(_weights(model, method) / MIB, _adapter(model, method, rank) / MIB, measured * kept / MIB,
+                measured * logits / MIB, each["context_mib"])
 
 
-@dataclass(frozen=True)
-class _Memory(Row):
-    weight: _Cost
-    weight_4bit: _Cost
-    adapter: _Cost
-    logit: _Cost
-    activation_hidden: _Cost
-    activation_inner: _Cost
-    checkpoint: _Cost
-    context_mib: _Cost
-    usable: _Cost
+def _weights(model: Model, method: str) -> float:
+    each = costs()
+    if method == "full":
+        return model.parameters * each["weight_full"]
+    if method == "lora":
+        return model.parameters * each["weight"]
+    stacked = model.linear - model.in_4bit
+    return model.in_4bit * each["weight_4bit"] + stacked * each["weight"] + model.other * model.ways.other_4bit
 
 
-@dataclass(frozen=True)
-class _Prefetch(Row):
-    source: Text
-    files: MaybeTexts = ()
+def _adapter(model: Model, method: str, rank: int) -> float:
+    if method == "full":
+        return 0
+    return model.adapter_of(rank) * (model.ways.adapter_4bit if method == "qlora" else costs()["adapter"])
 
 
-@dataclass(frozen=True)
-class ModelsFile(Row):
-    """The form of models.yml."""
-
-    source: Text
-    models: dict[Text, _Shape]
-    prefetch: _Prefetch
-    memory: _Memory
-
-
-@cache
-def _data() -> tuple[dict[str, Model], dict[str, float], tuple[str, ...]]:
-    file = load(DATA / "models.yml", ModelsFile)
-    return ({name: Model(name=name, **vars(shape)) for name, shape in file.models.items()},
-            {key: cost.bytes for key, cost in vars(file.memory).items()}, file.prefetch.files)
-
-
-def models() -> Mapping[str, Model]:
-    """All models by name, smallest first in each family."""
-    return _data()[0]
-
-
-def files_to_fetch() -> tuple[str, ...]:
-    """Patterns of the files that training reads of a model's repository."""
-    return _data()[2]
-
-
-def need(model: Model, four_bits: bool, batch: int, length: int, checkpointing: bool) -> Need:
-    """What one process takes for that batch of texts of `length` tokens."""
-    each, tokens, layers = _data()[1], batch * length, model.num_hidden_layers
-    layer = tokens * (each["activation_hidden"] * model.hidden_size
-                      + each["activation_inner"] * model.intermediate_size)
-    kept = layer + layers * tokens * each["checkpoint"] * model.hidden_size if checkpointing else layers * layer
-    weights = model.linear * (each["weight_4bit"] if four_bits else each["weight"]) + model.other * each["weight"]
-    return Need(weights / MIB, model.adapter * each["adapter"] / MIB, kept / MIB,
-                tokens * model.vocab_size * each["logit"] / MIB, each["context_mib"])
-
-
-def fit(model: Model, memory_mib: float, four_bits: bool = False, length: int = 1024) -> Fit | None:
-    """The largest batch that fits a card of `memory_mib`, the same without checkpointing rather than with it."""
-    usable = memory_mib * _data()[1]["usable"]
+def fit(model: Model, memory_mib: float, method: str = "lora", length: int = LENGTH, rank: int = RANK,
+        measured: float = 1.0, checkpointing: Sequence[bool] = (False, True)) -> Fit | None:
+    """The largest batch that fits a card of `memory_mib`, the same without checkpointing rather than with it; None
+    where none does."""
+    usable = memory_mib * costs()["usable"]
     for batch in BATCHES:
-        for checkpointing in (False, True):
-            found = need(model, four_bits, batch, length, checkpointing)
+        for with_it in checkpointing:
+            found = need(model, method, batch, length, with_it, rank, measured)
             if found.total <= usable:
-                return Fit(batch, checkpointing, found)
+                return Fit(batch, with_it, found)
     return None
 
 
-def most(memory_mib: float, length: int = 1024) -> int:
+def smallest() -> Model:
+    """The smallest model: a certificate's half-billion Qwen has its shape and its vocabulary."""
+    return min((model for model in models().values() if model.family == "Qwen2"), key=lambda model: model.parameters)
+
+
+def most(memory_mib: float, length: int = LENGTH) -> int:
     """The largest batch that a card of `memory_mib` holds of the smallest model, by whatever means: all of its memory,
-    and gradient checkpointing. What claims to be more was not measured on that card."""
-    model = min(models().values(), key=lambda model: model.linear + model.other)
-    fixed, one = (need(model, True, batch, length, True).total for batch in (0, 1))
+    and gradient checkpointing, by whichever stack keeps least. What claims to be more was not measured on that card."""
+    lean = replace(smallest(), ways=min((model.ways for model in models().values() if not model.ways.logit_columns),
+                                        key=lambda ways: (ways.logit, ways.other_4bit)))
+    fixed, one = (need(lean, "qlora", batch, length, True).total for batch in (0, 1))
     return max(0, int((memory_mib - fixed) / (one - fixed)))
 
 
-def largest(memory_mib: float, family: str = "Qwen2", four_bits: bool = False) -> str | None:
+def measured(memory_mib: float, batch: int, length: int = LENGTH) -> float:
+    """By what a card's own activations and logits differ from the estimate, from the largest batch of the half-billion
+    Qwen by LoRA that its certificate measured: at most what fills the card, and never less than the estimate by more
+    than half, since a certificate may have stopped early."""
+    estimate = need(smallest(), "lora", max(1, batch), length, False)
+    room = memory_mib - estimate.weights - estimate.adapter - estimate.context
+    return max(0.5, room / (estimate.activations + estimate.logits)) if batch > 0 else 2.0
+
+
+def largest(memory_mib: float, family: str = "Qwen2", method: str = "lora") -> str | None:
     """The name of the largest model of a family that fits a card; None where none does."""
-    fitting = [m for m in models().values() if m.family == family and fit(m, memory_mib, four_bits)]
+    fitting = [m for m in models().values() if m.family == family and fit(m, memory_mib, method)]
     return max(fitting, key=lambda m: m.linear).name if fitting else None

@@ -6,13 +6,14 @@ import json
 import re
 import runpy
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from qwen_rig.bundle import load as load_bundle
+from qwen_rig.catalog import models
 from qwen_rig.catalog.conda_lock import load_conda_lock
 from qwen_rig.catalog.sources import load_mirrors
 from qwen_rig.catalog.stack import load_stack
@@ -24,8 +25,10 @@ from qwen_rig.errors import RigError
 DEFAULTS = Path(__file__).parent / "template" / "group_data" / "all.py"
 stack_of = cache(load_stack)  # a lock takes a while to read
 
+AUTO = "auto"  # a knob that another settles
+GUIDE = "guide"  # the stack where nothing else says one
 CHOICES: dict[str, tuple[str, ...]] = {
-    "python": ("3.10", "3.11", "3.12"),
+    "python": ("auto", "3.10", "3.11", "3.12", "3.13"),
     "installer": ("auto", "uv", "pip"),
     "nvidia_driver": ("auto", "never"),
     "reboot": ("auto", "never"),
@@ -35,18 +38,21 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "flash_attn_leader_failed": ("next", "sdpa"),
     "verification": ("auto", "always", "never"),
 }
-OFF = frozenset({"mirrors", "proxy_script", *(name for name, words in CHOICES.items() if "off" in words)})
+OFF = frozenset({"mirrors", "proxy_script", "prefetch_model",
+                 *(name for name, words in CHOICES.items() if "off" in words)})
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface", "proxy")
 READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at once, so that its mistakes are told
     "mirrors": load_mirrors, "bundle": load_bundle, "conda_lock": load_conda_lock,
-    "stack": lambda name: stack_of(name).check()}
+    "stack": lambda name: stack_of(name).check() if name != AUTO else None,
+    "model": lambda name: models.find(name, "the knob")}
 
 
 @dataclass(frozen=True)
 class Knobs:
     """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
 
+    model: str | None
     stack: str
     python: str
     env_name: str
@@ -204,7 +210,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
     if name == "trust_domain" and (value.lower() in NO_NAMES or not DOMAIN.fullmatch(value)):
         raise RigError(f"trust_domain can't be {value!r}", where,
                        "a name for machines of your own that share (lab: a-z, 0-9, . _ -); left out, none do")
-    if name == "prefetch_model" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+    if name == "prefetch_model" and value != "off" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
     if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
         raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
@@ -237,6 +243,20 @@ def _archives(value: str, where: str) -> None:
                            "it takes archives as apt's sources name them, https:// or http://, with blanks between")
 
 
+def settled(found: Knobs, where: str) -> Knobs:
+    """The knobs with what `model` settles: stack and prefetch_model; and the Python that the stack takes. Raises
+    RigError where the stack can't train the model."""
+    model = models.find(found.model, where) if found.model else None
+    name = found.stack if found.stack != AUTO else model.ways.stack if model else GUIDE
+    stack = stack_of(name)
+    if model and stack.trains and model.family not in stack.trains:
+        raise RigError(f"stack {name} can't train {model.name}: its transformers don't know {model.family}", where,
+                       f"leave stack out, or take stack={model.ways.stack}")
+    prefetch = None if found.prefetch_model == "off" else found.prefetch_model or found.model
+    return replace(found, stack=name, python=stack.python if found.python == AUTO else found.python,
+                   prefetch_model=prefetch)
+
+
 @cache
 def defaults() -> Mapping[str, Any]:
     """Each knob's default, as the package's own group_data/all.py has it."""
@@ -248,7 +268,8 @@ def read(data: Mapping[str, Any], where: str) -> Knobs:
     """The knobs of one host out of its data; one that the data lack has its default. Raises RigError, also where knobs
     clash."""
     given = renamed(data)
-    found = Knobs(**{name: check(name, given.get(name, default), where) for name, default in defaults().items()})
+    found = settled(Knobs(**{name: check(name, given.get(name, default), where)
+                             for name, default in defaults().items()}), where)
     stack = stack_of(found.stack)
     stack.check(found.python)
     stack.check_index(found.source_torch_index, found.accept_unlocked_torch, where)

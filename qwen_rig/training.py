@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from packaging.version import Version
 
+from qwen_rig import fits
+from qwen_rig.catalog.models import Model
 from qwen_rig.catalog.rules import load_rules
 
 
@@ -23,13 +25,16 @@ class LargestBatch:
 
 
 def training_settings(memory_mib: int | None, compute_capability: str | None, attention: str = "sdpa",
-                      gpu_name: str | None = None, largest: LargestBatch | None = None) -> dict[str, Any]:
+                      gpu_name: str | None = None, largest: LargestBatch | None = None, model: Model | None = None,
+                      cards: int = 1) -> dict[str, Any]:
     """The settings as training.json holds them; the keys are those of TrainingArguments and from_pretrained.
 
     `memory_mib` is the smallest card's (device_map "auto" spreads the model over all, in one process, so the number of
     cards doesn't scale the batch); `attention` is "flash_attention_2" or "sdpa". Without a known compute capability
     nothing but full precision is safe to promise. `largest`: what the weakest card's certificate measured; the batch is
-    never above it, and the effective batch stays the guide's. `batch_source` says which of the two it is.
+    never above it, and the effective batch stays the guide's. `batch_source` says which of the two it is. `model`: the
+    batch, checkpointing and 4 bits are those by which that one fits (qwen_rig/fits.py), over `cards` of them where it
+    fits no single one.
     """
     rules = load_rules()
     cc = Version(compute_capability) if compute_capability else None
@@ -41,7 +46,7 @@ def training_settings(memory_mib: int | None, compute_capability: str | None, at
                          and n <= max(1, largest.batch))
         accumulation = rules.effective_batch // per_device
     name = gpu_name or "an unknown GPU"
-    return {
+    made = {
         "for": f"{name}, {memory_mib} MiB" if memory_mib else f"{name}, memory not known",
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": accumulation,
@@ -53,8 +58,36 @@ def training_settings(memory_mib: int | None, compute_capability: str | None, at
         "attn_implementation": attention if bf16 or attention == "sdpa" else "sdpa",
         "use_cache": False,
         "device_map": "auto",
-        "trust_remote_code": True,
+        "trust_remote_code": False,  # none of the models needs it
     }
+    return made if model is None else {**made, **_of_model(model, memory_mib, largest, cards)}
+
+
+def fitting(model: Model, memory_mib: float, largest: LargestBatch | None = None,
+            cards: int = 1) -> tuple[str, int, fits.Fit] | None:
+    """(method, cards that it takes, how) by which a model trains: LoRA rather than QLoRA, one card rather than all
+    (over which device_map "auto" spreads it). None where nothing does."""
+    measured = fits.measured(memory_mib, largest.batch) if largest else 1.0
+    for count in dict.fromkeys((1, max(1, cards))):
+        for method in ("lora", "qlora"):
+            if found := fits.fit(model, count * memory_mib, method, measured=measured):
+                return method, count, found
+    return None
+
+
+def _of_model(model: Model, memory_mib: int | None, largest: LargestBatch | None, cards: int) -> dict[str, Any]:
+    """What train_qwen.py is told of one model; the most careful settings where the card's memory isn't known."""
+    effective = load_rules().effective_batch
+    found = fitting(model, memory_mib, largest, cards) if memory_mib else None
+    method, count, how = found or ("qlora", 1, None)
+    batch, why = how.batch if how else 1, "the card's memory isn't known"
+    if how and memory_mib:
+        over = f" over {count} cards" if count > 1 else ""
+        why = f"{round(how.need.total)} of {count * memory_mib} MiB{over}, by rig fits"
+    source = _source(largest) if largest else {"measured": False, "why": why}
+    return {"model_name_or_path": model.name, "load_in_4bit": method == "qlora", "max_length": fits.LENGTH,
+            "gradient_checkpointing": how.checkpointing if how else True, "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": effective // batch, "batch_source": source}
 
 
 def _source(largest: LargestBatch | None) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
     call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
-                name=ctx.knobs.env_name, path=wanted.path,
-                afresh="yes" if wanted.afresh else "", import_gate=ctx.stack.import_gate)
+                name=ctx.knobs.env_name, path=wanted.path, afresh="yes" if wanted.afresh else "",
+                import_gate=ctx.stack.import_gate, lock_sha256=ctx.stack.lock_sha256)
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

@@ -3,13 +3,23 @@
 #   $root, $name   the folder of the envs, and the env's name there
 #   $afresh        not empty where the caches must not serve
 #   $import_gate   the statement that must run
+#   $lock_sha256   of the lock that the env is of when all is done
 set -eu
-: "${path:?}" "${afresh?}" "${import_gate:?}"
+: "${path:?}" "${afresh?}" "${import_gate:?}" "${lock_sha256:?}"
 # What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.
 forget='import importlib.metadata, re, shutil, sys
 for found in list(importlib.metadata.distributions()):
     if re.sub("[-_.]+", "-", found.metadata["Name"] or "").lower() in sys.argv[1:]:
         shutil.rmtree(found._path)
+'
+# The env's record, where it has one, names the lock that it is of now.
+record='import json, os, sys
+path = sys.argv[1]
+made = json.load(open(path))
+made["lock_sha256"] = sys.argv[2]
+with open(path + ".new", "w") as new:
+    json.dump(made, new)
+os.replace(path + ".new", path)
 '
 lock_env
 place
@@ -29,3 +39,4 @@ packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 "$python" -c "$forget" "$@"
 packages "$python" "$cache/mend.txt" --no-deps
 timeout -k 10 600 "$python" -c "$import_gate"
+[ ! -e "$path/.rig/env.json" ] || "$python" -c "$record" "$path/.rig/env.json" "$lock_sha256"

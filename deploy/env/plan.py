@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.facts._conda import NUMBER
+from qwen_rig.plan import choice
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
@@ -89,7 +90,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     wanted_count = len(ctx.stack.requirements(ctx.knobs.python))
     wanted = f"{ctx.stack.name}: {wanted_count} packages"
     if env is None:
-        return _build(ctx, title, "none", wanted, Action.ADD, f"lock {ctx.stack.lock_id}, Python {ctx.knobs.python}")
+        return _build(ctx, title, "none", wanted, Action.ADD,
+                      f"lock {ctx.stack.lock_id}, Python {ctx.knobs.python}{_chosen(ctx)}")
     wrong, torch_wrong = diagnosis.packages(ctx), diagnosis.torch_build(ctx)
     generation = current(ctx)
     now = f"{len(env.packages)} packages"
@@ -99,10 +101,10 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
                       f"another Python needs another env; {_old(ctx)}")
-    if generation and _number(ctx, generation.name) is None:
+    if generation and _number(ctx, generation.name) is None and not _grown(ctx, wrong):
         lock = generation.name.rpartition("-")[0].rpartition("-")[2]
         return _build(ctx, title, f"lock {lock}", f"lock {ctx.stack.lock_id}", Action.CHANGE,
-                      f"the lock of stack {ctx.stack.name} is another; {_old(ctx)}")
+                      f"the lock of stack {ctx.stack.name} is another{_chosen(ctx)}; {_old(ctx)}")
     failed = failed_checks(ctx)
     if torch_wrong or failed:
         problems = (*([torch_wrong] if torch_wrong else []), *failed, *diagnosis.named(ctx, wrong))
@@ -141,6 +143,19 @@ def _old(ctx: Context) -> str:
     """What becomes of the env that is there."""
     name = theirs(ctx)
     return f"your own env goes on as {name}, and `rig undo` brings it back" if name else "the old env is kept"
+
+
+def _grown(ctx: Context, wrong: Mapping[str, tuple[str | None, str]]) -> bool:
+    """Whether the env is of an older lock of this very stack, and today's only adds packages, or moves few that are
+    mended in place: a release that adds one costs no new env."""
+    little = len(wrong) <= NAMED or all(now is None for now, _ in wrong.values())
+    return env_record(ctx).stack == ctx.stack.name and little and not diagnosis.rebuilds(ctx, wrong)
+
+
+def _chosen(ctx: Context) -> str:
+    """Why it is this stack, where `model` settled it."""
+    said = choice.why(ctx.knobs)
+    return f"; {said}" if said else ""
 
 
 def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why: str,
@@ -220,4 +235,4 @@ def explain(ctx: Context) -> Parts:
     return facts, rules
 
 
-PLANNER = Planner(step, explain, knobs=("stack", "python", "env_name"), refusals=refusals)
+PLANNER = Planner(step, explain, knobs=("model", "stack", "python", "env_name"), refusals=refusals)

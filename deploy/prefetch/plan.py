@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_rig import fits
+from qwen_rig.catalog import models
+from qwen_rig.errors import RigError
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import envs_dir, holder, records
 from qwen_rig.plan.model import Action, Refusal, Step
@@ -23,21 +24,23 @@ def home(ctx: Context) -> str:
 
 def size_mib(name: str) -> int | None:
     """A model's weights in bfloat16 as qwen_rig/data/models.yml counts them; None for one that isn't there."""
-    model = fits.models().get(name)
-    return round((model.linear + model.other) * 2 / (1 << 20)) if model else None
+    try:
+        return round(models.find(name, "prefetch_model").parameters * 2 / (1 << 20))
+    except RigError:
+        return None
 
 
 def spec(ctx: Context, endpoint: str) -> dict[str, Any]:
     """What qwen_rig/host/prefetch.py is told."""
     return {"model": ctx.knobs.prefetch_model, "endpoint": endpoint, "home": hf_home(ctx),
-            "files": list(fits.files_to_fetch()), "margin_mib": MARGIN_MIB}
+            "files": list(models.files_to_fetch()), "margin_mib": MARGIN_MIB}
 
 
 def wanted(ctx: Context, env_changes: bool = False) -> Step:
     """What is to be done about the wanted model."""
     name, title = ctx.knobs.prefetch_model, TITLE
     if name is None:
-        return Step(title, "-", "-", Action.NA, "prefetch_model=None: none is wanted")
+        return Step(title, "-", "-", Action.NA, "prefetch_model=None and no model: none is wanted")
     if ctx.knobs.bundle:
         return Step(title, "-", name, Action.NA, "a bundle holds no models: copy it to HF_HOME there")
     made, size = records(ctx).prefetch, size_mib(name)

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwen_rig.deploy.env.plan import Mend
 from qwen_rig.deploy.flash_attn.plan import decision
 from qwen_rig.deploy.verification.plan import record_file
-from qwen_rig.fits import largest
-from qwen_rig.plan.context import Context
+from qwen_rig.fits import LENGTH, largest, need
+from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import env_record, envs_dir, holder, records
 from qwen_rig.plan.files import as_json
-from qwen_rig.plan.model import Action, Payload, Step
+from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import hf_home
 from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 from qwen_rig.training import accelerate_config, accelerate_text, training_settings
+from qwen_rig.training import fitting as fit_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def settings(ctx: Context) -> dict[str, Any]:
     settings = training_settings(
         memory_mib=smallest.memory_mib if smallest else None, compute_capability=str(weakest) if weakest else None,
         attention=(made.attention if made else None) or "sdpa", gpu_name=smallest.name if smallest else None,
-        largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest)
+        largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest, model=ctx.model, cards=len(ctx.fit))
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or env_record(ctx).hf_endpoint
     return {**settings, "attention_from": decision(made), "hf_home": hf_home(ctx),
@@ -58,8 +60,8 @@ def fitting(ctx: Context) -> str:
     sizes = [gpu.memory_mib for gpu in ctx.fit if gpu.memory_mib]
     if not sizes or any(gpu.mig for gpu in ctx.fit):
         return ""
-    found = {name: largest(min(sizes), ctx.stack.model or "Qwen2", four) for name, four in
-             (("LoRA", False), ("QLoRA", True))}
+    found = {name: largest(min(sizes), ctx.stack.model, method) for name, method in
+             (("LoRA", "lora"), ("QLoRA", "qlora"))}
     return ", ".join(f"{name} up to {model.removeprefix('Qwen/')}" for name, model in found.items() if model)
 
 
@@ -76,14 +78,14 @@ def _beside(ctx: Context, want: dict[str, Any]) -> list[str]:
 
 def _same(want: Mapping[str, Any], have: Mapping[str, Any]) -> list[str]:
     """The keys in which they differ. Another certificate that measured the same is no difference, nor is another
-    attempt at flash-attn that ended the same but took longer."""
+    attempt at flash-attn that ended the same but took longer, nor release 0.2.0's consent to a model's own code."""
     passing = {"batch_source": "date", "attention_from": "minutes"}
 
     def plain(row: Mapping[str, Any], key: str) -> Any:
         value = row.get(key)
         return {k: v for k, v in value.items() if k != passing.get(key)} if isinstance(value, dict) else value
 
-    return sorted(key for key in want if plain(want, key) != plain(have, key))
+    return sorted(key for key in want if key != "trust_remote_code" and plain(want, key) != plain(have, key))
 
 
 def step(ctx: Context, before: Sequence[Step]) -> Step:
@@ -99,6 +101,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
                     f"{_whose(want)}{f'; fits {payload.fits} (estimates: rig fits)' if payload.fits else ''}",
                     known_after="env" if env_changes else "", payload=payload, files=as_json(path, None, want))
     changed, beside = _same(want, have), _beside(ctx, want)
+    if any(isinstance(one.payload, Mend) and one.action.changes for one in before):
+        beside = list(dict.fromkeys((*beside, "train_qwen.py")))  # the env moves to this release, and so does that
     if not changed and not beside:
         return Step("training.json", said, said, Action.NONE, _whose(want), payload=payload)
     if not changed:
@@ -112,7 +116,9 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
 def _whose(want: Mapping[str, Any]) -> str:
     """Whose settings they are: the guide's, held to what was measured where it was."""
     source = want["batch_source"]
-    return f"the guide's settings for {want['for']}" + (
+    whose = f"{want['model_name_or_path']} by {'QLoRA' if want['load_in_4bit'] else 'LoRA'} on {want['for']}" \
+        if "model_name_or_path" in want else f"the guide's settings for {want['for']}"
+    return whose + (
         f"; measured {source['date']}: {source['largest']} samples fit" if source["measured"] else "")
 
 
@@ -121,8 +127,9 @@ def explain(ctx: Context) -> Parts:
     made = records(ctx).flash_attn
     return [*gpus(ctx), fact("attention", made.attention if made else None,
                                "probe.HostState (.rig/flash_attn.json)")], [
-        Rule(f"effective batch {ctx.rules.effective_batch}, split by the smallest card's memory",
-             ctx.rules.source("batch")),
+        Rule(f"effective batch {ctx.rules.effective_batch}, split by "
+             f"{f'what {ctx.model.name} takes (rig fits)' if ctx.model else 'memory'} of the smallest card",
+             "qwen_rig/data/models.yml" if ctx.model else ctx.rules.source("batch")),
         Rule(f"bf16 and tf32 from compute capability {ctx.rules.bf16_from} on", "NVIDIA Ampere tuning guide")]
 
 
@@ -130,4 +137,22 @@ def _known_after_reboot(ctx: Context, step: Step) -> bool:
     return step.action.changes and any(gpu.memory_mib is None for gpu in ctx.gpus)
 
 
-PLANNER = Planner(step, explain, known_after_reboot=_known_after_reboot)
+def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
+    """A wanted model that these cards can't train: none of them has enough memory, or not the number format."""
+    model, cards = ctx.model, [gpu for gpu in ctx.fit if gpu.memory_mib and not gpu.mig]
+    if model is None or not cards:
+        return []
+    weakest = min((gpu.compute_capability for gpu in ctx.fit if gpu.compute_capability), default=None)
+    if weakest and weakest < ctx.rules.bf16_from and "fp16" not in model.ways.precisions:
+        return [Refusal(f"{model.name} gives NaN in float16, and compute capability {weakest} has no bfloat16",
+                        "take a Qwen3 (model=Qwen/Qwen3-8B), or a card from Ampere on")]
+    smallest = min(gpu.memory_mib or 0 for gpu in cards)
+    if fit_of(model, smallest, ctx.largest, len(ctx.fit)):
+        return []
+    least = need(model, "qlora", 1, LENGTH, True).total
+    smaller = largest(smallest, model.family, "qlora") or largest(smallest, "Qwen3", "qlora")
+    return [Refusal(f"{model.name} takes {gib(least)} by QLoRA, and {len(ctx.fit)} × {gib(smallest)} is here",
+                    f"take model={smaller}" if smaller else "take a card with more memory")]
+
+
+PLANNER = Planner(step, explain, knobs=("model",), refusals=refusals, known_after_reboot=_known_after_reboot)

@@ -51,6 +51,7 @@ class Stack:
     sdists: tuple[str, ...]
     import_gate: str
     model: str
+    trains: tuple[str, ...]
     env_mib: int
     cache_mib: int
     deviations: tuple[Deviation, ...]
@@ -265,7 +266,7 @@ def _stack(said: RefusedFile | WholeFile, path: Path) -> Stack:
         pins={canonicalize_name(name): pin for name, pin in said.pins.items()},
         unpinned=tuple(canonicalize_name(name) for name in said.unpinned),
         rebuild=tuple(dict.fromkeys((*said.rebuild, *(index.packages if index else ())))),
-        sdists=said.sdists, import_gate=whole.import_gate if whole else "", model=said.model,
+        sdists=said.sdists, import_gate=whole.import_gate if whole else "", model=said.model, trains=said.trains,
         env_mib=whole.disk.env_mib if whole else 0, cache_mib=whole.disk.cache_mib if whole else 0,
         deviations=said.deviations, advisories=tuple(Advisory(row.text, row.source) for row in said.advisories),
         flash_attn=said.flash_attn, torch_index=index, refused=said.refused, lock=lock,

@@ -25,7 +25,7 @@ from qwen_rig.catalog.flash_wheels import FlashAttn
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch
 from qwen_rig.catalog.yamlfile import YamlFile, read
 
-MODELS = ("Qwen2", "Qwen3")  # transformers' names of the families
+MODELS = ("Qwen2", "Qwen3", "Qwen3Moe", "Qwen3_5", "Qwen3_5Moe")  # transformers' names of the families
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class IndexRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class StackFile(Row):
-    """What every stack says. `cuda`: only where there is no torch, whose own it is elsewhere."""
+    """What every stack says. `cuda`: only where there is no torch, whose own it is elsewhere. `model`: the family that
+    the verification trains a tiny one of; `trains`: all that the stack knows, () where it doesn't say."""
 
     standin: Flag
     name: Text
@@ -73,6 +74,7 @@ class StackFile(Row):
     unpinned: MaybeTexts = ()
     sdists: MaybeTexts = ()
     model: Annotated[Text, one_of(*MODELS)] = MODELS[0]
+    trains: Annotated[tuple[Annotated[Text, one_of(*MODELS)], ...], NULL_IS_EMPTY] = ()
     deviations: Annotated[tuple[Deviation, ...], NULL_IS_EMPTY] = ()
     advisories: Annotated[tuple[_Advisory, ...], NULL_IS_EMPTY] = ()
     flash_attn: FlashAttn | None = None

@@ -113,6 +113,15 @@ def peers_fail(who: Identity, uuids: Collection[str]) -> bool:
     return False
 
 
+def tflops(uuid: str, who: Identity) -> float | None:
+    """The bf16 TFLOP/s that the newest certificate of this very host measured of a card; None where none did."""
+    for _, made in _read(history(uuid)[::-1]) if UUID.fullmatch(uuid) else ():
+        check = made.check("matmul")
+        if check and check.numbers and not made.emulated and not made.stated and _counts_for(made, who):
+            return next((number.value for number in check.numbers if number.label == "bf16" and number.value > 0), None)
+    return None
+
+
 def cards() -> list[str]:
     """UUIDs of all cards that have a certificate."""
     return sorted(path.name for path in folder().glob("*") if path.is_dir() and history(path.name))

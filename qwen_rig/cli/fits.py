@@ -1,27 +1,46 @@
-"""`rig fits`: which Qwen sizes fit a card by LoRA and by QLoRA, with the arithmetic."""
+"""`rig fits`: which Qwen fits a card by LoRA, by QLoRA and in full, with what batch, and how fast it trains."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from qwen_rig import exits, fits, say
+from qwen_rig import exits, fits, say, speed
+from qwen_rig.catalog import model_config, models
+from qwen_rig.catalog.rules import load_rules
 from qwen_rig.cli import _hosts
 from qwen_rig.errors import RigError
 
-SUMMARY = "which Qwen sizes fit a card by LoRA and QLoRA, with the arithmetic"
+SUMMARY = "which Qwen fits a card by LoRA, QLoRA and in full, and how fast it trains"
 NOTES = (
-    "weights and adapter (rank 16, all linear layers) are counted; activations, logits and overhead are ESTIMATES",
+    "weights and adapter (rank 16, all linear layers) are counted; activations, logits, overhead, speed are ESTIMATES",
     "batch: the largest of 16, 8, 4, 2, 1 that fits in one process on one card; c: with gradient checkpointing",
-    "QLoRA takes bitsandbytes, which no stack of ours has; Qwen3 takes the stack qwen3",
 )
+WORDS = {"lora": "LoRA", "qlora": "QLoRA", "full": "in full"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a card: its memory, its speed (None: nobody measured or published it), and by what a certificate
+    of it differs from the estimate."""
+
+    memory_mib: int
+    name: str = "a card"
+    rate: speed.Rate | None = None
+    measured: float = 1.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="ask these for their (smallest) card")
+    parser.add_argument("--card", metavar="NAME", help="a card by its name instead: 5090, \"RTX 4090\"")
     parser.add_argument("--memory", type=int, metavar="MIB", help="a card's memory instead, as nvidia-smi says it")
-    parser.add_argument("--length", type=int, default=1024, metavar="TOKENS", help="of a text (default: 1024)")
+    parser.add_argument("--model", metavar="NAME", help="only that one: Qwen/Qwen3.6-27B, 27B, or a folder with its "
+                                                        "config.json")
+    parser.add_argument("--length", type=int, default=fits.LENGTH, metavar="TOKENS",
+                        help=f"of a text (default: {fits.LENGTH})")
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
     _hosts.arguments(parser)
 
@@ -30,71 +49,152 @@ def run(options: argparse.Namespace) -> int:
     """0: told · 1: bad input, or a host whose card's memory isn't known · 3: unreachable."""
     if options.length < 1 or (options.memory is not None and options.memory < 1):
         raise RigError("--memory and --length must be above 0", "rig fits")
-    if options.memory is not None:
-        if options.hosts or options.limit:
-            raise RigError("--memory and hosts exclude each other", "rig fits", "give one of them")
-        _tell({"a card": options.memory}, options)
-        return exits.OK
+    chosen = list(models.models().values()) if options.model is None \
+        else model_config.matching(options.model, "--model")
+    ways = [options.memory is not None, options.card is not None, bool(options.hosts or options.limit)]
+    if sum(ways) > 1:
+        raise RigError("hosts, --card and --memory exclude each other", "rig fits", "give one of them")
+    if not any(ways):
+        raise RigError("no host, no --card and no --memory", "rig fits",
+                       "`rig fits HOST`, or `rig fits --card 5090 --model 27B`")
     if not options.hosts and not options.limit:
-        raise RigError("no host and no --memory", "rig fits", "`rig fits HOST`, or `rig fits --memory 32607`")
+        card = named(options.card) if options.card is not None else Card(options.memory)
+        _tell({card.name: card}, chosen, options)
+        return exits.OK
     from qwen_rig.cli import _session as session
-    from qwen_rig.plan import Context
 
     limit = [*options.limit, *options.hosts]
     with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
-        def smallest(ctx: Context) -> tuple[str, int]:
-            sizes = [gpu.memory_mib for gpu in ctx.gpus if gpu.memory_mib]
-            if not sizes:
-                raise RigError("its card's memory isn't known", "", "give it: rig fits --memory MIB")
-            return ctx.host, min(sizes)
-
-        cards = dict(opened.look(smallest, diagnose=True))
+        cards = dict(opened.look(_smallest, diagnose=True))
         status = opened.status()
-    _tell(cards, options)
+    _tell(cards, chosen, options)
     return status
 
 
-def _row(model: fits.Model, memory: int, length: int) -> dict[str, Any]:
-    made: dict[str, Any] = {"model": model.name, "parameters": model.linear + model.other, "adapter": model.adapter}
-    for mode, four in (("lora", False), ("qlora", True)):
-        found = fits.fit(model, memory, four, length)
-        least = fits.need(model, four, 1, length, True)
-        made[mode] = {
+def named(text: str) -> Card:
+    """The card that a user means by its name or an ending of it. Raises RigError where there is none, or none whose
+    memory is known."""
+    words = text.lower().split()
+    rules = load_rules()
+    found = {card.name: card for card in rules.gpus.values()
+             if words and card.name.lower().split()[-len(words):] == words}
+    if not found:
+        raise RigError(f"there is no card {text!r}", "--card", "name it as nvidia-smi does, or give --memory MIB")
+    known = [card for card in found.values() if card.memory_mib]
+    if len(found) > 1 or not known:
+        said = f"its memory isn't known here: {next(iter(found))}" if len(found) == 1 \
+            else f"{text!r} means {', '.join(sorted(found))}"
+        raise RigError(said, "--card", "give --memory MIB" if not known else "name one of them whole")
+    card, memory = known[0], known[0].memory_mib
+    assert memory is not None
+    ids = [device for device, one in rules.gpus.items() if one.name == card.name]
+    return Card(memory, card.name, _seen(ids) or speed.published(card.name))
+
+
+def _seen(device_ids: Sequence[str | None]) -> speed.Rate | None:
+    from qwen_rig.certificate.gates import load_gates
+
+    for device in device_ids:
+        row = load_gates().seen.get(device or "")
+        if row and row.matmul:
+            return speed.Rate(row.matmul[0], f"{row.matmul[0]:g} TFLOP/s, the least that such a card was seen to do",
+                              True)
+    return None
+
+
+def _smallest(ctx: Any) -> tuple[str, Card]:
+    """A host's smallest card, with what its certificate says."""
+    from qwen_rig.certificate import store
+
+    sizes = [gpu for gpu in ctx.gpus if gpu.memory_mib]
+    if not sizes:
+        raise RigError("its card's memory isn't known", "", "give it: rig fits --memory MIB")
+    card = min(sizes, key=lambda gpu: gpu.memory_mib)
+    rates = [rate for gpu in ctx.state.gpus if gpu.uuid and (rate := _certified(store.tflops(gpu.uuid, ctx.who)))]
+    rate = (min(rates, key=lambda rate: rate.tflops, default=None) or _seen([card.device_id])
+            or speed.published(card.name))
+    differs = fits.measured(card.memory_mib, ctx.largest.batch) if ctx.largest else 1.0
+    return ctx.host, Card(card.memory_mib, card.name, rate, differs)
+
+
+def _certified(tflops: float | None) -> speed.Rate | None:
+    return speed.Rate(tflops, f"{tflops:g} TFLOP/s by its certificate", True) if tflops else None
+
+
+def row(model: models.Model, card: Card, length: int) -> dict[str, Any]:
+    """One model on one card, as the JSON has it."""
+    made: dict[str, Any] = {"model": model.name, "parameters": model.parameters, "active": model.active,
+                            "adapter": model.adapter, "stack": model.ways.stack}
+    for method in fits.METHODS:
+        found = fits.fit(model, card.memory_mib, method, length, measured=card.measured)
+        least = fits.need(model, method, 1, length, True, measured=card.measured)
+        fast = speed.tokens_per_second(model, method, found.checkpointing, card.rate) if found and card.rate else None
+        made[method] = {
             "batch": found.batch if found else None, "checkpointing": found.checkpointing if found else None,
             "need_mib": round(found.need.total) if found else None, "least_mib": round(least.total),
             "weights_mib": round(least.weights), "adapter_mib": round(least.adapter),
-            "estimated_mib": round(found.need.estimate if found else least.estimate)}
+            "estimated_mib": round(found.need.estimate if found else least.estimate),
+            "tokens_per_second": round(fast) if fast else None}
     return made
 
 
-def _tell(cards: dict[str, int], options: argparse.Namespace) -> None:
-    rows = {name: [_row(model, memory, options.length) for model in fits.models().values()]
-            for name, memory in cards.items()}
+def _tell(cards: dict[str, Card], chosen: Sequence[models.Model], options: argparse.Namespace) -> None:
+    rows = {name: [row(model, card, options.length) for model in chosen] for name, card in cards.items()}
     if options.json:
-        say.as_json({name: {"memory_mib": cards[name], "length": options.length, "notes": list(NOTES), "models": each}
+        say.as_json({name: {"memory_mib": cards[name].memory_mib, "card": cards[name].name, "length": options.length,
+                            "speed_from": rate.source if (rate := cards[name].rate) else None,
+                            "measured": bool(rate and rate.measured), "notes": list(NOTES), "models": each}
                      for name, each in rows.items()})
         return
+    for name, each in rows.items():
+        (_answer if options.model is not None else _table)(name, cards[name], each, options.length)
+    for note in NOTES:
+        say.err(f"! {note}")
+
+
+def _title(name: str, card: Card, length: int) -> str:
+    whose = name if card.name in ("a card", name) else f"{name} ({card.name})"
+    return f"{whose}: {card.memory_mib} MiB, texts of {length} tokens"
+
+
+def _table(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> None:
     from rich.table import Table
 
     from qwen_rig.render import console
 
-    out = console()
-    for name, each in rows.items():
-        table = Table("model", "10⁹", "LoRA", "weights + adapter + estimate", "QLoRA", "weights + adapter + estimate",
-                      box=None, title=f"{name}: {cards[name]} MiB, texts of {options.length} tokens",
-                      title_justify="left", pad_edge=False)
-        for row in each:
-            cells = []
-            for mode in ("lora", "qlora"):
-                found = row[mode]
-                batch = f"{found['batch']}{' c' if found['checkpointing'] else ''}" if found["batch"] else "no"
-                total = found["need_mib"] or found["least_mib"]
-                cells += [batch, f"{_g(found['weights_mib'])} + {_g(found['adapter_mib'])} + "
-                                 f"{_g(found['estimated_mib'])} = {_g(total)} GiB"]
-            table.add_row(row["model"].removeprefix("Qwen/"), f"{row['parameters'] / 1e9:.2f}", *cells)
-        out.print(table)
-    for note in NOTES:
-        say.err(f"! {note}")
+    table = Table("model", "10⁹", "LoRA", "weights + adapter + estimate", "QLoRA", "weights + adapter + estimate",
+                  box=None, title=_title(name, card, length), title_justify="left", pad_edge=False)
+    for row in rows:
+        cells = []
+        for method in ("lora", "qlora"):
+            found = row[method]
+            batch = f"{found['batch']}{' c' if found['checkpointing'] else ''}" if found["batch"] else "no"
+            cells += [batch, _sum(found)]
+        table.add_row(row["model"].removeprefix("Qwen/"), f"{row['parameters'] / 1e9:.2f}", *cells)
+    console().print(table)
+
+
+def _answer(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> None:
+    """One model in full: does it fit, with what, and how fast."""
+    say.err(_title(name, card, length))
+    for row in rows:
+        say.err(f"{row['model']} (stack {row['stack']}):")
+        for method in fits.METHODS:
+            say.err(f"  {WORDS[method]:8}{_verdict(row[method], card)}")
+    say.err(f"! speed: {card.rate.source if card.rate else 'not known for this card: qwen-rig certify measures it'}")
+
+
+def _verdict(found: dict[str, Any], card: Card) -> str:
+    if not found["batch"]:
+        return f"no: {_sum(found)} at batch 1, with gradient checkpointing"
+    how = f"batch {found['batch']}{' with gradient checkpointing' if found['checkpointing'] else ''}"
+    fast = f", about {found['tokens_per_second']} tokens/s" if found["tokens_per_second"] else ""
+    return f"yes: {how}{fast}; {_sum(found)}"
+
+
+def _sum(found: dict[str, Any]) -> str:
+    return (f"{_g(found['weights_mib'])} + {_g(found['adapter_mib'])} + {_g(found['estimated_mib'])} = "
+            f"{_g(found['need_mib'] or found['least_mib'])} GiB")
 
 
 def _g(mib: float) -> str:

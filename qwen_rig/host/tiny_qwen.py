@@ -4,6 +4,8 @@ Written for trl 0.11 to 1.x and transformers 4.46 to 5.x, which name the same th
 """
 
 import inspect
+import os
+import sys
 
 TEXT = "the quick brown fox jumps over the lazy dog "
 # The smallest is for CPUs and quick checks; the other has the shape of Qwen2.5-0.5B (24 layers of 896), and its
@@ -44,17 +46,36 @@ def family(expect):
     return expect.get("model") or "Qwen2"
 
 
+def hybrid(family, layers):
+    """What a config of Qwen3.5's takes beside the sizes: every fourth layer has full attention, the last one always."""
+    if not family.startswith("Qwen3_5"):
+        return {}
+    kinds = ["full_attention" if n % 4 == 3 or n == layers - 1 else "linear_attention" for n in range(layers)]
+    return {"layer_types": kinds, "linear_num_key_heads": 4, "linear_num_value_heads": 8}
+
+
+def no_triton(torch):
+    """Without a GPU, let transformers not find flash-linear-attention, whose kernels are Triton's, which wants one; and
+    let Triton's interpreter run those of trl's loss (1.15)."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+        sys.modules.setdefault("fla", None)
+
+
 def model(torch, words, family, size, dtype, attention, length, vocabulary=None):
     """A random model of that family, the same each time; its weights are of that dtype (a torch dtype).
 
     `vocabulary`: how many words it knows; None: those of the tokenizer.
     """
+    no_triton(torch)
     import transformers
 
-    config_class, model_class = (getattr(transformers, family + kind) for kind in ("Config", "ForCausalLM"))
+    text = "TextConfig" if family.startswith("Qwen3_5") else "Config"  # Qwen3_5Config is that of the one that sees
+    config_class, model_class = (getattr(transformers, family + kind) for kind in (text, "ForCausalLM"))
     config = config_class(vocab_size=vocabulary or len(words), max_position_embeddings=max(length, 64), use_cache=False,
                           pad_token_id=words.pad_token_id, eos_token_id=words.eos_token_id,
-                          attn_implementation=attention, **SIZES[size])
+                          attn_implementation=attention, **SIZES[size],
+                          **hybrid(family, SIZES[size]["num_hidden_layers"]))
     torch.manual_seed(0)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from packaging.version import InvalidVersion, Version
 
+from qwen_rig.catalog.models import Model, find
 from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.domain import Domain, Identity, domain_of
@@ -75,6 +76,11 @@ class Context:
     def who(self) -> Identity:
         """Which machine this is to the controller."""
         return self.identity or Identity(self.host)
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The model that is wanted, None where none is named."""
+        return find(self.knobs.model, self.host) if self.knobs.model else None
 
     @cached_property
     def domain(self) -> Domain:

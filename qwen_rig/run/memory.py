@@ -25,6 +25,7 @@ from qwen_rig.hostkeys import sha256
 from qwen_rig.knobs import Knobs
 from qwen_rig.managed import watched
 from qwen_rig.plan import Context, Plan, Step
+from qwen_rig.plan.choice import for_driver
 
 from . import adapter
 from .adapter import LOST, Host, PyinfraError, State
@@ -106,6 +107,7 @@ class Memory:
             wanted = knobs(host)
             state = _known_here(host, self._probe(host, wanted))
             last, who = ledger.applied(host.name, address(host)), identity(host)
+            wanted = for_driver(wanted, state, load_rules(), knobs_of.stack_of)
             largest = store.largest_batch(who, {gpu.uuid: gpu.memory_mib for gpu in state.gpus if gpu.uuid})
             ctx = Context(host.name, state, knobs_of.stack_of(wanted.stack), wanted, load_rules(), last, largest, who,
                           wheels.known(domain_of(wanted.trust_domain, who)),

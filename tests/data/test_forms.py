@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from qwen_rig import fits, hosttext, knobs
-from qwen_rig.catalog import limits, lock, rules_file, sources, yamlfile
+from qwen_rig import hosttext, knobs
+from qwen_rig.catalog import limits, lock, models, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
 from qwen_rig.catalog.flash_build import FlashFile
@@ -62,7 +62,7 @@ FORMS = {
        for name, form in {"voices": doctor.VoicesFile, "names": doctor.NamesFile, "languages": LanguagesFile}.items()},
     **{name: Form(DATA / f"{name}.yml", lambda path, form=form: load(path, form)) for name, form in {
         "advisories": AdvisoriesFile, "disks": DisksFile, "flash": FlashFile, "gates": GatesFile,
-        "gpus": rules_file.GpusFile, "models": fits.ModelsFile, "network": limits.LimitsFile,
+        "gpus": rules_file.GpusFile, "models": models.ModelsFile, "network": limits.LimitsFile,
         "rules": rules_file.RulesFile, "seen": SeenFile, "sources": sources.Sources}.items()},
     "sizes": Form(DATA / "locks" / "standin.sizes.yml", lock.read_sizes),
 }
@@ -192,13 +192,13 @@ def test_no_number_is_taken_for_a_text_and_no_bool_for_a_number(tmp_path: Path) 
             ("cxx11abi: true\n  glibc: \"2.28\"", "cxx11abi: 1\n  glibc: \"2.28\"",
              "torch.cxx11abi must be true or false, not 1"),
             ("    why: unpinned it falls", "    wyh: unpinned it falls",
-             "deviations[1].why is missing · PATH:56 · wyh stands there in line 58: check its spelling"),
+             "deviations[1].why is missing · PATH:58 · wyh stands there in line 60: check its spelling"),
             ("exclude_newer: \"2026-09-15T00:00:00Z\"", "exclude_newer: 2026-09-15",
-             "exclude_newer must be a text, not datetime.date(2026, 9, 15) · PATH:31 · quote it"),
-            ("unpinned:", "unpined:", "unknown key unpined · PATH:27 · did you mean unpinned?"),
+             "exclude_newer must be a text, not datetime.date(2026, 9, 15) · PATH:32 · quote it"),
+            ("unpinned:", "unpined:", "unknown key unpined · PATH:28 · did you mean unpinned?"),
             ("  bytes: 256026321", "  byte: 256026321", "unknown key flash_attn.wheels.cp310.byte · PATH:"),
             ("torch_index:\n  packages: [torch, torchvision, torchaudio]", "torch_index:\n  packages: []",
-             "torch_index.packages is empty · PATH:46 · name torch and what must fit it")):
+             "torch_index.packages is empty · PATH:48 · name torch and what must fit it")):
         assert old in text
         path = written(tmp_path, text.replace(old, new))
         with pytest.raises(RigError) as caught:

@@ -150,7 +150,7 @@ def test_the_least_toolkit_of_torchs_own_major_that_knows_the_cards() -> None:
 
 def test_torch_builds() -> None:
     assert RULES.torch_builds("2.5.1") == ("cu118", "cu121", "cu124")
-    assert RULES.first_torch("cu128") == "2.7"
+    assert RULES.first_torch("cu128") == "2.7" and RULES.torch_builds("2.15.0") == ("cu130", "cu132")
     assert RULES.torch_builds("9.9") == () and RULES.first_torch("cu999") is None
 
 
@@ -168,7 +168,7 @@ def test_miniforge_is_named_by_version_and_sum() -> None:
 
 
 def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
-    for name in ("guide", "qwen3"):
+    for name in ("guide", "qwen3", "qwen3.5", "qwen3.5-cu128"):
         torch = load_stack(name).torch
         assert torch is not None and torch.release is not None
         build = f"{'.'.join(torch.release.split('.')[:2])} cu{torch.cuda.replace('.', '')}"
@@ -177,8 +177,8 @@ def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
 
 
 @pytest.mark.parametrize(("cc", "builds"), [
-    ("12.0", ["2.9 cu128", "2.8 cu128", "2.7 cu128"]),
-    ("7.0", ["2.9 cu128", "2.9 cu126", "2.8 cu128"]),  # a V100: not 2.7 cu128
+    ("12.0", ["2.14 cu130", "2.10 cu128", "2.9 cu128", "2.8 cu128", "2.7 cu128"]),
+    ("7.0", ["2.10 cu128", "2.9 cu128", "2.9 cu126", "2.8 cu128"]),  # a V100: not 2.7 cu128, none of CUDA 13
     ("6.1", ["2.9 cu126"]), ("5.2", ["2.9 cu126"]), ("3.7", []),
 ])
 def test_what_would_serve_a_card(cc: str, builds: list[str]) -> None:

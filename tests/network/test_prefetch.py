@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qwen_rig import fits
+from qwen_rig.catalog import models
 from testbed import hub
 from testbed.httpd import Server, Site
 from tests import HANG_S
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def _run(tmp_path: Path, server: Server, below: str = "hub", model: str = hub.MODEL,
          **more: Any) -> subprocess.CompletedProcess[str]:
     spec = {"model": model, "endpoint": f"http://127.0.0.1:{server.server_address[1]}/{below}", "margin_mib": 1,
-            "home": str(tmp_path / "home"), "files": list(fits.files_to_fetch()), **more}
+            "home": str(tmp_path / "home"), "files": list(models.files_to_fetch()), **more}
     return subprocess.run([sys.executable, str(PROGRAM), "--spec", json.dumps(spec), "--record",
                            str(tmp_path / "prefetch.json")], text=True, capture_output=True, timeout=HANG_S)
 

@@ -49,7 +49,7 @@ def test_each_step_has_facts_rules_and_a_decision_with_sources(host: str, compon
     ("old", "driver", "RTX 5090 (10de:2b85)", "sm_120 runs on open kernel modules only", "580 open"),
     ("v100", "driver", "V100", "sm_70: branch 580 is the last that knows it", "580 proprietary"),
     ("container", "driver", "container", "in a container the driver belongs to whoever owns", "serves cu128"),
-    ("bare", "env", "none", "torch 2.8.0", "guide: 118 packages"),
+    ("bare", "env", "none", "torch 2.8.0", "guide: 119 packages"),
     ("v100", "flash_attn", "V100", "out: sm_70: flash-attn needs compute capability 8.0", "SDPA"),
     ("bare", "training", "32607 MiB", "effective batch 16", "batch 8 × 2"),
     ("bare", "toolkit", "RTX 5090", "the least nvcc for these GPUs: 12.8", "nothing will be compiled"),

@@ -3,6 +3,7 @@
 A verification's and flash-attn's fingerprint lie on hosts, a snapshot in the controller's ledger. Each value below was
 computed while a state was still a dict of strings. Where one changes, every converged host does that step again (a
 fingerprint), or is said to have drifted (the snapshot). A new lock of a stack changes them rightly; nothing else may.
+(0.3.0: guide's lock has bitsandbytes; training.json has trust_remote_code false, which is not compared.)
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def short(thing: Any) -> str:
 
 
 THEN = {
-    "bare": {"verify": "050a80a74e050b0f", "flash_attn": "13f3385e7da352b2", "snapshot": "37666859a7c9dcf2",
-               "training.json": "6b75d2f72a091558"},
-    "two cards": {"verify": "b628e6068dc14adf", "flash_attn": "470c8e337111d1da", "snapshot": "5f2aa7f0c341fd2f",
-                    "training.json": "617e7cc0e794b01b"},
-    "converged": {"verify": "5bcd2d067355fd1e", "flash_attn": "6a2af25859fb6e6b", "snapshot": "497239c5de1b74f1",
-                    "training.json": "e04163a35bbd8495"},
-    "proven": {"verify": "4a1bb7f127034baf", "flash_attn": "52c4a6c5cbdd5ae3", "snapshot": "c9c082daac0cb79f",
-                 "training.json": "2cf9a2f6b08b049f"},
+    "bare": {"verify": "3964e6bf671d808e", "flash_attn": "13f3385e7da352b2", "snapshot": "37666859a7c9dcf2",
+        "training.json": "44eba1da0a2be5f2"},
+    "two cards": {"verify": "97c7ddb691d38606", "flash_attn": "470c8e337111d1da", "snapshot": "5f2aa7f0c341fd2f",
+        "training.json": "aa2cfc11af246c56"},
+    "converged": {"verify": "4440211921450c59", "flash_attn": "ed0c11ec43b6a506", "snapshot": "97c18a5e76b24c0a",
+        "training.json": "82e0d2eaf4471150"},
+    "proven": {"verify": "4489ff8b419df269", "flash_attn": "158a2519659432f1", "snapshot": "6bf3395d93834ac4",
+        "training.json": "c4d6e4d77ac5c3f4"},
 }
 
 

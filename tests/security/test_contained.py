@@ -123,7 +123,8 @@ def test_every_operation_and_every_entry_is_contained() -> None:
 # Who reads JSON that no host wrote, each with what bounds it.
 JSON_READERS = {
     "qwen_rig/strictjson.py", "qwen_rig/knobs.py",  # the user's own --data
-    "qwen_rig/cli/_saved.py", "qwen_rig/cloud/inventory.py",  # the user's own file; a cloud's command line
+    "qwen_rig/cli/_saved.py", "qwen_rig/catalog/model_config.py",
+    "qwen_rig/cloud/inventory.py",  # the user's own file; a cloud's command line
     "qwen_rig/catalog/sources.py", "qwen_rig/network/collect.py", "qwen_rig/network/preflight.py",
     "qwen_rig/network/index.py", "qwen_rig/network/archive.py", "qwen_rig/bundle.py",  # an index, a bundle
     "qwen_rig/flash/cache.py",  # this machine's own cache

@@ -248,7 +248,7 @@ def test_who_claims_another_hosts_card_changes_nothing_of_its_certificate(liar: 
     assert store.largest_batch(Identity("lab-02", KEY_A), MEMORY) is None
 
 
-@pytest.mark.parametrize("batch", [4096, 37, -1, 8.5, 1e308])
+@pytest.mark.parametrize("batch", [4096, 45, -1, 8.5, 1e308])
 def test_a_batch_that_the_memory_cannot_hold_is_believed_of_no_certificate(batch: float) -> None:
     store.keep(measured(HONEST, 8))
     store.keep(measured(HONEST, batch, 1_895_000_000))

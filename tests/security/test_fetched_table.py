@@ -12,7 +12,7 @@ from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.flash_build import flash_file
 from qwen_rig.catalog.lock import read_lock, select
 from qwen_rig.catalog.stack import COMMON_BUILD_LOCK, known_stacks, load_stack
-from qwen_rig.knobs import CHOICES, NAMES
+from qwen_rig.knobs import AUTO, CHOICES, NAMES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 ROWS = {cells[0].strip(): cells[1:] for line in TEXT.splitlines()
@@ -23,7 +23,8 @@ OPEN = "**not pinned**"
 def test_each_source_and_each_lock_has_a_row() -> None:
     sources = [key for key in yaml.safe_load((DATA / "sources.yml").read_text()) if key.startswith("source_")]
     assert sources and all(any(f"`{key}" in row[0] for row in ROWS.values()) for key in [*sources, "mirrors"])
-    kinds = {path.name.split(".", 1)[1] if path.name.split(".")[0] in known_stacks() else path.name
+    kinds = {next((path.name[len(name) + 1:] for name in known_stacks() if path.name in (f"{name}.lock.txt",
+                  f"{name}.sizes.yml", f"{name}.build.lock.txt")), path.name)
              for path in (DATA / "locks").iterdir()} - {"sizes.yml"}
     checks = " ".join(row[2] for row in ROWS.values())
     assert kinds == {"lock.txt", "build.lock.txt", "conda.yml", "uv.lock.txt"}
@@ -44,13 +45,13 @@ def test_what_is_not_pinned_is_said_to_be_so() -> None:
     assert (OPEN in row) == bool(unlocked) and all(name in row for name in unlocked)
 
 
-@pytest.mark.parametrize("python", CHOICES["python"])
+@pytest.mark.parametrize("python", [each for each in CHOICES["python"] if each != AUTO])
 def test_every_python_is_pinned_or_said_not_to_be(python: str) -> None:
     lock = load_conda_lock(None)
     assert bool(lock.files(python)) != (python in lock.not_pinned)
 
 
-@pytest.mark.parametrize("python", CHOICES["python"])
+@pytest.mark.parametrize("python", [each for each in CHOICES["python"] if each != AUTO])
 def test_all_that_flash_attn_is_built_with_is_locked(python: str) -> None:
     held = select(read_lock(DATA / "locks" / COMMON_BUILD_LOCK, {}), python)
     assert set(flash_file().build.requires) <= set(held)

@@ -58,9 +58,9 @@ def folder(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(python: str, folder: Path, *more: str, launch: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [python, *launch, str(HOST / "train_qwen.py"), "--model", str(folder / "model"),
-         "--data", str(folder / "data.jsonl"), "--settings", str(folder / "training.json"),
-         "--output", str(folder / "out"), "--max-length", "32", *more],
+        [python, *launch, str(HOST / "train_qwen.py"), "--model_name_or_path", str(folder / "model"),
+         "--dataset_name", str(folder / "data.jsonl"), "--settings", str(folder / "training.json"),
+         "--output_dir", str(folder / "out"), "--max_length", "32", *more],
         cwd=folder, text=True, capture_output=True, timeout=HANG_S,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "WANDB_MODE": "disabled"})
     print(done.stdout[-1500:], done.stderr[-1500:])
@@ -83,7 +83,7 @@ def test_it_trains_saves_and_goes_on_from_its_checkpoint(python: str, folder: Pa
 
 
 def test_a_missing_data_file_is_one_line(python: str, folder: Path) -> None:
-    done = _train(python, folder, "--data", "nowhere.jsonl")
+    done = _train(python, folder, "--dataset_name", "nowhere.jsonl")
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == (
         "train_qwen.py: there is no file nowhere.jsonl")
 
@@ -94,14 +94,14 @@ def test_accelerate_takes_our_config(python: str, folder: Path) -> None:
     made = accelerate_config(settings, 1) | {"use_cpu": True, "mixed_precision": "no"}
     (folder / "accelerate.yaml").write_text(yaml.safe_dump(made))
     launch = ("-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml"))
-    done = _train(python, folder, "--max-steps", "1", "--output", str(folder / "one"), launch=launch)
+    done = _train(python, folder, "--max-steps", "1", "--output_dir", str(folder / "one"), launch=launch)
     assert done.returncode == 0 and "after step 1" in done.stdout, done.stderr
 
 
 def test_two_processes_share_the_effective_batch(python: str, folder: Path) -> None:
     """gloo on the CPU here; on cards it is NCCL, which this doesn't show."""
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = _train(python, folder, "--max-steps", "2", "--output", str(folder / "two"), launch=launch)
+    done = _train(python, folder, "--max-steps", "2", "--output_dir", str(folder / "two"), launch=launch)
     assert done.returncode == 0, done.stderr
     assert "2 processes: effective batch 16 (wanted 16)" in done.stdout and "after step 2" in done.stdout
 

@@ -1,0 +1,40 @@
+"""How fast a training runs on a card: operations a token ÷ what the card does a second. An estimate. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_rig.catalog.models import Model, speed
+
+
+@dataclass(frozen=True)
+class Rate:
+    """bf16 TFLOP/s of a card, and who says so; `measured`: a matrix product that was timed, not a published peak."""
+
+    tflops: float
+    source: str
+    measured: bool
+
+
+def published(card: str) -> Rate | None:
+    """NVIDIA's own figure of a card by its name; None where there is none here."""
+    peak = speed().peaks.get(card)
+    return Rate(peak, f"NVIDIA's peak of {peak:g} TFLOP/s: nobody measured this card yet", False) if peak else None
+
+
+def operations(model: Model, method: str, checkpointing: bool) -> float:
+    """Floating-point operations a token: forward (again, with checkpointing) and backward."""
+    each = speed()
+    forward = each.forward * (2 if checkpointing else 1)
+    return (forward + (each.backward if method == "full" else each.backward_frozen)) * model.active
+
+
+def tokens_per_second(model: Model, method: str, checkpointing: bool, rate: Rate, fast_kernels: bool = True) -> float:
+    """What one card trains. `fast_kernels`: flash-linear-attention is there, which a hybrid wants."""
+    each = speed()
+    share = each.share if rate.measured else each.rest
+    if method == "qlora":
+        share *= each.qlora
+    if model.linear_attention:
+        share *= each.hybrid.fast if fast_kernels else each.hybrid.slow
+    return share * rate.tflops * 1e12 / operations(model, method, checkpointing)
