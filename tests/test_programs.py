@@ -13,7 +13,8 @@ PROGRAM_AT = {"Program": 0, "script": 0, "ScriptCommand": 0, "run": 1, "job": 1,
 FILES = [path for folder in ("deploy", "qwen_rig") for path in (REPO / folder).rglob("*.sh")]
 SHELLS = {"sh", "/bin/sh", "bash", "/bin/bash"}
 ONE_PLACE = {"qwen_rig/program.py": "load makes programs of files", "qwen_rig/run/converge.py": "the place that quotes",
-             "qwen_rig/run/boundary.py": "sudo's wrapper, a file, around what pyinfra quoted"}
+             "qwen_rig/run/boundary.py": "sudo's wrapper, a file, around what pyinfra quoted",
+             "qwen_rig/run/connector.py": "the frame, a file, around what pyinfra quoted"}
 
 
 def name_of(call: ast.Call, aliases: dict[str, str]) -> str:

@@ -50,7 +50,12 @@ def test_the_reason_is_the_rest_of_the_line_as_it_was() -> None:
     assert made and (made.state, made.why) == ("error", "mkdir: cannot create '/root/a b=c_d': No space left on device")
 
 
-@pytest.mark.parametrize("output", ["", "sh: 1: base64: not found\n", "Welcome!\n@job state=done why=\n"])
+def test_what_sudo_or_pam_says_before_it_is_no_part_of_it() -> None:
+    made = read("We trust you have received the lecture.\n@job state=done code=0 to=1 why=\n@job state=gone why=\n")
+    assert made == Answer("done", to=1, code=0, lines=("@job state=gone why=",))
+
+
+@pytest.mark.parametrize("output", ["", "sh: 1: base64: not found\n", "see the @job state=done code=0 why=\n"])
 def test_what_is_no_answer(output: str) -> None:
     assert read(output) is None
 
