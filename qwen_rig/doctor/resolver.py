@@ -35,9 +35,10 @@ def uv(lines: list[str]) -> dict[str, str] | None:
     if python := re.search(r"([^\s,]+) depends on (Python[^\s,]+)", text):
         return {"name": "other-python-wanted", "cause": f"{python[1]} wants {python[2]}",
                 "do": "take a Python that it allows, or an older version of it"}
-    if re.search(r"depends on", text) and (why := re.findall(r"([^\s,]+) depends on ([^\s,]+)", text)):
+    if why := re.findall(r"([^\s,]+) depends? on ([^\s,]+(?:,[<>=!~][^\s,]+)*)", text):
         reason = ", and ".join(f"{who} wants {what}" for who, what in why[:4])
-        needs = re.findall(r"you require ([^\s,]+?)[,.]?(?:\s|$)", text)
+        asked = re.findall(r"you require ([^\s,]+(?:,[<>=!~][^\s,]+)*)", text)
+        needs = dict.fromkeys(each.rstrip(".") for each in asked)
         return {"name": "requirements-exclude-each-other", "do": "loosen one of these",
                 "cause": f"the requirements exclude each other: {reason}" + (f"; asked for: {', '.join(needs)}" if needs
                                                                              else "")}
