@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qwen_rig.errors import RigError
-from testbed._shell import TestbedError
+from testbed._shell import TestbedError, end_by_signals
 from testbed.paths import cache
 
 from . import _ansible
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     def say(what: str) -> None:
         console.print(f"{time.monotonic() - start:5.0f} s  {what}", markup=False)
 
+    end_by_signals()
     try:
         say("ansible-core, in a venv of its own")
         binaries, ansible_version = _ansible.installed(cache())
@@ -60,9 +61,6 @@ def main(argv: list[str] | None = None) -> int:
     except (Failed, TestbedError, RigError) as error:
         console.print(f"qwen-rig: {error}", markup=False)
         return 1
-    except KeyboardInterrupt:
-        console.print("qwen-rig: interrupted; the hosts are down again")
-        return 130
     except subprocess.CalledProcessError as error:
         console.print(f"qwen-rig: ansible-core could not be installed · {error}", markup=False)
         return 1

@@ -21,7 +21,7 @@ from qwen_rig.catalog.stack import DATA, Stack, load_stack
 from qwen_rig.render import size
 
 from . import cli, interpreter, paths, wheels
-from ._shell import TestbedError
+from ._shell import TestbedError, end_by_signals
 from .bed import Testbed
 
 REPO = Path(__file__).resolve().parent.parent
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     stack = load_stack("standin" if parser.parse_args(argv).quick else "guide")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     bed = Testbed(paths.instance("demo"))
+    end_by_signals()
     try:
         _announce(console, stack)
         fetch(stack)
