@@ -12,6 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from qwen_rig.cli import Parser
+
 from . import base, host, interpreter, paths, prereq, services
 from ._shell import EMULATED, TestbedError
 from .bed import Testbed
@@ -23,7 +25,7 @@ NOT_REAL = "emulated: the GPUs, their nvidia-smi and /proc, NVIDIA's packages, c
 
 def main(argv: list[str]) -> int:
     """Returns the exit status; a TestbedError is one line."""
-    parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__)
+    parser = Parser(prog="python -m testbed", description=__doc__)
     parser.add_argument("--instance", default=os.environ.get("QWEN_RIG_TESTBED"),
                         help="several testbeds can be up at once, under different names (default: main; down: all of "
                              "this checkout's)")
