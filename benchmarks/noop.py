@@ -8,7 +8,6 @@ take turns, so that what else the machine does falls on all alike. Prints a tabl
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -24,8 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from qwen_rig.cli import Parser
 from qwen_rig.errors import RigError
-from testbed._shell import TestbedError
+from testbed._shell import TestbedError, end_by_signals
 from testbed.paths import cache
 
 from . import _ansible
@@ -38,7 +38,7 @@ TOOLS = ("rig", "ansible", "floor")
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 when every run found everything right."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.noop", description="No-op runs, side by side.")
+    parser = Parser(prog="python -m benchmarks.noop", description="No-op runs, side by side.")
     parser.add_argument("--hosts", default="1,10,30", help="how many, comma-separated (default: 1,10,30)")
     parser.add_argument("--runs", type=int, default=5, help="of each, after one that isn't counted (default: 5)")
     parser.add_argument("--quick", action="store_true", help="1 and 3 hosts, two runs: a look, kept nowhere")
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     def say(what: str) -> None:
         console.print(f"{time.monotonic() - start:5.0f} s  {what}", markup=False)
 
+    end_by_signals()
     try:
         say("ansible-core, in a venv of its own")
         binaries, ansible_version = _ansible.installed(cache())
@@ -60,9 +61,6 @@ def main(argv: list[str] | None = None) -> int:
     except (Failed, TestbedError, RigError) as error:
         console.print(f"qwen-rig: {error}", markup=False)
         return 1
-    except KeyboardInterrupt:
-        console.print("qwen-rig: interrupted; the hosts are down again")
-        return 130
     except subprocess.CalledProcessError as error:
         console.print(f"qwen-rig: ansible-core could not be installed · {error}", markup=False)
         return 1

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 FILES = Path(__file__).parent / "files"
 EMULATED = "EMULATED by the qwen-rig testbed"
@@ -16,6 +20,19 @@ class TestbedError(Exception):
     """One clear line: what, where, remedy."""
 
     __test__ = False  # its name begins like a test class
+
+
+def end_by_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: hosts that are up are taken down on its way out."""
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # nothing keeps the hosts from being taken down
+        print(f"ended by {signal.Signals(number).name}: taking the hosts down", file=sys.stderr)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, end)
 
 
 def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -27,6 +28,8 @@ class Testbed:
     __test__ = False  # its name begins like a test class
 
     def __init__(self, instance: str = "main") -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", instance):  # it names a folder
+            raise TestbedError(f"instance {instance!r} · letters, digits, - and _")
         self.instance = instance
         self.folder = run_folder(instance)
 

@@ -12,7 +12,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from . import base, host, interpreter, prereq, services
+from qwen_rig.cli import Parser
+
+from . import base, host, interpreter, paths, prereq, services
 from ._shell import EMULATED, TestbedError
 from .bed import Testbed
 from .spec import HostInfo, HostSpec
@@ -23,22 +25,28 @@ NOT_REAL = "emulated: the GPUs, their nvidia-smi and /proc, NVIDIA's packages, c
 
 def main(argv: list[str]) -> int:
     """Returns the exit status; a TestbedError is one line."""
-    parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__)
-    parser.add_argument("--instance", default=os.environ.get("QWEN_RIG_TESTBED") or "main",
-                        help="several testbeds can be up at once, under different names (default: main)")
+    parser = Parser(prog="python -m testbed", description=__doc__)
+    parser.add_argument("--instance", default=os.environ.get("QWEN_RIG_TESTBED"),
+                        help="several testbeds can be up at once, under different names (default: main; down: all of "
+                             "this checkout's)")
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="bring up N hosts; the second has an old driver and an old toolkit")
     up.add_argument("hosts", type=int, nargs="?", default=2, metavar="N")
     up.add_argument("--bare", action="store_true", help="every host bare, the second too")
-    verbs.add_parser("down", help="remove every process, mount, namespace and link, also after a crash")
+    verbs.add_parser("down", help="remove every process, mount, namespace and link, also after a crash or a signal")
     verbs.add_parser("status", help="which hosts are up")
     verbs.add_parser("ready", help="build what takes long, start nothing")
     inside = verbs.add_parser("exec", help="run a command on a host, not by SSH")
     inside.add_argument("host")
     inside.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
-    bed, console = Testbed(options.instance), Console()
+    console = Console()
     try:
+        if options.verb == "down" and options.instance is None:
+            for name in paths.instances():
+                Testbed(name).down()
+            return 0
+        bed = Testbed("main" if options.instance is None else options.instance)
         if options.verb == "up":
             return _up(bed, options.hosts, options.bare, console)
         if options.verb == "down":

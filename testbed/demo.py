@@ -5,7 +5,6 @@ What is real and what is emulated is said at its start, before anything is downl
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from qwen_rig.catalog.stack import DATA, Stack, load_stack
+from qwen_rig.cli import Parser
 from qwen_rig.render import size
 
 from . import cli, interpreter, paths, wheels
-from ._shell import TestbedError
+from ._shell import TestbedError, end_by_signals
 from .bed import Testbed
 
 REPO = Path(__file__).resolve().parent.parent
@@ -30,11 +30,12 @@ HOSTS = 2
 
 def main(argv: list[str]) -> int:
     """0 where every act of the demo came out as it should."""
-    parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=__doc__)
+    parser = Parser(prog="python -m testbed.demo", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="with stack=standin: small packages, nothing is trained")
     stack = load_stack("standin" if parser.parse_args(argv).quick else "guide")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     bed = Testbed(paths.instance("demo"))
+    end_by_signals()
     try:
         _announce(console, stack)
         fetch(stack)

@@ -28,7 +28,17 @@ def run_folder(instance: str) -> Path:
 
 def instance(name: str) -> str:
     """That name, told apart by this checkout: two clones' tests on one machine don't take each other's hosts down."""
-    return f"{name}-{hashlib.sha256(str(Path(__file__).resolve().parent).encode()).hexdigest()[:6]}"
+    return f"{name}-{_checkout()}"
+
+
+def instances() -> list[str]:
+    """The instances of this checkout that have a folder: `main`, and those that `instance` has named."""
+    names = sorted(path.name for path in (cache() / "run").glob("*") if path.is_dir())
+    return [name for name in names if name == "main" or name.endswith(f"-{_checkout()}")]
+
+
+def _checkout() -> str:
+    return hashlib.sha256(str(Path(__file__).resolve().parent).encode()).hexdigest()[:6]
 
 
 def settle(folder: Path) -> None:

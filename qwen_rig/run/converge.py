@@ -37,7 +37,8 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
     if not step.action.changes:
         host.noop(f"{step.title}: {step.why}")
         return
-    run.report.started(host.name, step)
+    if host.state.is_executing:
+        run.report.started(host.name, step)
     ctx = run.memory.context(host)
     yield from commands(run, ctx, step)
     run.memory.forget(host, known=ctx)

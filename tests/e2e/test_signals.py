@@ -37,14 +37,19 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     bed.down()
 
 
+def _as_from_a_terminal() -> None:
+    """nohup and a shell's & have some of them ignored, which children inherit."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def begun(lab: Lab, *command: str, terminal: int | None = None) -> tuple[subprocess.Popen[bytes], Path]:
     """A process of ours as its own session; what it says is in the file."""
     said = lab.folder / f"{time.monotonic_ns()}.log"
     with said.open("wb") as file:
         made = subprocess.Popen([sys.executable, "-m", *command], cwd=REPO, env=lab._environment({}),
                                 stdin=subprocess.DEVNULL if terminal is None else terminal, stdout=file, stderr=file,
-                                start_new_session=True,
-                                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # whoever has begun us
+                                start_new_session=True, preexec_fn=_as_from_a_terminal)
     BEGUN.append(made)
     return made, said
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from testbed import HostSpec, Testbed, TestbedError, leftovers, net, services
+from benchmarks import noop
+from testbed import HostSpec, Testbed, TestbedError, cli, demo, leftovers, net, paths, services
 from tests import instance
 
 pytestmark = pytest.mark.testbed
@@ -199,6 +202,52 @@ def test_down_leaves_nothing(root: None, crash: bool) -> None:
     assert not [pid for pid, started in alive.items() if _started(pid) == started]
     with pytest.raises(TestbedError, match="is not up"):
         made.hosts()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_takes_the_hosts_down(root: None, number: signal.Signals) -> None:
+    """As the demo and the benchmarks run: what is up goes down, and the status is 128 + the number."""
+    name = instance("selftest-signal")
+    program = ("import time; from testbed.bed import Testbed; from testbed.spec import HostSpec\n"
+               "from testbed._shell import end_by_signals\nend_by_signals()\n"
+               f"with Testbed({name!r}) as bed: bed.up([HostSpec('a', kind='container')]); print('up', flush=True); "
+               "time.sleep(600)")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, preexec_fn=heed) as one:
+        assert one.stdout and one.stdout.readline() == "up\n"
+        one.send_signal(number)
+        assert one.wait() == 128 + number
+    assert not Testbed(name).folder.exists() and leftovers.processes(Testbed(name).folder) == []
+
+
+def heed() -> None:
+    """Let a child heed the signals that nohup, or a shell's &, has it ignore."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".", "-x", "a b"])
+def test_an_instance_is_a_name_and_no_path(name: str) -> None:
+    with pytest.raises(TestbedError, match="letters, digits"):
+        Testbed(name)
+    assert cli.main([f"--instance={name}", "down"]) == 1
+
+
+def test_wrong_usage_is_1_as_2_means_pending_changes_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    for main, words in ((cli.main, ["nosuch"]), (cli.main, ["--instance"]), (demo.main, ["-x"]), (noop.main, ["x"])):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 1 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_down_means_every_instance_of_this_checkout_and_no_other(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN_RIG_CACHE", str(tmp_path))
+    monkeypatch.delenv("QWEN_RIG_TESTBED", raising=False)
+    ours, others = ["main", paths.instance("demo"), paths.instance("bench")], ["demo-0a1b2c", "main-0a1b2c"]
+    for name in (*ours, *others):
+        paths.run_folder(name).mkdir(parents=True)
+    assert cli.main(["down"]) == 0
+    assert sorted(path.name for path in (paths.cache() / "run").iterdir()) == sorted(others)
 
 
 def _indexes(links: list[str]) -> set[str]:
