@@ -146,7 +146,7 @@ class _Attendant:
                             self._tell("connected again")
                         return answer
                     if lines and adapter.connected(self.host):
-                        return Answer("error", why=" ".join(lines[-3:]))
+                        return Answer("error", why=" ".join(lines[-3:]), lines=tuple(lines[-3:]))
             except Hopeless:
                 raise
             except LOST:

@@ -106,6 +106,12 @@ class Lab:
         """What a script prints on a host, past pyinfra."""
         return str(self.bed.exec_(name, ["sh", "-c", script], check=True).stdout)
 
+    def tear(self, name: str, module: str) -> None:
+        """Let a module raise ImportError("torn"), its file as long as before: neither name nor size tells."""
+        self.on(name, f"""f=$(echo {module}); n=$(wc -c <"$f")
+{{ echo 'raise ImportError("torn")'; yes '#' | head -n "$n"; }} | head -c "$n" >"$f.torn"; cat "$f.torn" >"$f"
+rm "$f.torn" """)
+
     def fingerprint(self, name: str) -> str:
         """What must not change on a host that is refused: packages, /etc, the envs with their links and files."""
         return self.on(name, "dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; "

@@ -36,7 +36,7 @@ CASES = {
     "container": Case("host's driver 550.90.07 can't serve cu128 on sm_120",
                       {"kind": "container", "driver": "550.90.07:proprietary"}, {}),
     "small": Case("GiB free, and stack guide takes", {"root_mib": 2048}, {"stack": "guide"}),
-    "locked": Case("apt is held by unattended-upgr (pid", {}, {"timeout_apt_lock": 4}),
+    "locked": Case("apt is locked: unattended-upgr (pid", {}, {"timeout_apt_lock": 4}),
     "gone": Case("(source-404)", {}, {"source_nvidia_apt": "broken"}),
     "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang", "timeout_fetch": 5}),
     "lacking": Case("1 of 6 locked files can't be had from", {}, {"source_pip_index": "lacking-six"}),

@@ -138,8 +138,8 @@ def test_a_mess_is_named_repaired_and_undo_brings_it_back(applied: Lab) -> None:
 
 
 def test_a_broken_import_fails_the_verification_with_4_and_is_then_mended_by_name(applied: Lab) -> None:
-    """No file name tells that a package can't import; the verification finds out, and the next plan knows."""
-    applied.on("door-01", f"echo 'raise ImportError(\"torn\")' > $(echo {SITE}/attrs/__init__.py)")
+    """No name or size of a file tells that a package can't import; the verification finds out, the next plan knows."""
+    applied.tear("door-01", f"{SITE}/attrs/__init__.py")
     before = applied.on("door-01", f"readlink {ENVS}/qwen-train")
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK, "as yet it can't be seen"
     failed = applied.rig("apply", "--limit", "door-01", "--yes", "--data", "verification=always")

@@ -101,10 +101,10 @@ def test_a_removed_and_a_wrong_package_are_seen_and_mended_alone(converged: Lab)
 
 
 def test_an_env_that_no_longer_imports_is_never_called_right(converged: Lab) -> None:
-    """Mending one package shows that another is torn, which no file name tells; what was proved before is void."""
+    """Mending one package shows that another is torn, which no name or size tells; what was proved before is void."""
     site = "/root/miniforge3/envs/qwen-train/lib/python3.*/site-packages"
-    converged.on("lab-01", f"rm -r {site}/six.py {site}/six-*.dist-info; "
-                           f"echo 'raise ImportError(\"torn\")' > $(echo {site}/attrs/__init__.py)")
+    converged.on("lab-01", f"rm -r {site}/six.py {site}/six-*.dist-info")
+    converged.tear("lab-01", f"{site}/attrs/__init__.py")
     only = ("-y", "--limit", "lab-01")
     mended = converged.deploy(*only)
     assert mended.code == 1 and "torn" in mended.stderr, mended.stderr

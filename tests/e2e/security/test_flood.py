@@ -29,6 +29,7 @@ MEMORY_MIB = 300  # of the whole controller, which takes half of that for honest
 LINE = "A" * 100
 PROBE = '*"##rig"*'
 JOB = f"{PROBE}) ;; *job.sh*"  # the probe, which names job.sh too, is answered honestly
+FRAMED = r"m=${BASH_EXECUTION_STRING#*\' frame }; m=${m%% *}; printf '\n%s\n' $m;"  # as qwen_rig/shell/frame.sh does
 RUNNING = r"@job state=running run=abc key=k started=0 now=61 to=1 code= limit=9 log=/l why=\nnews\n"
 
 
@@ -41,7 +42,7 @@ def when(pattern: str, act: str) -> str:
 OURS = {
     "flood": (when(PROBE, f"exec yes {LINE}"), "its answer is longer than 1 MB: its connection was closed"),
     "trickle": (when(PROBE, "while :; do printf x; sleep 1; done"), "its answer did not come to an end within 4 s"),
-    "forever": (when(JOB, f"cat >/dev/null & printf '{RUNNING}'; sleep 1; exit 0"),
+    "forever": (when(JOB, f"cat >/dev/null & {FRAMED} printf '{RUNNING}'; sleep 1; printf '\\n%s 0\\n' $m; exit 0"),
                 "has not ended within its limit of 3 s and 2 s more"),
     "flooding": (when(JOB, f"cat >/dev/null & exec yes {LINE}"), "its answer is longer than 1 MB"),
     "banner": ("", "it let nobody in within 5 s"),
