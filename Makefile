@@ -1,11 +1,11 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · docs · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
-.PHONY: setup check test test-real demo demo-quick bench lock pins pictures wheel gpu-e2e gpu-e2e-kit clean
+.PHONY: setup check test test-real demo demo-quick bench lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -43,6 +43,9 @@ lock: setup
 
 pins: setup
 	@$(BIN)/python scripts/pins.py
+
+docs: setup
+	@$(BIN)/python scripts/docs.py
 
 pictures: setup
 	@$(BIN)/python scripts/pictures.py
