@@ -1,4 +1,4 @@
-"""`make docs`: the pages of docs/ that repeat what the tool itself reads, made from that: knobs, data, doctor rows, exits.
+"""`make docs`: the pages of docs/ that repeat the tool's own data: knobs, sources, doctor rows, exit statuses.
 
 tests/test_docs.py holds the pages equal to what stands here.
 """
@@ -30,6 +30,7 @@ GROUPS = {
     "driver": "NVIDIA driver", "gpu": "The card", "nccl": "NCCL and several GPUs", "cuda": "CUDA and memory",
     "python": "Python, torch and libraries", "packages": "apt, pip, uv and conda", "host": "The host",
     "network": "SSH and the network"}
+PLACES = {"container": "In a container", "vm": "In a virtual machine", "wsl": "In WSL", "bare_metal": "On bare metal"}
 CODES = {
     "xid": "Xid (NVIDIA's kernel messages)", "cuda": "CUDA errors", "nvml": "NVML results", "nccl": "NCCL results",
     "exits": "Exit statuses and signals", "aer": "PCIe errors (AER)"}
@@ -89,10 +90,10 @@ def _sections(path: Path) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     """The sections of a file of knobs: title, and (name, default, comment) of each knob in it."""
     title, rows, assigned, said = "", list[tuple[str, str, str]](), "", list[str]()
     with path.open("rb") as file:
-        tokens = [token for token in tokenize.tokenize(file.readline)]
-    for at, token in enumerate(tokens):
+        tokens = list(tokenize.tokenize(file.readline))
+    for token in tokens:
         heading = re.fullmatch(r"# -- (.+?) -+", token.string)
-        if token.type == tokenize.NAME and token.start[1] == 0 or heading:
+        if heading or (token.type == tokenize.NAME and token.start[1] == 0):
             _keep(rows, assigned, said)
             assigned, said = "" if heading else token.line, []
         if heading:
@@ -153,10 +154,10 @@ def _cited(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
 def doctor_page() -> str:
     """docs/troubleshooting.md: every cause and every code that `qwen-rig doctor` knows."""
     lines = ["# Troubleshooting", "", MADE.format("qwen_rig/data/doctor"), "",
-             "`qwen-rig doctor HOST` asks a host; `qwen-rig doctor < some.log` reads a log. A failed step asks the doctor "
-             "by itself and prints its answer on the card. This page lists what the doctor knows: search it for a word "
-             "of your error. `…` stands for what differs from case to case. Rows that are marked *symptom* appear only "
-             "where no row names the cause.", "", "Sections: " + " · ".join(
+             "`qwen-rig doctor HOST` asks a host; `qwen-rig doctor < some.log` reads a log. A failed step asks the "
+             "doctor by itself and prints its answer on the card. This page lists what the doctor knows: search it for "
+             "a word of your error. `…` stands for what differs from case to case. Rows that are marked *symptom* "
+             "appear only where no row names the cause.", "", "Sections: " + " · ".join(
                  f"[{title}](#{anchor(title)})" for title in (*GROUPS.values(), *CODES.values()))]
     for name in forms.FILES:
         entries = datafile.load(forms.DATA / f"{name}.yml", forms.SignaturesFile).signatures
@@ -180,8 +181,10 @@ def _signature(row: forms.Row) -> list[str]:
         fence = "```" if "```" not in seen else "~~~"
         shown = [line[:EXCERPT] for line in seen.strip("\n").splitlines()][:4]
         lines += [f"{fence}text", *shown, fence, ""]
-    lines += [f"- Cause: {_prose(row.cause)}", f"- Next: {_prose(row.next)}"]
-    lines += [f"- In a {place.replace('_', ' ')}: {_prose(text)}" for place, text in row.places.items()]
+    step = {"{do}": "told by the code's row in the tables below, or by the doctor from the log",
+            "{said}": "as the host itself says"}.get(row.next) or _prose(row.next)
+    lines += [f"- Cause: {_prose(row.cause)}", f"- Next: {step}"]
+    lines += [f"- {PLACES[place]}: {_prose(text)}" for place, text in row.places.items()]
     return [*lines, f"- Source: {_prose(row.source)}"]
 
 
@@ -207,8 +210,8 @@ def exits_page() -> str:
     return "\n".join([
         "# Exit status", "", MADE.format("qwen_rig/exits.py"), "", "The same for every verb of `qwen-rig`:", "",
         *_table(["status", "meaning"], [[f"`{code}`", _cell(what)] for code, what in found]), "", last, "",
-        "`pyinfra …` ends with pyinfra's own status: `0`, and `1` where a host failed or an input was refused. A dry run",
-        "by `pyinfra … --dry` ends with `0` whether or not changes are pending; `qwen-rig plan` ends with `2` there.", ""])
+        "`pyinfra …` ends with pyinfra's own status: `0`, and `1` where a host failed or an input was refused. A dry",
+        "run (`--dry`) ends with `0` also where changes are pending; `qwen-rig plan` ends with `2` there.", ""])
 
 
 if __name__ == "__main__":
