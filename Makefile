@@ -45,10 +45,10 @@ pins: setup
 	@$(BIN)/python scripts/pins.py
 
 docs: setup
-	@$(BIN)/python scripts/docs.py
+	@$(BIN)/python -m scripts.docs
 
 pictures: setup
-	@$(BIN)/python scripts/pictures.py
+	@$(BIN)/python -m scripts.pictures
 
 wheel: setup
 	@$(BIN)/uv build --out-dir dist .  # the wheel out of the sdist, so that nothing that lies about here gets into it
