@@ -1,11 +1,11 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · docs · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 
-.PHONY: setup check test test-real demo demo-quick bench lock pins pictures wheel gpu-e2e gpu-e2e-kit clean
+.PHONY: setup check test test-real demo demo-quick bench lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -44,8 +44,11 @@ lock: setup
 pins: setup
 	@$(BIN)/python scripts/pins.py
 
+docs: setup
+	@$(BIN)/python -m scripts.docs
+
 pictures: setup
-	@$(BIN)/python scripts/pictures.py
+	@$(BIN)/python -m scripts.pictures
 
 wheel: setup
 	@$(BIN)/uv build --out-dir dist .  # the wheel out of the sdist, so that nothing that lies about here gets into it

@@ -16,7 +16,7 @@ _VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")  # deb-version(7)
 _WATCHED = re.compile(r"nvidia|cuda|linux-headers")
 
 # Packages whose version is the driver's, the kernel module's own first; names on Ubuntu, Debian and in NVIDIA's
-# repository (KB §1.3 to §1.5). Not cuda-compat-*: that is a forward-compatibility library, no driver.
+# repository (docs/sources.md, driver packages). Not cuda-compat-*: that is a forward-compatibility library, no driver.
 _BRANCH = r"(?:-\d+)?(?:-server)?"
 _DRIVER = (
     rf"nvidia-(?:kernel-open-dkms|open-kernel-dkms|kernel-dkms|dkms{_BRANCH}(?:-open)?|dkms-open"

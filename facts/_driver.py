@@ -48,7 +48,8 @@ def modules(text: str) -> set[str]:
 
 
 def modinfo(text: str) -> tuple[str | None, str | None]:
-    """Version and flavour out of `modinfo nvidia`: the open module's license is `Dual MIT/GPL` (KB §1.2)."""
+    """Version and flavour out of `modinfo nvidia`: the open module's license is `Dual MIT/GPL`
+    (NVIDIA/open-gpu-kernel-modules#259)."""
     fields = dict(re.findall(r"^(version|license):\s*(.+?)\s*$", text, re.MULTILINE))
     licence = fields.get("license")
     return fields.get("version"), None if licence is None else "open" if "GPL" in licence else "proprietary"

@@ -62,7 +62,7 @@ SECTIONS = {
     "smi.table": r"""printf '%s\n' "$smi_table" """,
 }
 
-# First match wins. Texts: KB §1.8 and nvidia-smi(1).
+# First match wins. Texts: docs/sources.md (messages) and nvidia-smi(1).
 _FAILURES = (
     (r"couldn't communicate with the NVIDIA driver|Failed to initialize NVML: Driver Not Loaded",
      "driver_not_loaded"),

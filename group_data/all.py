@@ -51,11 +51,11 @@ launch_port = 29500  # where they meet, at the first host; NCCL then takes more 
 source_pip_index = None  # PEP 503 index for torch and everything else
 source_torch_index = None  # None: torch from source_pip_index too · pytorch: PyTorch's own index · the URL of one
 accept_unlocked_torch = False  # True: take torch from there although no lock holds hashes for its bytes
-source_conda_channel = None
+source_conda_channel = None  # name or URL of a channel that has conda-forge's packages
 conda_lock = None  # sha256 of Python, pip and what they need: None: qwen_rig/data/locks/conda.yml · a file like it
 accept_unpinned_python = True  # False: where no lock holds their sha256, an env isn't built (`make pins` writes one)
 source_miniforge = None  # folder URL that holds Miniforge3-<version>-Linux-x86_64.sh
-source_miniforge_version = None
+source_miniforge_version = None  # of the installer in source_miniforge
 source_miniforge_sha256 = None  # of that file
 source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
 source_nvidia_apt_key = None  # fingerprint of the key that signs it
@@ -75,17 +75,17 @@ trust_domain = None  # None: what a host makes (a flash-attn build) is used on t
 #                      own, in lab.yml, cloud.yml or group_data/<group>.py; never to a group that holds a stranger's
 
 # -- Patience, in seconds ------------------------------------------------------------------------------
-timeout_probe = 60
+timeout_probe = 60  # for the one command that reads a host
 timeout_fetch = 60  # for one small file: a key, a page of an index
 timeout_apt = 1800  # the driver and its kernel modules
 timeout_apt_lock = 600  # for another process that holds apt's lock
 timeout_env = 3600  # conda, the stack: gigabytes
 timeout_flash_build = 10800  # flash-attn from source
-timeout_verification = 900
+timeout_verification = 900  # for the test of the env on the GPU
 timeout_certify = 900  # deploy/certify.py: the measurements of all cards of a host
 timeout_prefetch = 14400  # a model: tens of gigabytes
 timeout_launch = 150  # for the all-reduce; no end after that is a finding
-timeout_reboot = 600
+timeout_reboot = 600  # until a rebooted host answers again
 timeout_reconnect = 600  # for a connection that broke under a long step; the step itself goes on
 
 # -- The connection (see qwen_rig/ssh.py) --------------------------------------------------------------------

@@ -17,7 +17,7 @@ KEYRING = "/usr/share/keyrings/qwen-rig-nvidia.asc"
 
 # nouveau claims the GPU at boot before NVIDIA's module can (modprobe.d(5)).
 # Unattended-Upgrade::Package-Blacklist takes regular expressions (apt.conf of unattended-upgrades); the names are those
-# of facts/_dpkg.py and of KB §1.3 to §1.5.
+# of facts/_dpkg.py.
 _DRIVERS = ("^nvidia-", "^libnvidia-", "^libcuda", "^libnvcuvid", "^firmware-nvidia",
             "^linux-(modules|objects|signatures)-nvidia-", "^xserver-xorg-video-nvidia")
 GUARD: Mapping[str, str] = {
@@ -45,7 +45,8 @@ def guard_digests(nova: bool = False) -> dict[str, str]:
 
 
 def repository_folder(os: Os) -> str:
-    """`debian12`, `ubuntu2404`: NVIDIA's name for a distribution, ID + VERSION_ID without the dot (KB §1.4)."""
+    """`debian12`, `ubuntu2404`: NVIDIA's name for a distribution, ID + VERSION_ID without the dot (the variables of
+    NVIDIA/ansible-role-nvidia-driver)."""
     return f"{os.id}{os.version_id}".replace(".", "")
 
 
@@ -67,7 +68,7 @@ def repository_text(url: str) -> str:
 
 def preferences_text(url: str, driver: bool) -> str:
     """Which origin the driver's packages come from, as apt_preferences(5) has it: mixing NVIDIA's and a distribution's
-    ends in held broken packages (KB §1.4).
+    ends in held broken packages (NVIDIA/ansible-role-nvidia-driver#11, NVIDIA/deepops#1123).
 
     `driver`: NVIDIA's, whatever others offer (600 is above the 500 of an ordinary source). Else never in place of what
     is installed (100), so that a repository that came for the toolkit leaves an adopted driver alone.

@@ -1,4 +1,4 @@
-"""`make pictures`: docs/dry-run.svg, docs/live-run.svg and the two transcripts in the READMEs, from a real testbed run.
+"""`make pictures`: docs/dry-run.svg, docs/live-run.svg and the same words in docs/screens.md, from a real testbed run.
 
 The host is real OpenSSH on a real Debian; its GPU, NVIDIA's packages and the conda installer are emulated, and the
 stack is the stand-in: the pictures say so.
@@ -49,8 +49,7 @@ def main() -> int:
                 return 1
             text = Text.from_ansi(done.stderr.strip("\n"))
             _picture(REPO / "docs" / f"{name}.svg", shown, text)
-            for readme in ("README.md", "README.zh-CN.md"):
-                _transcript(REPO / readme, name, shown, text.plain)
+            _transcript(REPO / "docs" / "screens.md", name, shown, text.plain)
     return 0
 
 
@@ -68,10 +67,9 @@ def _picture(path: Path, shown: str, text: Text) -> None:
 
 
 def _transcript(path: Path, name: str, shown: str, text: str) -> None:
-    """The same words between the marks of a README."""
+    """The same words between the marks of a page."""
     lines = [f"$ {shown}", *(line.rstrip() for line in text.splitlines())]
-    block = (f"<!-- {name} -->\n<details><summary><code>{shown}</code></summary>\n\n```\n" + "\n".join(lines)
-             + f"\n```\n</details>\n<!-- /{name} -->")
+    block = f"<!-- {name} -->\n```text\n" + "\n".join(lines) + f"\n```\n<!-- /{name} -->"
     before = path.read_text(encoding="utf-8")
     after, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: block, before, flags=re.DOTALL)
     if not found:

@@ -16,7 +16,8 @@ from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import repository_known
 from qwen_rig.plan.planner import OURS, Fact, Parts, Planner, Rule, fact, gpus, loaded
 
-# Errors that no package cures: somebody has to look at the machine (KB: Xid 79, driver handle errors).
+# Errors that no package cures: somebody has to look at the machine (Xid 79 and errors of the
+# device handle: NVIDIA/open-gpu-kernel-modules#888, #900, #1151).
 HARDWARE = {
     "gpu_lost": "a GPU has fallen off the bus",
     "gpu_requires_reset": "a GPU requires a reset",

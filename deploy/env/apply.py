@@ -1,4 +1,4 @@
-"""The env and its packages, from a lock with hashes: built beside, proved, then the link is flipped (DESIGN rule 9)."""
+"""The env and its packages, from a lock with hashes: built beside, proved, then the link is flipped."""
 
 from __future__ import annotations
 

@@ -118,5 +118,5 @@ def _line(name: str, now: str | None, wanted: str, twice: bool, torn: str | None
 
 
 def rebuilds(ctx: Context, names: Mapping[str, Any]) -> bool:
-    """Whether one of these packages is among those that mean an env built beside (DESIGN rule 9)."""
+    """Whether one of these packages is among those that mean an env built beside (docs/design.md, rule 9)."""
     return any(fnmatch(name, pattern) for name in names for pattern in ctx.stack.rebuild)

@@ -13,7 +13,7 @@ PLACES = ("/usr/bin", "/usr/lib/wsl/lib", "/usr/local/nvidia/bin", "/opt/bin", "
 _NO_VALUE = re.compile(r"^(\[.*\]|n/a|unknown( error)?|err!|not supported|)$", re.IGNORECASE)
 _UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z-]+$")
 _VERSION = r"(\d+\.\d+(?:\.\d+)*)"
-# 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (KB §8).
+# 610 and later say KMD and CUDA UMD; what they leave at the old words is "Deprecated" (seen in public captures).
 _DRIVER = (rf"\bKMD Version\s*:\s*{_VERSION}", rf"\bDriver Version\s*:\s*{_VERSION}")
 _CUDA = (r"\bCUDA UMD Version\s*:\s*(\d+\.\d+)", r"\bCUDA Version\s*:\s*(\d+\.\d+)")
 _SMI = (rf"\bNVIDIA-SMI(?: version\s*:)?\s+{_VERSION}",)

@@ -89,7 +89,7 @@ class Context:
 
     @property
     def foreign_kernel(self) -> bool:
-        """Whether the kernel, and so the driver, belongs to somebody else (DESIGN: containers and WSL)."""
+        """Whether the kernel, and so the driver, belongs to somebody else (containers and WSL)."""
         return self.machine.kind in ("container", "wsl")
 
     @property
