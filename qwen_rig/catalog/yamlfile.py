@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
+from qwen_rig import homes
 from qwen_rig.errors import RigError
+from qwen_rig.values import shown as shown
 
 MAX_BYTES = 1 << 20  # the largest file of ours has 60 kB
 MAX_DEPTH = 60
@@ -24,15 +26,6 @@ Loc = tuple[Hashable, ...]  # where a value is: ("deviations", 2, "why")
 _C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; not in every build
 _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _PLAIN_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: short, on one line."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes out
-        text = f"a {type(value).__name__} too long to be shown"
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def key_name(loc: Loc) -> str:
@@ -86,8 +79,9 @@ class YamlFile:
 
 def read(path: Path, wording: Wording | None = None) -> YamlFile:
     """Read a file. Raises RigError, one line, where it can't be read, or is no YAML that we take."""
-    near = wording is not None and path.expanduser().absolute().is_relative_to(Path.cwd())  # an inventory's short name
-    wording, path = wording or Wording(), path.expanduser()
+    path = homes.expanded(path)
+    near = wording is not None and path.absolute().is_relative_to(Path.cwd())  # an inventory's short name
+    wording = wording or Wording()
     name = os.path.relpath(path) if near else str(path)
     try:
         with path.open("rb") as file:
