@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from qwen_rig import exits, say
+from qwen_rig.cli import _types
 
 SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("folder", type=Path, help="where to; run again, it fetches only what is missing")
+    parser.add_argument("folder", type=_types.path, help="where to; run again, it fetches only what is missing")
     parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
                         help="a knob of group_data/all.py: stack, python and the source_… knobs matter here")
     parser.add_argument("--conda", metavar="PATH", help="a conda that solves for Python's packages; default: "
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if line := told_old(data):
         say.err(line)
     knobs = read(data, "bundle")
-    folder = options.folder.expanduser().resolve()
+    folder = options.folder.resolve()
     Collector(folder, knobs, say.err).collect(options.conda)
     made = bundle.load(str(folder))
     say.err(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
