@@ -31,7 +31,7 @@ def expanded(path: str | Path, where: str = "") -> Path:
     try:
         return Path(local_path(str(path))).expanduser()
     except Wrong as wrong:
-        raise RigError(f"the path {wrong.what}", where, wrong.remedy) from None
+        raise RigError(f"the path {wrong.what}", where or "a path", wrong.remedy) from None
     except RuntimeError:
         first = str(path).split("/", 1)[0]
         raise RigError(f"{first} is no user's home", where or str(path), "write the path out, from / on") from None

@@ -108,8 +108,8 @@ def url(value: Any, *schemes: str) -> str:
     wanted = f"begin it with {', '.join(f'{scheme}://' for scheme in schemes[:-1])} or {schemes[-1]}://"
     if not isinstance(value, str) or "://" not in value:
         raise Wrong(f"must be a URL, not {shown(value)}", wanted)
-    if not value.isascii() or not value.isprintable() or set(value) & set(" '\"\\<>`{|}^"):
-        raise Wrong(f"must be a URL, not {shown(value)}", "write spaces, quotes and the like as %20, %27, %22")
+    if not value.isascii() or not value.isprintable() or set(value) & set(" '\"\\<>`{|}^#"):
+        raise Wrong(f"must be a URL, not {shown(value)}", "write spaces and quotes as %20, %27, %22")
     try:
         parts = urlsplit(value)
         host, number = parts.hostname, parts.port

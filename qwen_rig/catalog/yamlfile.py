@@ -43,7 +43,7 @@ class Wording:
 
     bad: str = "is no YAML"
     missing: str = ""
-    example: str = ""
+    example: str = "correct it there"
     names: Callable[[Loc], str] = field(default=lambda loc: key_name(loc) or "the file")
 
 
@@ -74,12 +74,15 @@ class YamlFile:
 
     def error(self, what: str, loc: Loc = (), remedy: str = "") -> RigError:
         """A complaint about a place."""
-        return RigError(what, self.where(loc), remedy)
+        return RigError(what, self.where(loc), remedy or self.wording.example)
 
 
 def read(path: Path, wording: Wording | None = None) -> YamlFile:
     """Read a file. Raises RigError, one line, where it can't be read, or is no YAML that we take."""
-    path = homes.expanded(path)
+    try:
+        path = homes.expanded(path)
+    except RigError as error:
+        raise RigError(f"can't be read: {error.what}", shown(str(path)), error.remedy) from None
     near = wording is not None and path.absolute().is_relative_to(Path.cwd())  # an inventory's short name
     wording = wording or Wording()
     name = os.path.relpath(path) if near else str(path)

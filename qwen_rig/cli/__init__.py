@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import IO, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from qwen_rig import __version__, exits, hosttext, say
 from qwen_rig.errors import RigError
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(exits.FAILED, f"{self.prog}: {hosttext.line(message)} · see {self.prog} --help\n")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         """argparse's own, which passes over what can't be written."""
         if file is sys.stdout:
             say.out(message.rstrip("\n"))

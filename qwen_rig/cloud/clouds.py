@@ -12,7 +12,7 @@ def aws(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]
     """`aws ec2 describe-instances --output json`; `private: true` dials the private address. Raises RigError."""
     for reservation in rows(data, where, "Reservations"):
         for row in parts(reservation, "Instances", where):
-            tags = {tag.get("Key"): tag.get("Value") for tag in parts(row, "Tags", where)}
+            tags = {str(tag.get("Key")): tag.get("Value") for tag in parts(row, "Tags", where)}
             state = row.get("State")
             word = str(state.get("Name")) if isinstance(state, Mapping) else "unknown"
             address = row.get("PrivateIpAddress" if options.get("private") else "PublicIpAddress")
