@@ -82,7 +82,7 @@ def read(path: Path, wording: Wording | None = None) -> YamlFile:
     try:
         path = homes.expanded(path)
     except RigError as error:
-        raise RigError(f"can't be read: {error.what}", shown(str(path)), error.remedy) from None
+        raise RigError(f"can't be read: {error.what}", str(path), error.remedy) from None
     near = wording is not None and path.absolute().is_relative_to(Path.cwd())  # an inventory's short name
     wording = wording or Wording()
     name = os.path.relpath(path) if near else str(path)
