@@ -11,11 +11,12 @@ from pathlib import Path as _Path
 from qwen_rig import say as _say
 from qwen_rig.cloud import load_cloud as _load_cloud
 from qwen_rig.errors import RigError as _RigError
+from qwen_rig.homes import expanded as _expanded
 from qwen_rig.run.handover import hand_over as _hand_over
 
 _folder = _Path(__file__).parent
 try:
-    _file = _Path(_os.environ.get("CLOUD_HOSTS") or _folder / "cloud.yml").expanduser()
+    _file = _expanded(_os.environ.get("CLOUD_HOSTS") or _folder / "cloud.yml", "CLOUD_HOSTS")
     _found = _load_cloud(_file, _file.with_suffix(".known_hosts"))
     cloud = _hand_over([_host for _hosts in _found.groups.values() for _host in _hosts])
 except _RigError as _error:

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from packaging.utils import canonicalize_name
 
-from qwen_rig import atomic, inside
+from qwen_rig import atomic, homes, inside
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.errors import RigError
 
@@ -77,7 +77,14 @@ class Bundle:
 
 def load(folder: str) -> Bundle:
     """The bundle in a folder. Raises RigError, one line, where there is none that can be used."""
-    return _load(Path(folder).expanduser().resolve())
+    return _load(_resolved(folder))
+
+
+def _resolved(folder: str) -> Path:
+    try:
+        return homes.expanded(folder).resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links
+        raise RigError(f"can't be read: {error}", folder, "name the folder of a bundle") from None
 
 
 @cache

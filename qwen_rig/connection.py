@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from getpass import getpass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko
 
-from qwen_rig import knobs
+from qwen_rig import homes, knobs, values
 from qwen_rig.catalog.lines import Entries, Given, Lines
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import NAME as KEY_NAME
 from qwen_rig.ssh import HostKey, named_host_key, private_key
 
+T = TypeVar("T")
 DEFAULT_PORT = 22
 CONNECTION = ("address", "port", "user", "key", "key_passphrase_env", "password_env", "sudo_password_env",
               "known_hosts", "host_keys", "host_key_alias")
 HOST_KEYS = {"accept-new": "accept-new", "strict": "yes", "ignore": "no"}  # `yes` in YAML would be a bool
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # capitals only: a password put there by mistake is not echoed
-_DNS_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
-_ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of fe80::1%eth0; Python itself takes anything behind the %
 
 _MEANT = {  # other tools' words
     **dict.fromkeys(("host", "hostname", "ip", "ssh_hostname", "ansible_host"), "address"),
@@ -42,14 +40,21 @@ _SECRETS = {
 }
 
 
-def is_address(text: str) -> bool:
-    """Whether this is a host's name or an IP address (4 or 6, with a zone or without), and nothing besides."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return bool(_DNS_NAME.fullmatch(text))
-    _, percent, zone = text.partition("%")
-    return not percent or bool(_ZONE.fullmatch(zone))
+SSH: dict[str, Callable[[Any], object]] = {  # pyinfra's own data of a connection, from whatever inventory they come
+    "ssh_hostname": values.address, "ssh_port": values.port, "ssh_user": values.user,
+    **dict.fromkeys(("ssh_key", "ssh_known_hosts_file", "ssh_config_file"), values.local_path),
+}
+
+
+def refuse_bad(data: Mapping[str, Any], where: str, called: Mapping[str, str] | None = None) -> None:
+    """Raises RigError for the first of pyinfra's data of a connection that can't be dialled. `called`: what the user
+    calls them."""
+    for key, check in SSH.items():
+        try:
+            if data.get(key) not in (None, ""):
+                check(data[key])
+        except values.Wrong as wrong:
+            raise RigError(f"{(called or {}).get(key, key)} {wrong.what}", where, wrong.remedy) from None
 
 
 def keyed(data: dict[str, Any], name: str, known_hosts: Path) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def keyed(data: dict[str, Any], name: str, known_hosts: Path) -> dict[str, Any]:
     policy = data.get("ssh_strict_host_key_checking", "accept-new")
     if policy == "no":
         return data
-    kept = Path(data.get("ssh_known_hosts_file", known_hosts)).expanduser()
+    kept = homes.expanded(data.get("ssh_known_hosts_file", known_hosts))
     return {**data, **named_host_key(HostKey(name, kept, policy == "yes"))}
 
 
@@ -108,20 +113,17 @@ class Connections(Lines):
     def _connection(self, key: str, value: Any, here: int, name: str, given: Entries) -> dict[str, Any]:
         """One connection key in pyinfra's words."""
         if key == "port":
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+            if isinstance(value, str):  # a number is meant, and one is wanted
                 self.refuse(here, f"port of {name} can't be {value!r}", "a whole number from 1 to 65535")
-            return {"ssh_port": value}
+            return {"ssh_port": self._typed(here, key, name, value, values.port)}
         if not isinstance(value, str) or not value:
             self.refuse(here, f"{key} of {name} must be text", "put it in quotes")
         if key == "address":
-            if not is_address(value):
-                self.refuse(here, f"address of {name} can't be {value!r}",
-                            "a name or an IP alone; user and port have keys of their own")
-            return {"ssh_hostname": value}
+            return {"ssh_hostname": self._typed(here, key, name, value, values.address)}
         if key == "user":
-            return {"ssh_user": value}
+            return {"ssh_user": self._typed(here, key, name, value, values.user)}
         if key == "known_hosts":
-            return {"ssh_known_hosts_file": str(self._path(value))}
+            return {"ssh_known_hosts_file": str(self._path(value, here))}
         if key == "host_keys":
             if value not in HOST_KEYS:
                 self.refuse(here, f"host_keys of {name} can't be {value!r}", ", ".join(HOST_KEYS))
@@ -135,13 +137,20 @@ class Connections(Lines):
         if key == "sudo_password_env":
             return {"_sudo_password": self._secret(here, name, key, value)}
         if key == "key":
-            return self.key(here, name, self._path(value), given.get("key_passphrase_env"))
+            return self.key(here, name, self._path(value, here), given.get("key_passphrase_env"))
         return {}  # key_passphrase_env is read with the key, if that has a passphrase
+
+    def _typed(self, here: int, key: str, name: str, value: Any, check: Callable[[Any], T]) -> T:
+        """The value of a key as its type has it."""
+        try:
+            return check(value)
+        except values.Wrong as wrong:
+            self.refuse(here, f"{key} of {name} {wrong.what}", wrong.remedy)
 
     def key(self, here: int, name: str, path: Path,
             env: Given | None) -> dict[str, str]:
         """The key, opened here: a missing file or a wrong passphrase is said before any host is dialled."""
-        if not path.is_file():
+        if not os.path.isfile(path):
             self.refuse(here, f"key of {name} is not there: {path}",
                         "correct the path, or make one: ssh-keygen -t ed25519")
         if path.suffix == ".pub":
@@ -174,9 +183,9 @@ class Connections(Lines):
             self.refuse(here, f"key of {name} can't be read: {path}: {error.strerror}", "correct its rights")
         return True
 
-    def _path(self, value: str) -> Path:
+    def _path(self, value: str, line: int) -> Path:
         """A path as the file means it: `~` is home, a relative one starts at the file's own folder."""
-        return Path(os.path.abspath(self.path.parent / Path(value).expanduser()))
+        return Path(os.path.abspath(self.path.parent / homes.expanded(value, self.where(line))))
 
     def _secret(self, here: int, name: str, key: str, variable: Any) -> str:
         if not isinstance(variable, str) or not _VARIABLE.fullmatch(variable):

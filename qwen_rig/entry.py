@@ -6,19 +6,38 @@ import atexit
 import sys
 from collections.abc import Callable
 
-from qwen_rig import knobs, say
+from qwen_rig import homes, say
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
-from qwen_rig.run import adapter, memory
+from qwen_rig.run import adapter, boundary, memory, options, stumble
 from qwen_rig.run.adapter import State
 from qwen_rig.run.run import Run
 
 
 def configure() -> None:
     """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
-    _or_exit(_refuse_bad_data)
+    say.begin()
+    boundary.tell_in_a_line(_tell)
+    _or_exit(_refuse_bad_options)
     run = join(adapter.state_in_the_making(), Run(make_plan))
-    atexit.register(lambda: run.end(adapter.current_state()))
+    atexit.register(_end, run)
+
+
+def _end(run: Run) -> None:
+    """The last words of a run."""
+    try:
+        run.end(adapter.current_state())
+    except Exception as error:
+        say.err(f"qwen-rig: {stumble.ended_by(error, 'pyinfra')}")
+    say.end()
+
+
+def _tell(error: Exception, file: str) -> None:
+    """One line of what ends pyinfra."""
+    if isinstance(error, (RigError, SyntaxError)) or file:
+        say.err(f"qwen-rig: {stumble.of_file(error, file)}")
+    else:
+        say.err(f"qwen-rig: {stumble.ended_by(error, 'pyinfra')}")
 
 
 def join(state: State, run: Run) -> Run:
@@ -31,17 +50,12 @@ def join(state: State, run: Run) -> Run:
         adapter.bind(state)
         adapter.guard(state)
         adapter.listen(state, run.report)
+        _or_exit(lambda: memory.refuse_bad_connections(state))
         _refuse_bad_knobs(state)
         adapter.let_others_go_on(state)
 
-    def before(arguments: object) -> None:
-        if isinstance(arguments, dict) and arguments.get("initial_limit") == []:
-            # pyinfra would go on, do nothing, and call that a success
-            say.err("qwen-rig: --limit and --exclude leave no host · give each name its own --limit, as the inventory "
-                  "spells it; * stands for any letters")
-            sys.exit(1)
-
-    adapter.when_ready(state, ready, before)
+    adapter.when_ready(state, ready, lambda inventory, arguments: _or_exit(
+        lambda: options.refuse_nobody(inventory, arguments, adapter.command_line() or {})))
     return run
 
 
@@ -54,19 +68,16 @@ def _or_exit(act: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-def _refuse_bad_data() -> None:
-    """Check --data where nothing has been touched: a typo or an impossible stack. Raises RigError."""
-    if (adapter.command_line() or {}).get("same_sudo_password"):
-        raise RigError("one password for every host would reach those that it isn't meant for", "--same-sudo-password",
-                       "name it for the hosts that ask for one: sudo_password_env in lab.yml")
-    for text in (adapter.command_line() or {}).get("data") or ():
-        if knobs.ours(text):
-            knobs.pair(text)
+def _refuse_bad_options() -> None:
+    """Check pyinfra's own options and --data where nothing has been touched. Raises RigError."""
+    given = adapter.command_line() or {}
+    options.refuse_bad(given)
+    if adapter.deploys():
+        homes.check()
 
 
 def _refuse_bad_knobs(state: State) -> None:
     """One line and the end, before any host is dialled; but not where no deploy is run (`fact`, `exec`)."""
-    options = adapter.command_line()
-    if options is not None and not any(str(name).endswith(".py") for name in options.get("operations") or ()):
+    if adapter.command_line() is not None and not adapter.deploys():
         return
     _or_exit(lambda: memory.refuse_bad_knobs(state))

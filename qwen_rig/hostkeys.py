@@ -22,7 +22,7 @@ from pathlib import Path
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
-from qwen_rig import atomic, project
+from qwen_rig import atomic, homes, project
 from qwen_rig.errors import RigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # known_hosts reads , | ! * ? and blanks as its own
@@ -51,7 +51,7 @@ class KnownHosts:
     """One known_hosts file. Lines that can't be read are left alone, as OpenSSH does."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(os.path.realpath(path.expanduser()))  # rewritten beside what a link points at
+        self.path = Path(os.path.realpath(homes.expanded(path)))  # rewritten beside what a link points at
         self.refused = Path(f"{self.path}{REFUSED}")
 
     def keys(self, name: str) -> list[paramiko.PKey]:
@@ -132,8 +132,13 @@ class KnownHosts:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Several hosts and several runs meet new keys at the same time."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(f"{self.path}.lock", "w") as lock:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = open(f"{self.path}.lock", "w")  # noqa: SIM115  closed below
+        except OSError as error:
+            raise RigError(f"host keys can't be kept there: {error.strerror}", shown(self.path),
+                           "name another file: known_hosts: in lab.yml, --file") from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -153,6 +158,8 @@ def _lines(path: Path) -> Iterator[tuple[str, HostKeyEntry | None]]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise RigError(f"host keys can't be read: {error.strerror}", shown(path), "name a file of them") from None
     for line in text.splitlines():
         entry = None
         if line.strip() and not line.lstrip().startswith(("#", "@")):

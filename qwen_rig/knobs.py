@@ -8,10 +8,11 @@ import runpy
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qwen_rig import values
 from qwen_rig.bundle import load as load_bundle
 from qwen_rig.catalog import models
 from qwen_rig.catalog.conda_lock import load_conda_lock
@@ -41,7 +42,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
 OFF = frozenset({"mirrors", "proxy_script", "prefetch_model",
                  *(name for name, words in CHOICES.items() if "off" in words)})
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
-        "source_flash_attn", "source_huggingface", "proxy")
+        "source_flash_attn", "source_huggingface")
+PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")  # as curl knows them
+TYPES: dict[str, Callable[[Any], object]] = {  # what a knob's text or number must be, besides its word in WORDS
+    "env_name": values.env_name, "conda_prefix": values.prefix, "data_dir": values.data_folder,
+    "launch_address": values.address, "launch_port": values.port, "prefetch_model": values.model_id,
+    "source_miniforge_version": values.release, "source_miniforge_sha256": values.sha256,
+    "source_nvidia_apt_key": values.fingerprint, "proxy_script": values.host_file,
+    "proxy": lambda value: values.url(value, *PROXIES), **dict.fromkeys(URLS, values.url),
+    **dict.fromkeys(("bundle", "conda_lock", "stack", "model"), values.local_path),
+    "nvidia_driver_branch": partial(values.whole, least=100, most=9999),
+    **dict.fromkeys(("expect_gpus", "flash_attn_jobs"), partial(values.whole, most=1024)),
+}
+WORDS = {"prefetch_model": ("off",), "proxy_script": ("auto", "off"), "source_torch_index": (PYTORCH,)}
 READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at once, so that its mistakes are told
     "mirrors": load_mirrors, "bundle": load_bundle, "conda_lock": load_conda_lock,
     "stack": lambda name: stack_of(name).check() if name != AUTO else None,
@@ -170,6 +183,8 @@ def parsed(text: str) -> Any:
             return read_(text)
         except ValueError:
             continue
+        except RecursionError:  # pyinfra would end with a traceback
+            raise RigError(f"{values.shown(text)} is nested too deep", "--data", "give a plain value") from None
     return text
 
 
@@ -183,10 +198,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
             return value
         raise RigError(f"{name} must be true or false, not {value!r}", where, f"see {name} in group_data/all.py")
     if kind.startswith("int"):
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-        raise RigError(f"{name} must be a whole number above 0, not {value!r}", where,
-                       f"see {name} in group_data/all.py")
+        return _typed(name, value, where)
     if name in OFF and value is False:  # so YAML reads off
         value = "off"
     if name == "source_apt" and isinstance(value, list) and all(isinstance(each, str) for each in value):
@@ -201,19 +213,12 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
     allowed = CHOICES.get(name)
     if allowed and value not in allowed:
         raise RigError(f"{name} can't be {value!r}", where, f"it takes {', '.join(allowed)}")
-    if name == "env_name" and not value.replace("-", "").replace("_", "").isalnum():
-        raise RigError(f"env_name can't be {value!r}", where, "letters, digits, - and _ only")
     if name == "source_apt":
         _archives(value, where)
-    if name in URLS and not (name == "source_torch_index" and value == PYTORCH):
-        _url(name, value, where)
     if name == "trust_domain" and (value.lower() in NO_NAMES or not DOMAIN.fullmatch(value)):
         raise RigError(f"trust_domain can't be {value!r}", where,
                        "a name for machines of your own that share (lab: a-z, 0-9, . _ -); left out, none do")
-    if name == "prefetch_model" and value != "off" and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-        raise RigError(f"prefetch_model can't be {value!r}", where, "name it as the hub does: Qwen/Qwen2.5-0.5B")
-    if name == "proxy_script" and value not in ("auto", "off") and not value.startswith("/"):
-        raise RigError(f"proxy_script can't be {value!r}", where, "it takes auto, off or a path on the host, from / on")
+    value = _typed(name, value, where)
     if name in READ:
         try:
             READ[name](value)
@@ -224,23 +229,28 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
     return value
 
 
-def _url(name: str, value: str, where: str) -> None:
-    """Refuse what is no address, and one that would carry a password into command lines and logs."""
-    if "://" not in value:
-        raise RigError(f"{name} must be a URL, not {value!r}", where, "begin it with https://, http:// or file://")
-    if "@" in value.split("://", 1)[1].split("/", 1)[0]:
-        raise RigError(f"{name} must hold no user or password", where, "put them into ~/.netrc on the host")
-    if set(value) & set(" \t\n'\"\\"):
-        raise RigError(f"{name} must be a URL, not {value!r}", where, "write spaces and quotes as %20, %27, %22")
+def _typed(name: str, value: Any, where: str) -> Any:
+    """The value as its knob's type has it. Raises RigError."""
+    if value in WORDS.get(name, ()):
+        return value
+    read_ = TYPES.get(name) or (values.seconds if name.startswith("timeout_") else None)
+    try:
+        return read_(value) if read_ else value
+    except values.Wrong as wrong:
+        raise RigError(f"{name} {wrong.what}", where, wrong.remedy or f"see {name} in group_data/all.py") from None
 
 
 def _archives(value: str, where: str) -> None:
     """Refuse what is no address of an apt archive."""
     for each in value.split():
-        _url("source_apt", each, where)
-        if not re.fullmatch(r"https?://[A-Za-z0-9.\-_:\[\]]+(/[A-Za-z0-9._~+,=-]+)*/?", each):
-            raise RigError(f"source_apt can't hold {each!r}", where,
-                           "it takes archives as apt's sources name them, https:// or http://, with blanks between")
+        try:
+            values.url(each, "https", "http")
+            if not re.fullmatch(r"https?://[A-Za-z0-9.\-_:\[\]]+(/[A-Za-z0-9._~+,=-]+)*/?", each):
+                raise values.Wrong("")
+        except values.Wrong as wrong:
+            login = wrong.what if "password" in wrong.what else f"can't hold {each!r}"
+            raise RigError(f"source_apt {login}", where, "it takes archives as apt's sources name them, https:// or "
+                           "http://, with blanks between") from None
 
 
 def settled(found: Knobs, where: str) -> Knobs:

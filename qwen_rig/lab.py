@@ -12,6 +12,7 @@ from typing import Any
 from qwen_rig.catalog.lines import Entries
 from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections
 from qwen_rig.knobs import renamed
+from qwen_rig.values import is_address
 
 EXAMPLE = "inventories/lab.example.yml"
 
@@ -59,4 +60,6 @@ class _Lab(Connections):
                         "letters, digits, . _ and -; all and lab are names of groups")
         own = self.entries(("hosts", name), f"host {name}")
         self.known(own, f"host {name}")
+        if "address" not in own and "address" not in defaults and not is_address(name):
+            self.refuse(at, f"{name!r} can't be dialled", "give it an address: a name or an IP")
         return self.host_data(name, {**renamed(defaults), **renamed(own)})

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qwen_rig import atomic, strictjson
+from qwen_rig import atomic, homes, strictjson
 from qwen_rig.plan.model import Applied, Plan, Step
 
 LARGEST = 1_000_000  # letters of one host's record: a state with all its packages has 20 thousand
@@ -25,8 +24,7 @@ OF_LAST = 5  # runs that an estimate is the median of
 
 def folder() -> Path:
     """Where it is kept."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "qwen-rig"
+    return homes.state()
 
 
 def _file(host: str, address: str) -> Path:

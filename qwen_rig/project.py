@@ -34,7 +34,7 @@ def find() -> Path:
     if folder is None:
         raise RigError("this folder is no qwen-rig project", str(Path.cwd()), "qwen-rig init lab makes one; cd lab")
     config = folder / "config.py"
-    stamp = _STAMP.search(config.read_text(encoding="utf-8"))
+    stamp = _STAMP.search(config.read_text(encoding="utf-8", errors="replace"))
     if error := mismatch(stamp[2] if stamp else None, str(config)):
         raise error
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,18 @@ class Card:
     cause: str = ""
 
 
+NARROWEST = 20  # columns: in fewer a table has no words
+
+
 class Console(AnyConsole):
     """rich's console, which takes no text for markup and lets no control character of a text through: what a terminal
     obeys is rich's own alone."""
 
     def __init__(self, **more: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **more)
+        # rich reads a number in COLUMNS and LINES as Python's isdigit() does, which takes ² for one.
+        said = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+                or re.fullmatch("[0-9]{2,4}", value)}
+        super().__init__(markup=False, emoji=False, highlight=False, _environ=said, **more)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """rich's segments; what is fit already (run/boundary.py) stays as it is."""
@@ -66,13 +73,19 @@ class Console(AnyConsole):
 def console() -> Console:
     """Standard error, as all of pyinfra's words for people; 100 columns where it is no terminal (logs, CI)."""
     plain = Console(stderr=True)
-    return plain if plain.is_terminal else Console(stderr=True, width=int(os.environ.get("COLUMNS", "100")))
+    return plain if plain.is_terminal else Console(stderr=True, width=_columns())
 
 
 def out() -> Console:
     """Standard output, for what was asked to be told; as wide as console()."""
     plain = Console()
-    return plain if plain.is_terminal else Console(width=int(os.environ.get("COLUMNS", "100")))
+    return plain if plain.is_terminal else Console(width=_columns())
+
+
+def _columns() -> int:
+    """How wide $COLUMNS says that a terminal is, where that can be; else 100."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if re.fullmatch("[0-9]{2,4}", said) and int(said) >= NARROWEST else 100
 
 
 def size(n: float) -> str:

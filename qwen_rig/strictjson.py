@@ -12,10 +12,12 @@ import re
 from typing import Any
 
 from qwen_rig import hosttext
+from qwen_rig.errors import RigError
 
 LARGEST = 256 * 1024  # letters of one record: ours have a few thousand
 DEEPEST = 32  # levels: ours have six; copying and comparing recurse, and Python's own limit is 1000
 WIDEST = 2 ** 63  # no number that is counted here reaches it
+_AT = re.compile(r": line (\d+) column \d+ \(char \d+\)$")  # json's own words
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -36,6 +38,15 @@ def parse(text: str, largest: int = LARGEST, measured: bool = False) -> tuple[An
     except ValueError as error:
         return None, " ".join(str(error).split())[:200]
     return (None, why) if (why := _unsound(value)) else (hosttext.value(value), None)
+
+
+def read(text: str, where: str, remedy: str, largest: int = LARGEST, what: str = "can't be read as JSON") -> Any:
+    """What a file or an answer holds. Raises RigError, one line with the line in it, where that isn't taken."""
+    value, why = parse(text, largest)
+    if why is None:
+        return value
+    at = _AT.search(why)
+    raise RigError(f"{what}: {_AT.sub('', why)}", f"{where}:{at[1]}" if at else where, remedy)
 
 
 def mapping(text: str, largest: int = LARGEST) -> dict[str, Any] | None:

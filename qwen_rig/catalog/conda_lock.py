@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from qwen_rig import homes
 from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Sha256, Text, Whole, load, wrong
 from qwen_rig.catalog.yamlfile import shown
 
@@ -50,4 +50,4 @@ class CondaLock(Row):
 @cache
 def load_conda_lock(path: str | None) -> CondaLock:
     """The lock in a file of the user's own, or (None) the project's. Raises RigError where the file is wrong."""
-    return load(Path(path).expanduser() if path else CONDA_LOCK, CondaLock)
+    return load(homes.expanded(path) if path else CONDA_LOCK, CondaLock)

@@ -5,12 +5,12 @@ A shape that can't be read is refused: nothing is filled in for it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen_rig import homes, strictjson
 from qwen_rig.catalog.models import Experts, Linear, Model, family, find, models
 from qwen_rig.errors import RigError
 
@@ -24,7 +24,7 @@ def matching(text: str, where: str) -> list[Model]:
     """The models that a user may mean by a name, a part of one (27B), or a folder with a config.json. RigError where
     there is none."""
     if "/" in text and (text.startswith((".", "/", "~")) or Path(text).is_dir()):
-        return [read(Path(text).expanduser())]
+        return [read(homes.expanded(text, where))]
     part = text.lower()
     found = [model for name, model in models().items()
              if name.lower().removeprefix("qwen/").endswith(part) and _begins(name.lower(), part)]
@@ -43,11 +43,12 @@ def read(folder: Path) -> Model:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise RigError("it has more than 1 MiB", str(path), "that is no model's config.json")
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = strictjson.read(path.read_text(encoding="utf-8"), str(path), f"name a folder with a model's {CONFIG}",
+                               MOST_BYTES)
     except OSError as error:
         raise RigError(f"can't be read: {error.strerror}", str(path), f"name a folder with a {CONFIG}") from None
-    except (ValueError, RecursionError):
-        raise RigError("can't be read: no JSON", str(path), f"name a folder with a model's {CONFIG}") from None
+    except UnicodeDecodeError:
+        raise RigError("can't be read: not UTF-8 text", str(path), f"name a folder with a model's {CONFIG}") from None
     return from_config(said, str(folder), str(path))
 
 

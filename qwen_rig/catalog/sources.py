@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from qwen_rig import strictjson
 from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Text, Whole, checked, load, wrong
 from qwen_rig.catalog.yamlfile import given, shown
-from qwen_rig.errors import RigError
 
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
 
@@ -236,11 +235,8 @@ def load_mirrors(wanted: str) -> dict[str, dict[str, str]]:
     if wanted == "auto":
         return load_sources().mirrors
     if wanted.startswith("{"):
-        try:
-            block = json.loads(wanted)
-        except (ValueError, RecursionError) as error:
-            remedy = 'mirrors={"lan": {"pip_index": "https://…"}}'
-            raise RigError(f"mirrors is no JSON ({error})", "--data", remedy) from None
+        block = strictjson.read(wanted, "--data", 'mirrors={"lan": {"pip_index": "https://…"}}',
+                                what="mirrors is no JSON")
         return _addresses(checked(given({"mirrors": block}, "the knob"), OwnMirrors).mirrors)
     return _addresses(load(Path(wanted), MirrorsFile).mirrors)
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
+from qwen_rig import homes
 from qwen_rig.errors import RigError
+from qwen_rig.values import shown as shown
 
 MAX_BYTES = 1 << 20  # the largest file of ours has 60 kB
 MAX_DEPTH = 60
@@ -24,15 +26,6 @@ Loc = tuple[Hashable, ...]  # where a value is: ("deviations", 2, "why")
 _C_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; not in every build
 _STR, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _PLAIN_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: short, on one line."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes out
-        text = f"a {type(value).__name__} too long to be shown"
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def key_name(loc: Loc) -> str:
@@ -50,7 +43,7 @@ class Wording:
 
     bad: str = "is no YAML"
     missing: str = ""
-    example: str = ""
+    example: str = "correct it there"
     names: Callable[[Loc], str] = field(default=lambda loc: key_name(loc) or "the file")
 
 
@@ -81,13 +74,17 @@ class YamlFile:
 
     def error(self, what: str, loc: Loc = (), remedy: str = "") -> RigError:
         """A complaint about a place."""
-        return RigError(what, self.where(loc), remedy)
+        return RigError(what, self.where(loc), remedy or self.wording.example)
 
 
 def read(path: Path, wording: Wording | None = None) -> YamlFile:
     """Read a file. Raises RigError, one line, where it can't be read, or is no YAML that we take."""
-    near = wording is not None and path.expanduser().absolute().is_relative_to(Path.cwd())  # an inventory's short name
-    wording, path = wording or Wording(), path.expanduser()
+    try:
+        path = homes.expanded(path)
+    except RigError as error:
+        raise RigError(f"can't be read: {error.what}", str(path), error.remedy) from None
+    near = wording is not None and path.absolute().is_relative_to(Path.cwd())  # an inventory's short name
+    wording = wording or Wording()
     name = os.path.relpath(path) if near else str(path)
     try:
         with path.open("rb") as file:

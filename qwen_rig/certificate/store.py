@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import gmtime, strftime
 
-from qwen_rig import atomic
+from qwen_rig import atomic, homes
 from qwen_rig.certificate.model import PEERS, PEERS_OFF, Certificate, load
 from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
@@ -157,4 +157,4 @@ def find(wanted: str) -> Certificate:
 
 def open_(wanted: str) -> Certificate:
     """A certificate by its file, else the newest of the card that `find` finds. Raises RigError."""
-    return load(Path(wanted)) if wanted.endswith(".json") or "/" in wanted else find(wanted)
+    return load(homes.expanded(wanted)) if wanted.endswith(".json") or "/" in wanted else find(wanted)

@@ -7,11 +7,12 @@ A verb's module has SUMMARY (one line), arguments(parser) and run(options) → e
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
-from qwen_rig import __version__, exits, say
+from qwen_rig import __version__, exits, hosttext, say
 from qwen_rig.errors import RigError
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
@@ -49,7 +50,14 @@ class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is one line and status 1: its own 2 would say that changes are pending."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(exits.FAILED, f"{self.prog}: {message} · see {self.prog} --help\n")
+        self.exit(exits.FAILED, f"{self.prog}: {hosttext.line(message)} · see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own, which passes over what can't be written."""
+        if file is sys.stdout:
+            say.out(message.rstrip("\n"))
+        else:
+            say.err(message, end="")
 
 
 def verb(name: str) -> Verb:
@@ -58,7 +66,40 @@ def verb(name: str) -> Verb:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status."""
+    """Run one verb. Returns the exit status; whatever is raised ends here, in one line."""
+    say.begin()
+    try:
+        status = _run(arguments)
+    except SystemExit as left:  # argparse's: --help, a mistake
+        if isinstance(left.code, str):
+            say.err(left.code)
+        status = left.code if isinstance(left.code, int) else exits.OK if left.code is None else exits.FAILED
+    if not say.end() and status == exits.OK:
+        say.err("qwen-rig: what was asked for can't be written · standard output · send it elsewhere")
+        status = exits.FAILED
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    verb_: str = ""
+    try:
+        options = _parser().parse_args(arguments)
+        verb_ = str(options.verb)
+        return int(options.run(options))
+    except RigError as error:
+        say.err(f"qwen-rig: {error}")
+        return exits.FAILED
+    except KeyboardInterrupt:
+        say.err("qwen-rig: interrupted")
+        return exits.INTERRUPTED
+    except Exception as error:  # of the run as a whole: a host's own is its card (Report.contained)
+        from qwen_rig.run import stumble
+
+        say.err(f"qwen-rig: {stumble.ended_by(error, verb_)}")
+        return exits.FAILED
+
+
+def _parser() -> Parser:
     parser = Parser(prog="qwen-rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
                     epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"qwen-rig {__version__}")
@@ -68,19 +109,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own = verbs.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.arguments(own)
         own.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
-    try:
-        return int(options.run(options))
-    except RigError as error:
-        say.err(f"qwen-rig: {error}")
-        return exits.FAILED
-    except Exception as error:  # of the run as a whole: a host's own is its card (Report.contained)
-        from qwen_rig.run import stumble
-
-        where = stumble.write(stumble.LOGS, str(options.verb), stumble.traced(error))
-        say.err(f"qwen-rig: {stumble.told(error)} · this is a mistake of qwen-rig's: report it with this line"
-                f"{f' and {where}' if where else ''}")
-        return exits.FAILED
-    except KeyboardInterrupt:
-        say.err("qwen-rig: interrupted")
-        return exits.INTERRUPTED
+    return parser

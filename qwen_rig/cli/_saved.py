@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qwen_rig import atomic
+from qwen_rig import atomic, strictjson
 from qwen_rig.errors import RigError
 from qwen_rig.plan.document import FORM
 from qwen_rig.plan.drift import sound
 from qwen_rig.plan.files import redacted
 from qwen_rig.plan.model import Action
+
+LARGEST = 64 << 20  # letters; a host has some twenty thousand
 
 
 def save(path: Path, document: dict[str, Any]) -> None:
@@ -30,11 +32,12 @@ def load(path: Path) -> dict[str, Any]:
     """A saved plan. Raises RigError where the file is none."""
     again = "save one: rig plan --save FILE"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RigError(f"the saved plan can't be read: {error.strerror}", str(path), again) from None
-    except ValueError:
-        raise RigError("this is no saved plan: no JSON", str(path), again) from None
+    except UnicodeDecodeError:
+        raise RigError("this is no saved plan: not UTF-8 text", str(path), again) from None
+    found = strictjson.read(text, str(path), again, LARGEST, "this is no saved plan: no JSON")
     if not isinstance(found, dict) or found.get("form") != FORM:
         raise RigError(f"this is no saved plan of form {FORM}", str(path), again)
     hosts = found.get("hosts")
@@ -54,6 +57,6 @@ def _sound(host: Any) -> bool:
 
 
 def _sound_step(step: Any) -> bool:
-    return isinstance(step, dict) and step.get("action") in {action.value for action in Action} \
+    return isinstance(step, dict) and step.get("action") in [action.value for action in Action] \
         and all(isinstance(step.get(key), str) for key in ("component", "title", "now", "wanted")) \
         and isinstance(step.get("problems"), list) and all(isinstance(each, str) for each in step["problems"])

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from qwen_rig.run import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
-from qwen_rig import exits, knobs, project
+from qwen_rig import exits, homes, knobs, project
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.entry import join
 from qwen_rig.errors import RigError
@@ -102,6 +102,7 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
     `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
     """
     override = dict(map(knobs.pair, data))
+    homes.check()
     root = project.find()
     inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
@@ -119,10 +120,10 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
 def _file(inventory: str, root: Path) -> str:
     """The inventory as pyinfra reads it; a YAML of hosts goes through inventories/lab.py, one of sources through
     inventories/cloud.py."""
-    path = Path(inventory).expanduser()
+    path = homes.expanded(inventory, "-i")
     if inventory.startswith("@"):  # a connector, as @local
         return inventory
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RigError("no such inventory", inventory, "name inventories/lab.py, another .py, or a file like lab.yml")
     if path.suffix in (".yml", ".yaml"):
         text = path.read_text(encoding="utf-8", errors="replace")

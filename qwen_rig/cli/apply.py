@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _types
 from qwen_rig.errors import RigError
 
 SUMMARY = "make it so: show the plan, ask, change what differs, prove the env"
@@ -14,7 +13,7 @@ SUMMARY = "make it so: show the plan, ask, change what differs, prove the env"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("plan", nargs="?", type=Path, metavar="PLAN",
+    parser.add_argument("plan", nargs="?", type=_types.path, metavar="PLAN",
                         help="a plan that `rig plan --save` wrote: done without a question, or refused where the "
                              "host has changed since")
     _hosts.arguments(parser)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from qwen_rig import exits, say
+from qwen_rig.cli import _types
 
 SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("folder", type=Path, help="where to; run again, it fetches only what is missing")
+    parser.add_argument("folder", type=_types.path, help="where to; run again, it fetches only what is missing")
     parser.add_argument("--data", metavar="KNOB=VALUE", action="append", default=[],
                         help="a knob of group_data/all.py: stack, python and the source_… knobs matter here")
-    parser.add_argument("--conda", metavar="PATH", help="a conda that solves for Python's packages; default: "
-                                                        "Miniforge's own, run here once (Linux on x86_64)")
+    parser.add_argument("--conda", metavar="PATH", type=_types.path,
+                        help="a conda that solves for Python's packages; default: Miniforge's own, run here once "
+                             "(Linux on x86_64)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     if line := told_old(data):
         say.err(line)
     knobs = read(data, "bundle")
-    folder = options.folder.expanduser().resolve()
-    Collector(folder, knobs, say.err).collect(options.conda)
+    folder = options.folder.resolve()
+    Collector(folder, knobs, say.err).collect(str(options.conda) if options.conda else None)
     made = bundle.load(str(folder))
     say.err(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
           f"{made.stack} on Python {made.python}\nNext: set bundle={folder} (in lab.yml, or with --data); hosts then "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_rig import exits, say
+from qwen_rig.cli import _types
 from qwen_rig.errors import RigError
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     diff.add_argument("other", nargs="?", help="the later one; without it, CARD's last is compared with the one before")
     html = verbs.add_parser("html", help="one page with plots, complete in itself")
     html.add_argument("card", help=WHICH)
-    html.add_argument("-o", "--output", type=Path, metavar="FILE", help="where it goes (default: UUID.html here)")
+    html.add_argument("-o", "--output", type=_types.path, metavar="FILE",
+                      help="where it goes (default: UUID.html here)")
     read = verbs.add_parser("read", help="judge and keep what qwen_rig/host/certify.py measured on a host by hand")
-    read.add_argument("measured", type=Path, help="what it wrote with --out")
+    read.add_argument("measured", type=_types.path, help="what it wrote with --out")
     read.add_argument("--host", help="the name to keep it under, as the inventory has it; without it, what the file "
                                      "says, and no batch is set by it")
     read.add_argument("--stack", help="judge torch and driver by this stack (default: nothing is expected of torch)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qwen_rig import doctor, exits, say
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _types
 from qwen_rig.doctor import Finding, languages
 from qwen_rig.doctor.log import split
 from qwen_rig.errors import RigError
@@ -27,7 +27,8 @@ SUMMARY = "named causes and next steps: of hosts, or of a log on standard input"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="probe these; none: read a log on standard input")
-    parser.add_argument("--log", metavar="FILE", help="a log, read together with what the one HOST tells of itself")
+    parser.add_argument("--log", metavar="FILE", type=_types.path,
+                        help="a log, read together with what the one HOST tells of itself")
     parser.add_argument("--json", action="store_true", help="the findings as JSON on standard output")
     _hosts.arguments(parser)
 
@@ -47,12 +48,12 @@ def _stdin() -> list[str]:
     return _lines(sys.stdin.buffer)
 
 
-def _read(path: str) -> list[str]:
+def _read(path: Path) -> list[str]:
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             return _lines(file)
     except OSError as error:
-        raise RigError(f"can't be read: {error.strerror}", path) from None
+        raise RigError(f"can't be read: {error.strerror}", str(path), "name another: --log FILE") from None
 
 
 def _lines(file: BinaryIO) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from qwen_rig import exits, fits, say, speed
 from qwen_rig.catalog import model_config, models
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _types
 from qwen_rig.errors import RigError
 
 SUMMARY = "which Qwen fits a card by LoRA, QLoRA and in full, and how fast it trains"
@@ -36,10 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="ask these for their (smallest) card")
     parser.add_argument("--card", metavar="NAME", help="a card by its name instead: 5090, \"RTX 4090\"")
-    parser.add_argument("--memory", type=int, metavar="MIB", help="a card's memory instead, as nvidia-smi says it")
+    parser.add_argument("--memory", type=_types.whole, metavar="MIB",
+                        help="a card's memory instead, as nvidia-smi says it")
     parser.add_argument("--model", metavar="NAME", help="only that one: Qwen/Qwen3.6-27B, 27B, or a folder with its "
                                                         "config.json")
-    parser.add_argument("--length", type=int, default=fits.LENGTH, metavar="TOKENS",
+    parser.add_argument("--length", type=_types.whole, default=fits.LENGTH, metavar="TOKENS",
                         help=f"of a text (default: {fits.LENGTH})")
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
     _hosts.arguments(parser)
@@ -47,8 +48,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: told · 1: bad input, or a host whose card's memory isn't known · 3: unreachable."""
-    if options.length < 1 or (options.memory is not None and options.memory < 1):
-        raise RigError("--memory and --length must be above 0", "rig fits")
     chosen = list(models.models().values()) if options.model is None \
         else model_config.matching(options.model, "--model")
     ways = [options.memory is not None, options.card is not None, bool(options.hosts or options.limit)]

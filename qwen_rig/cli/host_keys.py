@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from qwen_rig import exits, project, say
+from qwen_rig.cli import _types
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import FINGERPRINT, NAME, KnownHosts, default, shown
 
@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="accept: the refused key of that fingerprint · forget: the next key is a first one")
     parser.add_argument("name", nargs="?", help="the machine's name, as the refusal had it (vast-123456)")
     parser.add_argument("fingerprint", nargs="?", help="for accept: the key's SHA256:…, as the refusal had it")
-    parser.add_argument("--file", type=Path, metavar="KNOWN_HOSTS",
+    parser.add_argument("--file", type=_types.path, metavar="KNOWN_HOSTS",
                         help="default: inventories/cloud.known_hosts")
 
 

@@ -7,18 +7,19 @@ import shlex
 from pathlib import Path
 
 from qwen_rig import __version__, exits, project, say
+from qwen_rig.cli import _types
 
 SUMMARY = "make a folder for your hosts: inventories, group_data, config.py, deploy entries"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, or an empty one")
+    parser.add_argument("folder", type=_types.path, metavar="FOLDER", help="a new folder, or an empty one")
 
 
 def run(options: argparse.Namespace) -> int:
     """0: made. Raises RigError where the folder isn't empty, or can't be written."""
-    folder = options.folder.expanduser()
+    folder = options.folder
     project.create(folder)
     enter = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
     say.out(f"{folder}: made by qwen-rig {__version__}\nNext:\n{enter}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from qwen_rig import say
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _types
 
 SUMMARY = "what would change on each host, and why; changes nothing"
 
@@ -16,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _hosts.arguments(parser)
     parser.add_argument("--json", action="store_true",
                         help="the plans as JSON on standard output (docs/plan.schema.json documents it)")
-    parser.add_argument("--save", metavar="FILE", type=Path,
+    parser.add_argument("--save", metavar="FILE", type=_types.path,
                         help="keep the plan; `rig apply FILE` then does this and nothing else")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qwen_rig.cloud.model import Instance, instance, rows, text
+from qwen_rig.cloud.model import Instance, instance, part, parts, rows, text
 
 
 def aws(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]:
     """`aws ec2 describe-instances --output json`; `private: true` dials the private address. Raises RigError."""
     for reservation in rows(data, where, "Reservations"):
-        for row in rows(reservation.get("Instances", []), where):
-            tags = {tag.get("Key"): tag.get("Value") for tag in row.get("Tags") or [] if isinstance(tag, Mapping)}
+        for row in parts(reservation, "Instances", where):
+            tags = {str(tag.get("Key")): tag.get("Value") for tag in parts(row, "Tags", where)}
             state = row.get("State")
             word = str(state.get("Name")) if isinstance(state, Mapping) else "unknown"
             address = row.get("PrivateIpAddress" if options.get("private") else "PublicIpAddress")
@@ -23,9 +23,9 @@ def aws(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]
 def gcp(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]:
     """`gcloud compute instances list --format=json`. Raises RigError."""
     for row in rows(data, where):
-        interfaces = [i for i in row.get("networkInterfaces") or [] if isinstance(i, Mapping)]
-        outside = [c.get("natIP") for i in interfaces for c in i.get("accessConfigs") or [] if isinstance(c, Mapping)]
-        inside = [i.get("networkIP") for i in interfaces]
+        interfaces = parts(row, "networkInterfaces", where)
+        outside = [config.get("natIP") for each in interfaces for config in parts(each, "accessConfigs", where)]
+        inside = [each.get("networkIP") for each in interfaces]
         address = next(filter(None, inside if options.get("private") else outside), None)
         state, name = str(row.get("status") or "unknown"), text(row, "name", where)
         yield instance(where, f"gcp-{text(row, 'id', where)}", address=address, running=state == "RUNNING",
@@ -35,7 +35,7 @@ def gcp(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]
 def azure(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance]:
     """`az vm list --show-details --output json`. Raises RigError."""
     for row in rows(data, where):
-        addresses = str(row.get("privateIps" if options.get("private") else "publicIps") or "").split(",")
+        addresses = part(row, "privateIps" if options.get("private") else "publicIps", where, str).split(",")
         state = str(row.get("powerState") or "unknown")
         yield instance(where, f"azure-{text(row, 'vmId', where)}", address=addresses[0].strip() or None,
                        running=state == "VM running", state=state, label=row.get("name"), tags=row.get("tags"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from qwen_rig import hosttext
+from qwen_rig import hosttext, strictjson
 from qwen_rig.catalog.lines import Entries
+from qwen_rig.catalog.yamlfile import shown
 from qwen_rig.cloud import clouds, libcloud, pasted, runpod, terraform, vast
-from qwen_rig.cloud.model import Instance
+from qwen_rig.cloud.model import RESERVED, Instance
 from qwen_rig.connection import DEFAULT_PORT, HOST_NAME, Connections, keyed
 from qwen_rig.knobs import renamed
 
@@ -28,8 +28,40 @@ SOURCES: dict[str, Read] = {
 PLAIN = ("ssh", "ssh-config")  # these are text or a list in cloud.yml itself, not JSON
 WHENCE = ("file", "command", "stdin", "hosts")
 OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
-TAKEN = ("cloud", "all")  # inventories/cloud.py's own, with all hosts' data in it, and pyinfra's
+LARGEST = 16 << 20  # letters of an answer; a machine has some thousand
 COMMAND_S = 120  # a provider's API may take its time; a command that asks for a login never ends
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) and each for each in value)
+
+
+def _group(value: Any) -> bool:
+    return isinstance(value, str) and bool(HOST_NAME.fullmatch(value)) and value.isidentifier() \
+        and value not in RESERVED
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _tags(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, (str, int, float)) for pair in value.items()
+                                           for each in pair)
+
+
+_A_TEXT, _PATTERN = (_text, "a text; put it in quotes"), (_text, "a text such as train-*")
+TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {  # a source's own keys: what each may be, and that in words
+    "source": _A_TEXT, "output": _A_TEXT, "provider": _A_TEXT, "file": _A_TEXT, "label": _PATTERN, "state": _PATTERN,
+    "group": (_group, f"letters, digits and _ only, a letter first; {' and '.join(RESERVED)} are groups already"),
+    "tags": (_tags, "a mapping such as {project: qwen}"),
+    "private": (lambda value: isinstance(value, bool), "true or false, without quotes"),
+    "stdin": (lambda value: value is True, "… | pyinfra inventories/cloud.py …, with stdin: true"),
+    "command": (_texts, "must be a list of words: [vastai, show, instances, --raw]"),
+    "arguments": (_texts, "a list of environment variables' names: [AWS_ID, AWS_SECRET]"),
+    "keywords": (lambda value: isinstance(value, dict), "a mapping such as {region: eu-central-1}"),
+    "hosts": (lambda value: isinstance(value, (list, dict)) and bool(value), "a list, or a mapping of name: line"),
+}
 
 
 @dataclass
@@ -92,13 +124,11 @@ class _Cloud(Connections):
         source = options.get("source")
         if not isinstance(source, str) or source not in SOURCES:
             self.refuse(at, f"source {title} can't be of kind {source!r}", f"source: one of {', '.join(SOURCES)}")
-        group = options.get("group", "g")
-        if not isinstance(group, str) or not HOST_NAME.fullmatch(group) or not group.isidentifier() or group in TAKEN:
-            self.refuse(at, f"group of {title} can't be {group!r}",
-                        f"letters, digits and _ only, a letter first; {' and '.join(TAKEN)} are groups already")
+        for name, value in options.items():
+            fits, wanted = TYPES[name]
+            if not fits(value):
+                self.refuse(self.line(("sources", title, name)), f"{name} of {title} can't be {shown(value)}", wanted)
         label, state, tags = options.get("label", "*"), options.get("state", "*"), options.get("tags", {})
-        if not isinstance(label, str) or not isinstance(state, str) or not isinstance(tags, dict):
-            self.refuse(at, f"label and state of {title} must be texts such as train-*, tags a mapping", self.example)
         where = f"{self.where(at)}, source {title}"
         data = None if source == "libcloud" else self._data_of(title, at, options)
         found = [one for one in SOURCES[source](data, where, options)
@@ -116,32 +146,29 @@ class _Cloud(Connections):
             self.refuse(at, f"source {title} wants exactly one of {', '.join(WHENCE)}, has {len(ways)}", self.example)
         way, value = ways[0], options[ways[0]]
         if way == "hosts":
-            if options["source"] not in PLAIN or not isinstance(value, (list, dict)):
+            if options["source"] not in PLAIN:
                 self.refuse(at, f"hosts of {title}", "hosts: takes a list, for source ssh and ssh-config alone")
             return value
         text = {"file": self._file, "command": self._command, "stdin": self._stdin}[way](title, at, value)
         if options["source"] in PLAIN:
             return hosttext.lines(text)
-        try:
-            return hosttext.value(json.loads(text))
-        except ValueError as error:
-            self.refuse(at, f"what {title} says is no JSON ({error})", "run the command by hand and look")
+        return strictjson.read(text, self.where(at), "run the command by hand and look", LARGEST,
+                               f"what {title} says is no JSON")
 
     def _file(self, title: str, at: int, value: Any) -> str:
-        path = self._path(str(value))
+        path = self._path(value, at)
         try:
-            return path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as file:
+                return file.read(LARGEST + 1)
         except (OSError, UnicodeDecodeError) as error:
             self.refuse(at, f"file of {title} can't be read: {path}: {error}", "correct the path")
 
     def _command(self, title: str, at: int, value: Any) -> str:
         """Its output. The command is a list of words, and no shell sees it."""
-        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-            self.refuse(at, f"command of {title} must be a list of words", "[vastai, show, instances, --raw]")
         try:
             done = subprocess.run(value, capture_output=True, text=True, errors="replace", timeout=COMMAND_S,
                                   stdin=subprocess.DEVNULL, cwd=self.path.absolute().parent, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: a NUL
             self.refuse(at, f"command of {title} can't be run: {error}", "install it, or log in with it first")
         if done.returncode != 0:
             said = " ".join((done.stderr or done.stdout).split())[-200:]
@@ -149,7 +176,7 @@ class _Cloud(Connections):
         return done.stdout
 
     def _stdin(self, title: str, at: int, value: Any) -> str:
-        if value is not True or sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             self.refuse(at, f"nothing is piped in for {title}", "… | pyinfra inventories/cloud.py …, with stdin: true")
         return sys.stdin.buffer.read().decode("utf-8", "replace")
 
@@ -164,7 +191,7 @@ class _Cloud(Connections):
         found = {"ssh_hostname": one.address, "ssh_port": one.port, "ssh_user": data.get("ssh_user", one.user)}
         data.update({key: value for key, value in found.items() if value is not None})
         if one.key and "ssh_key" not in data:
-            data.update(self.key(at, one.name, self._path(one.key), given.get("key_passphrase_env")))
+            data.update(self.key(at, one.name, self._path(one.key, at), given.get("key_passphrase_env")))
         if one.label and one.label != one.name:
             data["x_label"] = one.label
         return data if "host_key_alias" in given else keyed(data, one.name, known_hosts)

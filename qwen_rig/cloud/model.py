@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from qwen_rig import hosttext
-from qwen_rig.connection import HOST_NAME, is_address
+from qwen_rig import hosttext, values
+from qwen_rig.connection import HOST_NAME
 from qwen_rig.errors import RigError
 
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")  # useradd(8); dots, as clouds allow them
+RESERVED = ("all", "cloud")  # pyinfra's group, and that of inventories/cloud.py
+T = TypeVar("T")
+KINDS: dict[type[Any], str] = {list: "a list", dict: "a mapping", str: "a text"}
+REACHED: tuple[tuple[str, Callable[[Any], object], str], ...] = (
+    ("address", values.address, "address"), ("port", values.port, "SSH port"), ("user", values.user, "user"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def instance(where: str, name: str, *, address: Any = None, port: Any = None, us
     """
     if not HOST_NAME.fullmatch(name):
         raise RigError(f"an instance's name or id can't be {name!r}", where, "letters, digits, . _ and - only")
+    if name in RESERVED:
+        raise RigError(f"an instance can't be called {name!r}", where, "that is a group's name: call it otherwise")
     pairs = {str(k): str(v) for k, v in tags.items()} if isinstance(tags, Mapping) else {}
     found = Instance(name, running, hosttext.line(state or "unknown"), key=key, label=hosttext.line(str(label or "")),
                      tags=pairs, ssh_config=ssh_config)
@@ -59,22 +64,13 @@ def _reached(at: str, address: Any, port: Any, user: Any) -> dict[str, Any]:
     """Address, port and user, checked. Raises RigError."""
     if not address:
         raise RigError("it is running and has no address", at, "give it a public one, or filter it out by label")
-    if not isinstance(address, str) or not is_address(address):
-        raise RigError(f"its address can't be {address!r}", at, "a name or an IP alone is wanted")
-    number = _port(port, at)
-    if user is not None and not (isinstance(user, str) and _USER.fullmatch(user)):
-        raise RigError(f"its user can't be {user!r}", at, "a login name is wanted")
-    return {"address": address, "port": number, "user": user}
-
-
-def _port(port: Any, at: str) -> int | None:
-    """A port as JSON may have it: a number, or digits in quotes; None where the source leaves it to ssh."""
-    if port is None:
-        return None
-    text = str(port)
-    if isinstance(port, bool) or not text.isdigit() or not 0 < int(text) < 65536:
-        raise RigError(f"its SSH port can't be {port!r}", at, "a whole number from 1 to 65535 is wanted")
-    return int(text)
+    found: dict[str, Any] = {"address": address, "port": port, "user": user}
+    for name, check, called in REACHED:  # a port or user that a source leaves out is ssh's business
+        try:
+            found[name] = None if found[name] is None else check(found[name])
+        except values.Wrong as wrong:
+            raise RigError(f"its {called} {wrong.what}", at, f"{wrong.remedy} is wanted") from None
+    return found
 
 
 def rows(data: Any, where: str, *wrappers: str) -> list[Mapping[str, Any]]:
@@ -87,6 +83,26 @@ def rows(data: Any, where: str, *wrappers: str) -> list[Mapping[str, Any]]:
     if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
         raise RigError("isn't the list of instances that is expected", where, "see cloud.example.yml for the command")
     return data
+
+
+def part(row: Mapping[str, Any], key: str, where: str, kind: type[T]) -> T:
+    """A list, a mapping or a text in an answer, an empty one where it isn't there. Raises RigError for another kind."""
+    value = row.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise RigError(f"{key} must be {KINDS[kind]}, not {values.shown(value)}", where,
+                       "is this the whole output of the command?")
+    return value
+
+
+def parts(row: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    """A list of mappings in an answer."""
+    found = part(row, key, where, list)
+    if wrong := [each for each in found if not isinstance(each, Mapping)]:
+        raise RigError(f"{key} must hold mappings, not {values.shown(wrong[0])}", where,
+                       "is this the whole output of the command?")
+    return found
 
 
 def text(row: Mapping[str, Any], key: str, where: str) -> str:

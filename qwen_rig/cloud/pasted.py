@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from getopt import GetoptError, gnu_getopt
 from typing import Any
 
+from qwen_rig import values
 from qwen_rig.cloud.model import Instance, instance
 from qwen_rig.errors import RigError
 
 # ssh(1): the options that take a value, then those that take none. What doesn't say where the host is, is passed over.
 _OPTIONS = "b:c:B:D:E:e:F:I:i:J:L:l:m:O:o:P:p:Q:R:S:W:w:46AaCfGgKkMNnqsTtVvXxYy"
+PASTE = "paste the line whole: ssh -p 40123 root@1.2.3.4"
 _OURS = {"port": "-p", "user": "-l", "identityfile": "-i"}
 
 
@@ -21,12 +23,14 @@ def read(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance
     lines = data.splitlines() if isinstance(data, str) else data
     pairs = lines.items() if isinstance(lines, Mapping) else [("", line) for line in lines]
     for name, line in pairs:
-        if str(line).strip() and not str(line).lstrip().startswith("#"):
-            yield _line(str(name), str(line), where)
+        if not isinstance(line, str) or not isinstance(name, str):
+            raise RigError(f"a line must be text, not {values.shown(line)}", where, PASTE)
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield _line(name, line, where)
 
 
 def _line(name: str, line: str, where: str) -> Instance:
-    at, remedy = f"{where}, «{line.strip()[:80]}»", "paste the line whole: ssh -p 40123 root@1.2.3.4"
+    at, remedy = f"{where}, «{line.strip()[:80]}»", PASTE
     try:
         words = shlex.split(line)
         if words[:1] == ["ssh"]:
@@ -61,4 +65,6 @@ def aliases(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Insta
     """Names of ~/.ssh/config, whose Include and ProxyJump are obeyed: SkyPilot's, dstack's, one's own."""
     names = data.split() if isinstance(data, str) else data
     for name in names:
+        if not isinstance(name, str):
+            raise RigError(f"a name must be text, not {values.shown(name)}", where, "name them as ~/.ssh/config does")
         yield instance(where, str(name), address=str(name), label=str(name), ssh_config=True)

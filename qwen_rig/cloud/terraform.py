@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qwen_rig import values
 from qwen_rig.cloud.model import Instance, instance
 from qwen_rig.errors import RigError
 
@@ -18,9 +19,12 @@ def read(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance
     wanted = options.get("output")
     if not isinstance(data, Mapping) or not all(isinstance(v, Mapping) and "value" in v for v in data.values()):
         raise RigError("isn't `terraform output -json`", where, "run it without an output's name")
-    if wanted not in data:
+    if not isinstance(wanted, str) or wanted not in data:
         raise RigError(f"there is no output {wanted!r}", where, f"output: one of {', '.join(data) or 'none at all'}")
     value = data[wanted]["value"]
+    if value is None or isinstance(value, (bool, int, float)):
+        raise RigError(f"output {wanted} must be an address, a list or a map, not {values.shown(value)}", where,
+                       f"output: one of {', '.join(data)}")
     if isinstance(value, Mapping) and not any(key in value for key in _ADDRESS):
         found = list(value.items())
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qwen_rig import values
 from qwen_rig.cloud.model import Instance, instance, rows, text
 
 
@@ -20,6 +21,14 @@ def read(data: Any, where: str, options: Mapping[str, Any]) -> Iterator[Instance
                        label=row.get("label"), tags={"gpu": row.get("gpu_name")})
 
 
+def _higher(port: Any) -> Any:
+    """The port above; what is no port stays as it is, for `instance` to refuse."""
+    try:
+        return values.port(port) + 1
+    except values.Wrong:
+        return port
+
+
 def _place(row: Mapping[str, Any]) -> tuple[Any, Any]:
     ports = row.get("ports")
     mapped = ports.get("22/tcp") if isinstance(ports, Mapping) else None
@@ -27,4 +36,4 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, Any]:
         return str(row["public_ipaddr"]).strip(), mapped[0].get("HostPort", "")
     port = row.get("ssh_port", "")
     jupyter = "jupyter" in str(row.get("image_runtype") or "")
-    return row.get("ssh_host"), int(port) + 1 if jupyter and str(port).isdigit() else port
+    return row.get("ssh_host"), _higher(port) if jupyter else port

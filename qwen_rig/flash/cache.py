@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig import atomic, strictjson
+from qwen_rig import atomic, homes, strictjson
 from qwen_rig.domain import Domain
 from qwen_rig.flash.key import Key, Known
 
@@ -38,8 +37,7 @@ class Cached:
 
 def folder(domain: Domain) -> Path:
     """Where those of one domain are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "qwen-rig" / "flash-attn" / domain.id
+    return homes.cache() / "flash-attn" / domain.id
 
 
 def sha256_of(path: Path) -> str:

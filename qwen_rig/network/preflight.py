@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from qwen_rig import atomic
+from qwen_rig import atomic, homes, strictjson
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.network import index as pages
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen-rig" / "preflight"
+MOST_LETTERS = 4_000_000  # of what is kept of an index; a stack of ours has 30 thousand
 OTHER_BYTES = "other bytes than the lock's"  # why a file of the locked version isn't the locked one
 
 
@@ -59,6 +59,11 @@ def default_index(configured: bool = False) -> str | None:
     return found[1] if found else None
 
 
+def notes() -> Path:
+    """Where complete answers are kept."""
+    return homes.cache() / "preflight"
+
+
 def look(index: str, wanted: Mapping[str, Requirement], python: str, own: bool = False) -> Look:
     """Ask an index for every package's page, in parallel, and find the locked file on each. Never raises.
 
@@ -68,7 +73,7 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str, own: bool =
     limits = load_limits()
     if private_to_host(index):
         return Look(index, unchecked="its address means the host itself")
-    note = CACHE / f"{key(index, wanted, python)}.json"
+    note = notes() / f"{key(index, wanted, python)}.json"
     if kept := _kept(note, limits.lookup_keep_hours * 3600):
         return Look(index, kept)
     found: dict[str, File] = {}
@@ -121,7 +126,8 @@ def _kept(note: Path, seconds: float) -> dict[str, File] | None:
     try:
         if time.time() - note.stat().st_mtime > seconds:
             return None
-        return {name: File(*row) for name, row in json.loads(note.read_text(encoding="utf-8")).items()}
+        kept = strictjson.mapping(note.read_text(encoding="utf-8"), MOST_LETTERS) or {}
+        return {name: File(*row) for name, row in kept.items()} or None
     except (OSError, ValueError, TypeError):
         return None
 

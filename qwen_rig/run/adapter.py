@@ -10,14 +10,16 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache, partial
 from typing import Any, Protocol
 
 import click
 from paramiko import PKey, SSHException, Transport
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, connectors, operation, util
-from pyinfra.api.exceptions import ConnectError, PyinfraError
+from pyinfra.api.exceptions import ConnectError, NoGroupError, PyinfraError
 from pyinfra.api.host import Host
+from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import get_host_keys
@@ -98,8 +100,9 @@ def on(state: State, host: Host) -> Iterator[None]:
 
 
 def when_ready(state: State, act: Callable[[], None],
-               before: Callable[[Mapping[str, Any]], None] | None = None) -> None:
-    """Call `act` when pyinfra has initialised the state, and `before` with init's arguments just before.
+               before: Callable[[Inventory, Mapping[str, Any]], None] | None = None) -> None:
+    """Call `act` when pyinfra has initialised the state, and `before` with the inventory and init's other
+    arguments just before.
 
     pyinfra empties handlers and hosts' data there, so whatever joins a run joins after that. In the order of asking.
     """
@@ -111,11 +114,11 @@ def when_ready(state: State, act: Callable[[], None],
     setattr(state, _READY, asked)
     initialise = state.init
 
-    def init(*args: Any, **kwargs: Any) -> None:
+    def init(inventory: Inventory, *args: Any, **kwargs: Any) -> None:
         for early, _ in asked:
             if early is not None:
-                early(kwargs)
-        initialise(*args, **kwargs)
+                early(inventory, kwargs)
+        initialise(inventory, *args, **kwargs)
         for _, late in asked:
             late()
 
@@ -156,6 +159,14 @@ def guard(state: State) -> None:
     boundary.settle()
     for host in state.inventory:
         boundary.guard(host)
+
+
+def matching(inventory: Inventory, pattern: str) -> list[Host]:
+    """The hosts that a word of --limit or --exclude means: a group's, or those whose names it fits."""
+    try:
+        return list(inventory.get_group(pattern))
+    except NoGroupError:
+        return [host for host in inventory if fnmatch(host.name, pattern)]
 
 
 # -- hosts of a state ------------------------------------------------------------------------------------
@@ -230,6 +241,16 @@ def command_line() -> dict[str, Any] | None:
     """The options of pyinfra's own command line; None where this process isn't run by it."""
     context = click.get_current_context(silent=True)
     return None if context is None else dict(context.params)
+
+
+def deploys() -> bool:
+    """Whether pyinfra's own command line was given a deploy file; not for `fact`, `exec` and `debug-inventory`."""
+    return any(str(name).endswith(".py") for name in (command_line() or {}).get("operations") or ())
+
+
+def by_ssh(host: Host) -> bool:
+    """Whether a host is reached by SSH: not @local, nor a container."""
+    return isinstance(host.connector, SSHConnector)
 
 
 def spare_lookups() -> None:

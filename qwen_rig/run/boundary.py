@@ -46,6 +46,18 @@ def settle() -> None:
     logging.getLogger("pyinfra").addFilter(_fit_record)
 
 
+def tell_in_a_line(tell: Callable[[Exception, str], None]) -> None:
+    """Have `tell` hear of whatever ends pyinfra's command line, where that would print a traceback: the exception, and
+    the user's file that raised it ("" for pyinfra itself)."""
+    from pyinfra_cli import exceptions
+
+    def show(error: Any, file: Any = None) -> None:
+        tell(error.exception, str(getattr(error, "filename", "")))
+
+    for kind in (exceptions.UnexpectedExternalError, exceptions.UnexpectedInternalError):
+        kind.show = show
+
+
 def _commands(host: Host, ask: Callable[..., Any]) -> Callable[..., Any]:
     """A connector's run_shell_command, by which sudo gets its password on standard input."""
 

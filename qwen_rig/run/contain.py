@@ -37,6 +37,9 @@ def entry(declare: Callable[[], None]) -> Callable[[], None]:
     @wraps(declare)
     def declared() -> None:
         host = adapter.current_host()
+        if adapter.attached(host.state) is None:  # nothing was looked at before this host was dialled
+            raise adapter.PyinfraError("pyinfra has read no config.py of a qwen-rig project: cd to the project's "
+                                       "folder, where config.py is, and leave --config out")
 
         def whole() -> bool:
             declare()

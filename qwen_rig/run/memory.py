@@ -13,8 +13,8 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig import connection, ledger, say
 from qwen_rig import knobs as knobs_of
-from qwen_rig import ledger, say
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
 from qwen_rig.domain import Domain, Identity, domain_of
@@ -65,6 +65,14 @@ def refuse_bad_knobs(state: State) -> None:
         knobs_of.refuse_misspelt(data, f"host {host.name}")
     if line := knobs_of.told_old(names):
         say.err(line)
+
+
+def refuse_bad_connections(state: State) -> None:
+    """Look at where each host that takes part would be dialled, whatever inventory it comes from. Raises RigError."""
+    for host in filter(adapter.by_ssh, adapter.taking_part(state)):
+        data = adapter.data(host)
+        connection.refuse_bad({"ssh_hostname": data.get("ssh_hostname") or host.name, **data}, f"host {host.name}",
+                              {} if data.get("ssh_hostname") else {"ssh_hostname": "its name"})
 
 
 def address(host: Host) -> str:

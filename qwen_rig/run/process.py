@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatch
 from typing import Any
 
 import pyinfra_cli  # noqa: F401  it patches the standard library, so it stands before the rest of pyinfra
@@ -16,16 +15,19 @@ import pyinfra_cli  # noqa: F401  it patches the standard library, so it stands 
 import pyinfra  # isort: skip
 from pyinfra.api import Config, State
 from pyinfra.api.connect import connect_all, disconnect_all
-from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import make_inventory
 from pyinfra_cli.util import load_deploy_file
 
 from qwen_rig.errors import RigError
+
+from . import adapter, stumble
 
 __all__ = ["connect", "disconnect", "execute", "look", "prepare", "ready", "state"]
 
@@ -47,7 +49,12 @@ def ready(state: State, inventory: str, override: Mapping[str, Any], limit: Sequ
     """Read the inventory and initialise the state. Raises RigError where --limit names nobody."""
     config = Config()
     ctx_config.set(config)
-    made = make_inventory(inventory, cwd=state.cwd, override_data=dict(override))
+    try:
+        made = make_inventory(inventory, cwd=state.cwd, override_data=dict(override))
+    except RigError:
+        raise
+    except (SyntaxError, UnexpectedExternalError) as error:
+        raise stumble.of_file(error, inventory) from None
     ctx_inventory.set(made)
     state.init(made, config, initial_limit=_limited(made, limit))
 
@@ -98,10 +105,7 @@ def _limited(inventory: Inventory, limit: Sequence[str]) -> list[Any] | None:
         return None
     chosen: list[Any] = []
     for pattern in limit:
-        try:
-            hosts = list(inventory.get_group(pattern))
-        except NoGroupError:
-            hosts = [host for host in inventory if fnmatch(host.name, pattern)]
+        hosts = adapter.matching(inventory, pattern)
         if not hosts:
             names = ", ".join(host.name for host in inventory)
             raise RigError(f"no host or group {pattern!r}", "--limit", f"there are: {names}")

@@ -97,7 +97,7 @@ class Report:
             self.fail(host, error.what, error.remedy, later=later)
         except Exception as error:
             what, remedy = _words(error)
-            log = "" if remedy != stumble.REMEDY else stumble.write(stumble.LOGS, host, stumble.traced(error))
+            log = "" if remedy != stumble.REMEDY else stumble.write(host, stumble.traced(error))
             self.fail(host, what, remedy, later=later, said=[str(error)] if diagnose else None, link=True,
                       log=log)
         return None
@@ -221,7 +221,7 @@ class Report:
         if not lines:
             what += ": the host said nothing (connection lost, or out of time)"
         last = _short(shown(failure.commands[-1], whole=False)) if ran else ""
-        log = stumble.write(stumble.LOGS, host, "\n".join([failure.names, "", *ran, "", *lines, ""]))
+        log = stumble.write(host, "\n".join([failure.names, "", *ran, "", *lines, ""]))
         self.fail(host, what, "read the log, mend the cause, run the same command again", said=lines, command=last,
                   tail=tuple(lines[-TAIL:]), log=log)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 import traceback
 from pathlib import Path
 
-from qwen_rig import atomic
+from qwen_rig import atomic, homes
+from qwen_rig.errors import RigError
+from qwen_rig.plan.files import redacted
 
 REMEDY = "the other hosts go on; this is a mistake of qwen-rig's: report it with the line above"
-LOGS = Path.home() / ".cache" / "qwen-rig" / "logs"
+SECRET = re.compile("PASS|TOKEN|SECRET|_KEY$")
+SHORTEST = 4  # letters of a secret: a shorter one stands in other words too
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -34,11 +39,48 @@ def traced(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
-def write(folder: Path, host: str, text: str) -> str:
+def logs() -> Path:
+    """Where logs go. Raises RigError where there is no such place."""
+    return homes.cache() / "logs"
+
+
+def safe(text: str) -> str:
+    """The text without the secrets that could be in it: logins in addresses, what variables named so hold."""
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST and SECRET.search(name):
+            text = text.replace(value, "***")
+    return redacted(text)
+
+
+def ended_by(error: BaseException, log: str) -> str:
+    """The last line of a run that an exception ended which nobody expected, with the file that has all of it; where the
+    system refused something, that needn't be a mistake of ours."""
+    where = write(log, traced(error))
+    kept = f" · all of it: {where}" if where else ""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} · {error.filename or 'standard output'}{kept}"
+    return (f"{told(error)} · this is a mistake of qwen-rig's: report it with this line"
+            + (f" and {where}" if where else ""))
+
+
+def of_file(error: Exception, file: str) -> RigError:
+    """What to say of a file of the user's that Python can't run."""
+    error = getattr(error, "exception", error)  # as pyinfra wraps it
+    if isinstance(error, RigError):
+        return error
+    if isinstance(error, SyntaxError):
+        at = f"{error.filename or file}:{error.lineno}" if error.lineno else error.filename or file
+        return RigError(f"it is no Python: {error.msg}", at, "pyinfra takes inventories and deploys in Python")
+    where = write("pyinfra", traced(error))
+    return RigError(f"it can't be run: {told(error)}", file, "mend it" + (f"; all of it: {where}" if where else ""))
+
+
+def write(host: str, text: str) -> str:
     """Write a failure's log, for the user alone: it holds what a host said. Its path, or "" where it can't be."""
-    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{host.replace('/', '_')}.log"
+    text = safe(text)
     try:
+        path = logs() / f"{time.strftime('%Y%m%d-%H%M%S')}-{host.replace('/', '_')}.log"
         atomic.write(path, text.encode("utf-8", "replace"), 0o600, 0o700)
-    except OSError:
+    except (OSError, ValueError, RigError):
         return ""
     return str(path)

@@ -61,4 +61,4 @@ def test_first_run_then_no_change(lab: Lab) -> None:
 
 def test_a_limit_that_leaves_nobody(lab: Lab) -> None:
     refused = lab.deploy("-y", "--limit", "asks,driven", RIG_SUDO="unused")
-    assert refused.code == 1 and "leave no host" in refused.stderr and "Connecting" not in refused.stderr
+    assert refused.code == 1 and "no host or group" in refused.stderr and "Connecting" not in refused.stderr

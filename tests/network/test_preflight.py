@@ -57,7 +57,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     made.url = f"http://127.0.0.1:{server.server_address[1]}/simple"
-    monkeypatch.setattr(preflight, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(preflight, "notes", lambda: tmp_path / "kept")
     monkeypatch.setattr(preflight, "private_to_host", lambda url: False)  # this index is on loopback for the test only
     yield made
     server.shutdown()

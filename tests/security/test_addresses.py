@@ -183,7 +183,7 @@ def _targets(canary: Server) -> list[str]:
 def test_a_redirect_leads_to_no_other_private_server(status: int, canary: Server, folder: Path, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """The user named this server, which may be private; where it sends is another matter. By every way of fetching."""
-    monkeypatch.setattr(preflight, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(preflight, "notes", lambda: tmp_path / "kept")
     monkeypatch.setattr(preflight, "private_to_host", lambda url: False)
     monkeypatch.setattr("qwen_rig.network.fetch.TRIES", 1)
     for target in _targets(canary):
@@ -217,7 +217,7 @@ def test_a_redirect_on_the_same_server_is_followed(tmp_path: Path) -> None:
 
 def test_an_index_that_only_the_host_names_is_not_asked_on_a_private_address(canary: Server, tmp_path: Path,
                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(preflight, "notes", lambda: tmp_path / "kept")
     monkeypatch.setattr(preflight, "private_to_host", lambda url: False)
     wanted = {"six": Requirement("1", (), None)}
     for index in (f"{canary.url}/simple", f"https://127.0.0.1:{canary.port}/simple", f"https://localhost:{canary.port}/",

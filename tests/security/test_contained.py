@@ -32,7 +32,7 @@ class Odd(Exception):
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(stumble, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(stumble, "logs", lambda: tmp_path / "logs")
     made = Run(make_plan)
     made.report.console = Console(file=io.StringIO(), width=100)
     return made
