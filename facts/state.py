@@ -216,6 +216,11 @@ class State:
     problems: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
+    def ready() -> None:
+        """Make what validates, which takes longer than any host's state: while the hosts are at work on theirs."""
+        _adapter()
+
+    @staticmethod
     def of(raw: Any) -> State:
         """The state out of the fact's plain data. Never raises: what has another type is left out, and `problems` says
         so: a value, the row that can't do without that value, or the record that holds it."""
@@ -240,5 +245,5 @@ class State:
 
 @cache
 def _adapter() -> TypeAdapter[State]:
-    """What validates; made when it is first asked for, as that takes longer than any host's state."""
+    """What validates."""
     return TypeAdapter(State)

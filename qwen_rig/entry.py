@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from qwen_rig import homes, say
-from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
-from qwen_rig.run import adapter, boundary, memory, options, stumble
+from qwen_rig.run import adapter, beforehand, boundary, options, stumble
 from qwen_rig.run.adapter import State
 from qwen_rig.run.run import Run
+
+if TYPE_CHECKING:
+    from qwen_rig.plan import Context, Plan
+
+COLLECT_AT = 50_000  # new containers; Python's own 700 is for programs that load little
 
 
 def configure() -> None:
     """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
+    _collect_seldom()
     say.begin()
     boundary.tell_in_a_line(_tell)
     _or_exit(_refuse_bad_options)
-    run = join(adapter.state_in_the_making(), Run(make_plan))
+    run = join(adapter.state_in_the_making(), Run(_make_plan))
     atexit.register(_end, run)
+
+
+def _collect_seldom() -> None:
+    """Have Python look for garbage among what is made from here on, and seldom: what it has loaded stays to the end,
+    and looking through that again and again takes a tenth of a no-op run."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AT)
 
 
 def _end(run: Run) -> None:
@@ -49,8 +63,8 @@ def join(state: State, run: Run) -> Run:
     def ready() -> None:
         adapter.bind(state)
         adapter.guard(state)
-        adapter.listen(state, run.report)
-        _or_exit(lambda: memory.refuse_bad_connections(state))
+        adapter.listen(state, lambda: run.report, run.probes.send if _looks() else None)
+        _or_exit(lambda: beforehand.refuse_bad_connections(state))
         _refuse_bad_knobs(state)
         adapter.let_others_go_on(state)
 
@@ -77,7 +91,17 @@ def _refuse_bad_options() -> None:
 
 
 def _refuse_bad_knobs(state: State) -> None:
-    """One line and the end, before any host is dialled; but not where no deploy is run (`fact`, `exec`)."""
-    if adapter.command_line() is not None and not adapter.deploys():
-        return
-    _or_exit(lambda: memory.refuse_bad_knobs(state))
+    """One line and the end, before any host is dialled."""
+    if _looks():
+        _or_exit(lambda: beforehand.refuse_bad_knobs(state))
+
+
+def _looks() -> bool:
+    """Whether this run looks at its hosts: a verb of ours, or pyinfra with a deploy file, not its `fact` or `exec`."""
+    return adapter.command_line() is None or adapter.deploys()
+
+
+def _make_plan(ctx: Context) -> Plan:
+    """The plan for one host. The planners are loaded when the first host has answered, not before any is asked."""
+    from qwen_rig.deploy.planning import make_plan
+    return make_plan(ctx)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.facts.machine import Os
+
+if TYPE_CHECKING:
+    from qwen_rig.facts.machine import Os
 
 HEAD = "# Managed by qwen-rig; changes here are undone by its next run.\n"
 

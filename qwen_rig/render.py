@@ -21,6 +21,7 @@ from qwen_rig.catalog.stack import Stack
 from qwen_rig.plan.explain import Explanation
 from qwen_rig.plan.files import unified
 from qwen_rig.plan.model import Action, FileChange, Plan, Step
+from qwen_rig.units import size
 
 SYMBOL = {Action.ADD: "+", Action.CHANGE: "~", Action.REBOOT: "⟳", Action.NONE: "·", Action.NA: "·"}
 STYLE = {Action.ADD: "green", Action.CHANGE: "yellow", Action.REBOOT: "magenta",
@@ -86,15 +87,6 @@ def _columns() -> int:
     """How wide $COLUMNS says that a terminal is, where that can be; else 100."""
     said = os.environ.get("COLUMNS", "")
     return int(said) if re.fullmatch("[0-9]{2,4}", said) and int(said) >= NARROWEST else 100
-
-
-def size(n: float) -> str:
-    """Bytes as people say them, in powers of ten as download sizes are given."""
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"
 
 
 def plan_table(plans: Sequence[Plan], verbose: bool = False) -> RenderableType:

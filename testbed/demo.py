@@ -18,7 +18,7 @@ from rich.table import Table
 
 from qwen_rig.catalog.stack import DATA, Stack, load_stack
 from qwen_rig.cli import Parser
-from qwen_rig.render import size
+from qwen_rig.units import size
 
 from . import cli, interpreter, paths, wheels
 from ._shell import TestbedError, end_by_signals

@@ -12,7 +12,7 @@ from qwen_rig import cli, knobs
 from qwen_rig.cli import certify
 from qwen_rig.errors import RigError
 from qwen_rig.lab import load_hosts
-from qwen_rig.run import adapter, memory
+from qwen_rig.run import adapter, beforehand
 
 
 def read(**data: Any) -> tuple[str, bool, int, int]:
@@ -80,7 +80,7 @@ def state(all_: dict[str, Any], host: dict[str, Any], group: dict[str, Any], dat
 def test_the_stronger_source_wins_by_either_name(host: dict[str, Any], group: dict[str, Any], data: dict[str, Any],
                                                  want: str) -> None:
     made = state(dict(knobs.defaults()), host, group, data).inventory.get_host("lab-01")
-    assert memory.knobs(made).verification == want
+    assert beforehand.knobs(made).verification == want
     merged: dict[str, Any] = {}
     for each in adapter.data_by_source(made):
         merged.update(each)
@@ -90,12 +90,12 @@ def test_the_stronger_source_wins_by_either_name(host: dict[str, Any], group: di
 def test_old_names_are_told_in_one_line_a_run(monkeypatch: pytest.MonkeyPatch,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(adapter, "taking_part", lambda state: list(state.inventory))
-    memory.refuse_bad_knobs(state(dict(knobs.defaults()), {"timeout_verify": 60}, {"verify": "never"}, {}))
+    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {"timeout_verify": 60}, {"verify": "never"}, {}))
     told = capsys.readouterr()
     assert told.out == "" and told.err == (
         "qwen-rig: knobs have new names: verify is now verification, timeout_verify is now timeout_verification and "
         "timeout_certify · the old ones are read for this release\n")
-    memory.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}))
+    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}))
     assert capsys.readouterr() == ("", "")
 
 

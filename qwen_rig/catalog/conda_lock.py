@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from qwen_rig import homes
-from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Sha256, Text, Whole, load, wrong
+from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Sha256, Text, Whole, load, wrong
 from qwen_rig.catalog.yamlfile import shown
 
 CONDA_LOCK = DATA / "locks" / "conda.yml"
@@ -27,7 +25,7 @@ def _path(text: str) -> str:
 class CondaFile(Row):
     """A package: its path below any channel that has it, and its bytes."""
 
-    path: Annotated[Text, AfterValidator(_path)]
+    path: Annotated[Text, After(_path)]
     sha256: Sha256
     bytes: Whole
 

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from qwen_rig.catalog.datafile import DATA, checked, load
 from qwen_rig.catalog.driver_set import DriverSet
+from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.rules_file import FlashRelease, GpusFile, RulesFile
 from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
 from qwen_rig.catalog.yamlfile import read
@@ -216,6 +217,10 @@ def arch_of(compute_capability: Version) -> str:
 @cache
 def load_rules() -> Rules:
     """The project's rules. Raises RigError naming file and key where the data is wrong."""
+    return kept(DATA / "rules.yml", "rules", _rules)
+
+
+def _rules() -> Rules:
     file = load(DATA / "rules.yml", RulesFile)
     cards, cards_source = load_gpus()
     drivers = file.drivers

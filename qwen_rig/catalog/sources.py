@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, TypeVar
-
-from pydantic import AfterValidator, Field
+from typing import Annotated, ClassVar, TypeVar
 
 from qwen_rig import strictjson
-from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, Text, Whole, checked, load, wrong
+from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Text, Whole, checked, load, wrong
 from qwen_rig.catalog.yamlfile import given, shown
 
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
@@ -115,7 +113,7 @@ class HuggingFace(Row):
     source: Text
 
 
-def _address(*words: str) -> AfterValidator:
+def _address(*words: str) -> After:
     """A check: the text is a URL, with no other placeholders than these."""
     def check(address: str) -> str:
         try:
@@ -126,7 +124,7 @@ def _address(*words: str) -> AfterValidator:
         if not re.fullmatch(r"https?://[^\s'\"\\@]+", address):
             raise wrong(f"must be a URL, not {shown(address)}", "begin it with https:// or http://")
         return address
-    return AfterValidator(check)
+    return After(check)
 
 
 _Plain = Annotated[Text, _address()]
@@ -163,7 +161,7 @@ def _mirror_name(name: str) -> str:
     return name
 
 
-MirrorName = Annotated[Text, AfterValidator(_mirror_name)]
+MirrorName = Annotated[Text, After(_mirror_name)]
 
 
 @dataclass(frozen=True)
@@ -180,18 +178,25 @@ class OwnMirrors(Row):
     mirrors: dict[MirrorName, OwnMirror]
 
 
+def _key(field: str) -> str:
+    """The key in sources.yml of a field of Sources: its knob's name."""
+    return {"named_mirrors": "mirrors"}.get(field, field if field.startswith("source_") else f"source_{field}")
+
+
 @dataclass(frozen=True)
 class Sources(Row):
     """The defaults of the source_* knobs, in the form of sources.yml."""
 
+    __pydantic_config__: ClassVar = {"extra": "forbid", "alias_generator": _key}
+
     source_pip_index: _PipIndex
     source_conda_channel: _CondaChannel
-    miniforge: Annotated[Miniforge, Field(alias="source_miniforge")]
-    nvidia_apt: Annotated[NvidiaApt, Field(alias="source_nvidia_apt")]
-    flash_attn: Annotated[FlashAttnPlaces, Field(alias="source_flash_attn")]
-    torch_index: Annotated[TorchIndex, Field(alias="source_torch_index")]
-    huggingface: Annotated[HuggingFace, Field(alias="source_huggingface")]
-    named_mirrors: Annotated[dict[MirrorName, Mirror], Field(alias="mirrors")]
+    miniforge: Miniforge
+    nvidia_apt: NvidiaApt
+    flash_attn: FlashAttnPlaces
+    torch_index: TorchIndex
+    huggingface: HuggingFace
+    named_mirrors: dict[MirrorName, Mirror]
 
     @property
     def pip_index(self) -> str | None:

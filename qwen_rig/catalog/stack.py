@@ -20,6 +20,7 @@ from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.flash_build import Source, load
 from qwen_rig.catalog.flash_wheels import FlashAttn
+from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.lock import Entry, Requirement, lines_of, read_lock, read_sizes, select
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
@@ -241,11 +242,14 @@ def load_stack(name_or_path: str) -> Stack:
     A refused stack loads too (so that its reason can be shown); asking it for packages raises.
     """
     if "/" in name_or_path or name_or_path.endswith((".yml", ".yaml")):
-        path = Path(name_or_path)
-    else:
-        path = DATA / "stacks" / f"{name_or_path}.yml"
-        if not path.exists():
-            raise RigError(f"there is no stack {name_or_path!r}", "stack", f"take one of {', '.join(known_stacks())}")
+        return _read(Path(name_or_path))
+    path = DATA / "stacks" / f"{name_or_path}.yml"
+    if not path.exists():
+        raise RigError(f"there is no stack {name_or_path!r}", "stack", f"take one of {', '.join(known_stacks())}")
+    return kept(path, f"stack-{name_or_path}", lambda: _read(path))
+
+
+def _read(path: Path) -> Stack:
     file, said = read_stack(path)
     stack = _stack(said, path)
     if stack.build_lock.name != COMMON_BUILD_LOCK:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from qwen_rig.catalog.datafile import (
     NULL_IS_EMPTY,
+    After,
     Flag,
     MaybeTexts,
     Row,
@@ -50,7 +49,7 @@ def _some(packages: tuple[str, ...]) -> tuple[str, ...]:
 class IndexRow(Row):
     """torch_index: what comes from an index of torch's own. `lock`: a file of hash lines of that index."""
 
-    packages: Annotated[Texts, AfterValidator(_some)]
+    packages: Annotated[Texts, After(_some)]
     only: Flag
     pre: Flag
     why: Text

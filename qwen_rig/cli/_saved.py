@@ -10,8 +10,8 @@ from qwen_rig import atomic, strictjson
 from qwen_rig.errors import RigError
 from qwen_rig.plan.document import FORM
 from qwen_rig.plan.drift import sound
-from qwen_rig.plan.files import redacted
 from qwen_rig.plan.model import Action
+from qwen_rig.redaction import redacted
 
 LARGEST = 64 << 20  # letters; a host has some twenty thousand
 

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig import bundle
     from qwen_rig.knobs import pair, read, told_old
     from qwen_rig.network.collect import Collector
-    from qwen_rig.render import size
+    from qwen_rig.units import size
 
     data = dict(map(pair, options.data))
     if line := told_old(data):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen_rig.plan.files import redacted, unified
+from qwen_rig.plan.files import unified
 from qwen_rig.plan.model import Drift, FileChange, Plan, Step
+from qwen_rig.redaction import redacted
 
 FORM = 2  # of the document; a saved plan of another form is refused
 

@@ -15,8 +15,9 @@ from qwen_rig.managed import GUARD, NOVA, REPOSITORY
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.document import of_step
 from qwen_rig.plan.env import records
-from qwen_rig.plan.files import dumped, redacted
+from qwen_rig.plan.files import dumped
 from qwen_rig.plan.model import Action, Drift, FileChange, Plan
+from qwen_rig.redaction import redacted
 
 OF_THE_ENV = ("env", "attention", "training")
 FORM = 1  # of the snapshot; a record of another form is passed over

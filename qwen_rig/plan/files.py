@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.model import FileChange
-
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-
-
-def redacted(text: str) -> str:
-    """The same text, the user and password of any URL in it replaced by stars."""
-    return _LOGIN.sub("***", text)
+from qwen_rig.redaction import redacted
 
 
 def unified(change: FileChange) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import click
 from paramiko import PKey, SSHException, Transport
@@ -20,7 +20,7 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, connectors,
 from pyinfra.api.exceptions import ConnectError, NoGroupError, PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
-from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.api.state import BaseStateCallback, State, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import get_host_keys
 from pyinfra.connectors.util import CommandOutput
@@ -38,6 +38,7 @@ __all__ = ["LOST", "CommandOutput", "ConnectError", "FunctionCommand", "Host", "
 # What a connection that breaks raises out of a command. Overdue, of a host that stalls or is gone, is an OSError; so
 # is Hopeless, after which no other try makes sense.
 LOST = (OSError, EOFError, SSHException)
+T = TypeVar("T")
 _RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
 
 
@@ -125,31 +126,38 @@ def when_ready(state: State, act: Callable[[], None],
     state.init = init  # type: ignore[method-assign]
 
 
-def listen(state: State, listener: Listener) -> None:
-    """Tell a listener what happens in a state that is initialised; what it raises of one host is told to it, too."""
+def listen(state: State, listener: Callable[[], Listener], reached: Callable[[Host], None] | None) -> None:
+    """Tell a listener what happens in a state that is initialised; what it raises of one host is told to it, too.
+    `reached`: told of each host when it is first connected."""
 
-    def heard(host: Host, tell: Callable[..., None], *what: Any) -> None:
+    def heard(host: Host, tell: Callable[[], None]) -> None:
         try:
-            tell(*what)
+            tell()
         except Exception as error:
-            listener.stumbled(host, error)
+            listener().stumbled(host, error)
 
     class Callbacks(BaseStateCallback):
         @staticmethod
+        def host_connect(state: State, host: Host) -> None:
+            if reached and state.current_stage == StateStage.Connect:  # later on, a connection is one made again
+                host.connected = True  # pyinfra notes it after this, and would connect again for what is asked here
+                heard(host, partial(reached, host))
+
+        @staticmethod
         def host_connect_error(state: State, host: Host, error: Exception) -> None:
-            heard(host, listener.connect_failed, host, str(error.args[0] if error.args else error))
+            heard(host, lambda: listener().connect_failed(host, str(error.args[0] if error.args else error)))
 
         @staticmethod
         def operation_host_start(state: State, host: Host, op_hash: str) -> None:
-            heard(host, listener.operation_started, host)
+            heard(host, lambda: listener().operation_started(host))
 
         @staticmethod
         def operation_host_success(state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:
-            heard(host, listener.operation_succeeded, host)
+            heard(host, lambda: listener().operation_succeeded(host))
 
         @staticmethod
         def operation_end(state: State, op_hash: str) -> None:
-            listener.operation_ended(state, op_hash == state.get_op_order()[-1])
+            listener().operation_ended(state, op_hash == state.get_op_order()[-1])
 
     state.add_callback_handler(Callbacks())
 
@@ -337,6 +345,17 @@ def fact(host: Host, kind: type[Any], **arguments: Any) -> Any:
     if failure := getattr(host.connector, "failure", None):
         raise failure
     return found
+
+
+def begun(host: Host, ask: Callable[[], T]) -> Callable[[], T]:
+    """Begin something that asks one host one thing; what comes back has its outcome, and waits for it. Where the host
+    isn't reached by SSH, nothing is asked before that."""
+
+    def asking() -> T:
+        with on(host.state, host):
+            return ask()
+
+    return host.connector.begun(asking) if isinstance(host.connector, BoundedSSH) else ask
 
 
 def keep_secrets(state: State, secrets: Mapping[str, Mapping[str, str]]) -> None:

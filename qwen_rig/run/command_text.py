@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qwen_rig.plan.files import redacted
+from qwen_rig.redaction import redacted
 
 
 def shown(command: Any, whole: bool = True) -> str:

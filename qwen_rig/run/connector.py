@@ -10,10 +10,11 @@ import secrets
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, TypeVar, cast
 
 import gevent  # type: ignore[import-untyped]
 import paramiko
+from gevent.event import Event  # type: ignore[import-untyped]
 from pyinfra.api import StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.output import echo
@@ -31,11 +32,12 @@ from pyinfra.connectors.util import (
 from qwen_rig import hosttext
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.program import load
-from qwen_rig.render import size
+from qwen_rig.units import size
 
 from .job_protocol import span
 from .limits import Flooded, Overdue, Unanswered
 
+T = TypeVar("T")
 FRAME = load("shell/frame.sh").text
 SHOWN = 200  # letters of what a host printed in place of an answer
 CHUNK = 65536
@@ -62,6 +64,7 @@ class BoundedSSH(SSHConnector):
     """A host's connection. Raises Overdue and Flooded; else what pyinfra's own raises where a connection breaks."""
 
     _files: Any = None
+    _sent = Event()  # set when a command and all that it reads are sent
     failure: Exception | None = None  # of the last command: pyinfra's facts keep to themselves why there is nothing
 
     def connect(self) -> None:
@@ -131,6 +134,7 @@ class BoundedSSH(SSHConnector):
             except OSError:
                 if not channel.closed:  # else it ended before it had read all: its words and its status count
                     raise
+            self._sent.set()
             lines = output.read()
             code = channel.recv_exit_status()
             if output.frame.begun or not self._transport().is_active():
@@ -148,6 +152,21 @@ class BoundedSSH(SSHConnector):
 
     def _echo(self, line: str) -> None:
         echo(f"{self.host.print_prefix}{line}", err=True)
+
+    def begun(self, ask: Callable[[], T]) -> Callable[[], T]:
+        """Begin to ask, by one command; come back as soon as that is sent, so that the host is at work meanwhile. What
+        comes back waits for the answer: it returns, or raises, what `ask` does."""
+        self._sent = Event()
+        asking = gevent.spawn(_outcome, ask)
+        gevent.wait([asking, self._sent], count=1)
+
+        def answer() -> T:
+            made, error = asking.get()
+            if error is not None:
+                raise error
+            return cast(T, made)
+
+        return answer
 
     # -- files -------------------------------------------------------------------------------------------
 
@@ -210,6 +229,14 @@ class BoundedSSH(SSHConnector):
         if found is not None:
             found.active = False
             found.packetizer.close()
+
+
+def _outcome(act: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What it returns, what it raises: a greenlet that raises prints a traceback."""
+    try:
+        return act(), None
+    except Exception as error:
+        return None, error
 
 
 def _input(stdin: Any) -> bytes:

@@ -12,7 +12,7 @@ from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
 
-from . import adapter, memory
+from . import adapter, beforehand
 from . import job_protocol as jobs
 from .adapter import LOST, FunctionCommand, Host, State
 from .converge import script
@@ -68,7 +68,7 @@ class _Attendant:
 
     def __init__(self, host: Host, job: Job, sudo: bool) -> None:
         self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
-        self.patience = memory.knobs(host).timeout_reconnect
+        self.patience = beforehand.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
         self.since = known.machine.time if known else 0
         self.bounds = load_bounds()

@@ -9,26 +9,24 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 from packaging.version import Version
 
-from qwen_rig import connection, ledger, say
 from qwen_rig import knobs as knobs_of
+from qwen_rig import ledger
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.certificate import store
 from qwen_rig.domain import Domain, Identity, domain_of
-from qwen_rig.facts.probe import HostState
 from qwen_rig.facts.state import State as HostFacts
 from qwen_rig.flash import cache as wheels
 from qwen_rig.hostkeys import sha256
 from qwen_rig.knobs import Knobs
-from qwen_rig.managed import watched
 from qwen_rig.plan import Context, Plan, Step
 from qwen_rig.plan.choice import for_driver
 
 from . import adapter
-from .adapter import LOST, Host, PyinfraError, State
+from .adapter import LOST, Host, PyinfraError
+from .beforehand import Probes, knobs
 from .limits import Hopeless
 from .links import Links
 
@@ -40,39 +38,6 @@ class ProbeFailed(Exception):
 
 
 UNREAD = (ProbeFailed, PyinfraError, *LOST)  # what a look at a host in mid-run may raise
-
-
-def knobs(host: Host) -> Knobs:
-    """The host's knobs. Raises RigError."""
-    return knobs_of.read(_data(host), f"host {host.name}")
-
-
-def _data(host: Host) -> dict[str, Any]:
-    """The host's data, where an old name of a knob is as strong as the source that it stands in."""
-    found: dict[str, Any] = {}
-    for each in adapter.data_by_source(host):
-        found.update(knobs_of.renamed(each))
-    return found
-
-
-def refuse_bad_knobs(state: State) -> None:
-    """Look at the knobs of every host that takes part, before any is dialled, and tell of old names among them. Raises
-    RigError."""
-    names = set[str]()
-    for host in adapter.taking_part(state):
-        knobs(host)
-        names.update(data := adapter.data(host))
-        knobs_of.refuse_misspelt(data, f"host {host.name}")
-    if line := knobs_of.told_old(names):
-        say.err(line)
-
-
-def refuse_bad_connections(state: State) -> None:
-    """Look at where each host that takes part would be dialled, whatever inventory it comes from. Raises RigError."""
-    for host in filter(adapter.by_ssh, adapter.taking_part(state)):
-        data = adapter.data(host)
-        connection.refuse_bad({"ssh_hostname": data.get("ssh_hostname") or host.name, **data}, f"host {host.name}",
-                              {} if data.get("ssh_hostname") else {"ssh_hostname": "its name"})
 
 
 def address(host: Host) -> str:
@@ -100,11 +65,11 @@ class Memory:
     """The hosts of one run. `capabilities`: of the GPUs that each host trains on, as far as known; `domains`: each
     host's trust domain; `alike`: kind and stack of each host, under which the times of its steps are kept."""
 
-    def __init__(self, links: Links, make_plan: Callable[[Context], Plan]) -> None:
+    def __init__(self, links: Links, probes: Probes, make_plan: Callable[[Context], Plan]) -> None:
         self.capabilities: dict[str, tuple[Version, ...]] = {}
         self.domains: dict[str, Domain] = {}
         self.alike: dict[str, tuple[str, str]] = {}
-        self.make_plan, self._links = make_plan, links
+        self.make_plan, self._links, self._probes = make_plan, links, probes
         self._contexts: dict[str, Context] = {}
         self._plans: dict[str, tuple[Context, Plan]] = {}  # each plan with what it was made from
         self._last: dict[str, HostFacts] = {}  # each state as last probed; `forget` leaves it, for the doctor
@@ -112,6 +77,7 @@ class Memory:
     def context(self, host: Host) -> Context:
         """All that is known and wanted of this host; probes it where nothing is remembered. Raises ProbeFailed."""
         if host.name not in self._contexts:
+            HostFacts.ready()
             wanted = knobs(host)
             state = _known_here(host, self._probe(host, wanted))
             last, who = ledger.applied(host.name, address(host)), identity(host)
@@ -133,9 +99,7 @@ class Memory:
         for tried in count():
             try:
                 # pyinfra gives a fact that failed its default, which is no host's state: every kernel has a release.
-                state = HostFacts.of(adapter.fact(
-                    host, HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
-                    data_dir=wanted.data_dir, files=watched(), _timeout=wanted.timeout_probe))
+                state = HostFacts.of(self._probes.answer(host, wanted))
                 if state.machine.kernel:
                     return state
             except Hopeless:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from qwen_rig import bundle as bundles
@@ -23,7 +24,9 @@ from qwen_rig.plan.place import repository_at
 
 from . import adapter
 from .adapter import Host
-from .tunnel import Tunnels, Way
+
+if TYPE_CHECKING:
+    from .tunnel import Tunnels, Way
 
 APT = ("apt", "nvidia_apt")  # the roles that apt fetches
 LONGEST_KEY = 1 << 20
@@ -32,10 +35,10 @@ MOST_ARCHIVES = 200  # that a host's apt is set up with
 
 
 class Network:
-    """The sources of one run's hosts."""
+    """The sources of one run's hosts. `tunnels`: the run's, which most runs need none of."""
 
-    def __init__(self, tunnels: Tunnels) -> None:
-        self.tunnels = tunnels
+    def __init__(self, tunnels: Callable[[], Tunnels]) -> None:
+        self._tunnels = tunnels
         self._routes: dict[str, Route] = {}
 
     def take(self, host: Host, route: Route) -> None:
@@ -58,8 +61,9 @@ class Network:
         state = adapter.current_state()
         assert state is not None  # steps run in an initialised state
         try:
-            return self.tunnels.way(adapter.named(state, ctx.host), ctx.knobs.bundle or "")
+            return self._tunnels().way(adapter.named(state, ctx.host), ctx.knobs.bundle or "")
         except RigError:  # refused when it was first asked for: told then, and no step comes this far
+            from .tunnel import Way
             return Way("https://127.0.0.1:9", "")
 
     def way_out(self, ctx: Context) -> dict[str, str]:
@@ -91,7 +95,7 @@ class Network:
         `said`: what sources/archives.sh printed there. A host is a stranger: what it prints opens nothing, and is only
         looked for among those. Raises RigError where it needs another, or one that can't be had from here either.
         """
-        archive = self.tunnels.desk(host, ctx.knobs.bundle or "").archive
+        archive = self._tunnels().desk(host, ctx.knobs.bundle or "").archive
         archive.allow((ctx.knobs.source_apt or "").split(), named=True)
         archive.allow([repository_at(ctx)], named=ctx.knobs.source_nvidia_apt is not None)
         rows = [line.split() for line in said.splitlines()[:MOST_ARCHIVES] if len(line.split()) == 2]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from qwen_rig import doctor, exits, ledger, render
+from qwen_rig import exits, ledger, render
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan, Step
 from qwen_rig.render import Card
@@ -29,6 +29,9 @@ from .limits import Flooded, Unanswered
 from .links import Links
 from .memory import UNREAD, Memory, ProbeFailed
 from .progress import Board
+
+if TYPE_CHECKING:
+    from qwen_rig.doctor import Finding
 
 T = TypeVar("T")
 TAIL = 15  # lines of a failing command that a card shows
@@ -76,15 +79,18 @@ class Report:
         probed just now, so that its state may tell the cause where its words don't. `link`: our connection said it.
         """
         if host not in self.cards:
-            found = doctor.diagnose(said, self._memory.last_state(host), alone, link) if said is not None \
-                else None
-            if found:
+            if said is not None and (found := self._diagnosis(host, said, alone, link)):
                 remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
             self.cards[host] = Card(host, what, remedy, **more)
             if later:
                 self._waiting_cards.append(host)
             else:
                 self.console.print(render.card(self.cards[host]))
+
+    def _diagnosis(self, host: str, said: Iterable[str], alone: bool, link: bool) -> Finding | None:
+        """What the doctor makes of it; loaded here, as a run in which nothing fails needs none of its data."""
+        from qwen_rig import doctor
+        return doctor.diagnose(said, self._memory.last_state(host), alone, link)
 
     def contained(self, host: str, act: Callable[[], T], later: bool = False, diagnose: bool = False) -> T | None:
         """What `act` makes of one host; None, and that host's card, whatever it raises: no host ends another's run.

@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_rig.plan import Context, Plan
-
-from . import adapter, ending
+from . import adapter
 from .adapter import Host, State
+from .beforehand import Probes
 from .interrupt import Ender, Left
 from .links import Links
-from .lookups import Lookups
-from .memory import Memory
-from .network import Network
-from .progress import Board
-from .report import Report
-from .tunnel import Tunnels
+
+if TYPE_CHECKING:
+    from qwen_rig.plan import Context, Plan
+
+    from .lookups import Lookups
+    from .memory import Memory
+    from .network import Network
+    from .progress import Board
+    from .report import Report
+    from .tunnel import Tunnels
 
 T = TypeVar("T")
 
 
 class Run:
     """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
-    where their files come from
-    (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that every host's own must match.
+    where their files come from (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that
+    every host's own must match. Parts that only a host's answer needs are loaded while hosts are at work on it.
     """
 
     def __init__(self, make_plan: Callable[[Context], Plan], tables: bool = True,
                  saved: dict[str, Any] | None = None) -> None:
         self.saved = saved
-        self.links, self.tunnels, self.board = Links(), Tunnels(), Board()
-        self.links.after_reconnect(self.tunnels.again)  # what is at work there may be fetching from a bundle
-        self.memory = Memory(self.links, make_plan)
-        self.report = Report(self.memory, self.links, self.board, tables)
-        self.network, self.lookups = Network(self.tunnels), Lookups()
-        self.ender = Ender()
+        self.links, self.probes, self.ender = Links(), Probes(), Ender()
+        self.links.after_reconnect(lambda host: self.tunnels.again(host))  # what is at work there may be fetching
+        self._make_plan, self._tables = make_plan, tables
         self._parts: dict[Callable[[], Any], Any] = {}
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What is known of the hosts."""
+        from .memory import Memory
+        return Memory(self.links, self.probes, self._make_plan)
+
+    @cached_property
+    def board(self) -> Board:
+        """The live table."""
+        from .progress import Board
+        return Board()
+
+    @cached_property
+    def report(self) -> Report:
+        """What is told."""
+        from .report import Report
+        return Report(self.memory, self.links, self.board, self._tables)
+
+    @cached_property
+    def tunnels(self) -> Tunnels:
+        """The forwards by which hosts reach a bundle."""
+        from .tunnel import Tunnels
+        return Tunnels()
+
+    @cached_property
+    def network(self) -> Network:
+        """Where each host's files come from."""
+        from .network import Network
+        return Network(lambda: self.tunnels)
+
+    @cached_property
+    def lookups(self) -> Lookups:
+        """What the controller looked up itself."""
+        from .lookups import Lookups
+        return Lookups()
 
     @classmethod
     def of(cls, host: Host) -> Run:
@@ -54,15 +91,18 @@ class Run:
 
     def left(self) -> list[Left]:
         """How each host stands now (interrupt.Reported)."""
+        from . import ending
         state = adapter.current_state()
         return ending.left(state, self.report) if state is not None else []
 
     def cut_short(self) -> None:
         """The run is ended in the middle (interrupt.Reported)."""
+        from . import ending
         if (state := adapter.current_state()) is not None:
             ending.cut_short(state, self.report)
 
     def end(self, state: State | None) -> None:
         """The last words, whichever way pyinfra left; hosts are served nothing from here on."""
+        from . import ending
         self.tunnels.close()
         ending.end(state, self.report, self.memory)

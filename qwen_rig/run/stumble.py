@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwen_rig import atomic, homes
 from qwen_rig.errors import RigError
-from qwen_rig.plan.files import redacted
+from qwen_rig.redaction import redacted
 
 REMEDY = "the other hosts go on; this is a mistake of qwen-rig's: report it with the line above"
 SECRET = re.compile("PASS|TOKEN|SECRET|_KEY$")

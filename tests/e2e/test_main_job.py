@@ -224,9 +224,12 @@ def test_a_model_is_prefetched_once_and_what_is_gone_of_it_comes_back(converged:
 
 
 def test_facts_alone_print_json(converged: Lab, tmp_path: Path) -> None:
+    counted = {name: converged.bed.execs(name) for name in converged.hosts}
     gpus = json.loads(converged.pyinfra("fact", "facts.gpu.Gpus", "--json").stdout)
     listed = next(iter(next(iter(gpus.values())).values())) if isinstance(gpus, dict) else gpus
     assert "lab-01" in json.dumps(gpus) and listed
+    # the fact's own: a probe is sent ahead where a deploy will ask for one
+    assert {name: converged.bed.execs(name) - count for name, count in counted.items()} == dict.fromkeys(counted, 1)
 
 
 def test_early_refusals_dial_nobody(converged: Lab) -> None:

@@ -21,7 +21,8 @@ from qwen_rig.plan import Action, Applied
 from qwen_rig.plan.document import of_plan
 from qwen_rig.plan.drift import outdated, snapshot
 from qwen_rig.plan.env import aside_names
-from qwen_rig.plan.files import managed, redacted, unified
+from qwen_rig.plan.files import managed, unified
+from qwen_rig.redaction import redacted
 
 from .states import GTX1080, RTX4090, RTX5090, bare, context, with_driver
 from .test_plan import converged

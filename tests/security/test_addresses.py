@@ -127,7 +127,7 @@ def test_what_a_host_prints_opens_nothing(canary: Server, folder: Path) -> None:
     ctx = context(bare(RTX5090), "standin", python="3.10", bundle=str(folder), source_apt="http://named.test/debian")
     host: Any = SimpleNamespace(name="lab-01", connector=SimpleNamespace(client=None))
     tunnels = Tunnels()
-    network, plan = Network(tunnels), make_plan(ctx)
+    network, plan = Network(lambda: tunnels), make_plan(ctx)
     desk = tunnels.desk(host, str(folder))
     for line in _printed(canary):
         try:
