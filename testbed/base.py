@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from . import interpreter, mirror, prereq
 from ._shell import EMULATED, TestbedError, run
@@ -47,7 +49,7 @@ MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "systemd-udevd.service",
           "dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount")
 LAYER = """mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t proc proc "$2/root/proc"
-chroot "$2/root" apt-get -qq -y --no-install-recommends install systemd systemd-sysv
+chroot "$2/root" apt-get -qq -y --no-install-recommends install $3
 chroot "$2/root" apt-get clean
 """
 RECIPE = 3  # raise when what build() does changes in a way that the texts here don't show
@@ -73,27 +75,40 @@ def ensure() -> Path:
 
 def systemd() -> Path:
     """The layer over the base that makes systemd pid 1, for hosts of kind `vm`; built once, by apt in the base."""
+    return _layer("systemd", "systemd systemd-sysv", UNITS, MASKED)
+
+
+def compilers() -> Path:
+    """The layer over the base that brings gcc and g++, which take longer to install than all else on a host."""
+    return _layer("compilers", "gcc g++")
+
+
+def _layer(name: str, packages: str, units: Mapping[str, str] = MappingProxyType({}), masked: Sequence[str] = (),
+           ) -> Path:
+    """What apt, in the base, makes of these packages: built once. `units`: files of systemd's; `masked`: its units that
+    are never to start."""
     lower = ensure()
-    recipe = hashlib.sha256(repr((lower.name, UNITS, MASKED)).encode()).hexdigest()[:12]
-    folder = cache() / f"systemd-{recipe}"
+    recipe = hashlib.sha256(repr((lower.name, packages, dict(units), masked)).encode()).hexdigest()[:12]
+    folder = cache() / f"{name}-{recipe}"
     with locked("base"):
         if not folder.exists():
-            print("testbed: adding systemd to the base system", file=sys.stderr)
+            print(f"testbed: adding {name} to the base system", file=sys.stderr)
             partial = cache() / f".{folder.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            for name in ("upper", "work", "root"):
-                (partial / name).mkdir(parents=True)
+            for part in ("upper", "work", "root"):
+                (partial / part).mkdir(parents=True)
             address, dist = _loopback(), mirror.distribution()
             (partial / "upper" / "etc").mkdir()
             (partial / "upper/etc/hosts").write_text(f"127.0.0.1 localhost\n{address} {HOSTNAME}\n", encoding="utf-8")
             with serving(address, PORT, cache(), dist):
-                run(["unshare", "--mount", "--propagation", "private", "sh", "-euc", LAYER, "sh", lower, partial],
+                run(["unshare", "--mount", "--propagation", "private", "sh", "-euc", LAYER, "sh", lower, partial,
+                     packages],
                     env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)
-            for name, text in UNITS.items():
-                path = partial / "upper" / name
+            for place, text in units.items():
+                path = partial / "upper" / place
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-            for unit in MASKED:
+            for unit in masked:
                 (partial / "upper/etc/systemd/system" / unit).unlink(missing_ok=True)
                 (partial / "upper/etc/systemd/system" / unit).symlink_to("/dev/null")
             (partial / "upper/etc/hosts").unlink()

@@ -243,8 +243,7 @@ class Testbed:
         for index in indexes:
             info = state.hosts[index]
             folder = self._host_folder(info.name)
-            below = f"{base.systemd()}:{tree}" if info.spec.kind == "vm" else str(tree)
-            host.prepare(folder, info, state.network.gateway, below, repository)
+            host.prepare(folder, info, state.network.gateway, f"{_layer(info.spec)}{tree}", repository)
             supervisors[index] = host.start(folder)
         net.plug(state.network, supervisors)
         for index in indexes:
@@ -272,6 +271,13 @@ class Testbed:
             if time.monotonic() > deadline:
                 raise TestbedError(f"{message} after {timeout:.0f} s")
             time.sleep(0.02)
+
+
+def _layer(spec: HostSpec) -> str:
+    """What lies over the common disk, for overlayfs: "FOLDER:" or ""."""
+    if spec.kind == "vm":
+        return f"{base.systemd()}:"
+    return f"{base.compilers()}:" if spec.compilers else ""
 
 
 def default() -> Testbed:

@@ -32,6 +32,7 @@ class HostSpec:
     data     where a second disk is mounted (this machine's own room), the user's to write to; None: no such disk.
     memory_mib  what an EMULATED /sys/fs/cgroup/memory.max says; nothing enforces it but
              `Testbed.limit_memory`.
+    compilers  gcc and g++ are there from the first boot, as on most machines that are rented; not on a vm.
     image    a folder made by `Testbed.commit`: the host starts from that disk instead of a bare one.
     """
 
@@ -47,6 +48,7 @@ class HostSpec:
     root_mib: int | None = None
     user: str = "root"
     memory_mib: int | None = None
+    compilers: bool = True
     image: str | None = None
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
 
     folder = tmp_path_factory.mktemp("closed")
     infos = bed.up([*(HostSpec(name, kind="container", driver="580.95.05:open") for name in HOSTS),
-                    *map(HostSpec, BARE)])
+                    *(HostSpec(name, compilers=False) for name in BARE)])
     lab = Lab(bed, infos, folder)
     for name in ALL:
         cut_off(bed, name)

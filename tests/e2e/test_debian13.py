@@ -42,7 +42,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         demo.fetch(load_stack("standin"))
         bed = Testbed(instance("debian13"))
         try:
-            yield Lab(bed, bed.up([HostSpec(HOST)]), tmp_path_factory.mktemp("debian13"))
+            yield Lab(bed, bed.up([HostSpec(HOST, compilers=False)]), tmp_path_factory.mktemp("debian13"))
         finally:
             bed.down()
             mirror.distribution.cache_clear()

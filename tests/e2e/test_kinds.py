@@ -41,7 +41,7 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     infos = bed.up([
         HostSpec("pod", kind="container", driver=DRIVER, root_mib=ROOT_MIB, data="/workspace"),
         HostSpec("vm", kind="vm", user="dev"),
-        HostSpec("wsl", kind="wsl", driver=DRIVER, user="nosudo"),
+        HostSpec("wsl", kind="wsl", driver=DRIVER, user="nosudo", compilers=False),
         HostSpec("oldpod", kind="container", driver="550.90.07:proprietary"),
         HostSpec("rootless", user="nosudo"),
     ])

@@ -24,7 +24,8 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     from testbed import HostSpec
 
     infos = bed.up([HostSpec("lab-01"),
-                    HostSpec("lab-02", driver="550.90.07:proprietary", toolkit="12.4", nouveau=False)])
+                    HostSpec("lab-02", driver="550.90.07:proprietary", toolkit="12.4", nouveau=False,
+                             compilers=False)])
     yield Lab(bed, infos, tmp_path_factory.mktemp("lab"))
     bed.down()
 
