@@ -67,11 +67,7 @@ packages() { # of $groups, a line of packages each: in turn, as one that pins mu
     set -- -y --no-install-recommends -o DPkg::Lock::Timeout="${lock_s:?}" -o Dpkg::Options::=--force-confold \
       install $group
     set +f
-    said=$(apt-get -s "$@" 2>&1) || { # what apt can't resolve is refused before anything is unpacked
-      printf '%s\n' "$said"
-      exit 1
-    }
-    apt-get -q "$@" || {
+    apt-get -q "$@" || { # what apt can't resolve it refuses before it unpacks anything
       holder
       exit 1
     }
