@@ -12,6 +12,12 @@ from testbed.bed import Testbed
 from testbed.spec import HostInfo, HostSpec
 
 Say = Callable[[str], None]
+BULK = """cd /root/miniforge3/envs/qwen-train/lib/python3*/site-packages
+mkdir bulk bulk-1.0.dist-info
+(cd bulk && seq "$1" | split -l 1 -a 6 -d)
+find bulk -type f -printf '%p,,%s\\n' >bulk-1.0.dist-info/RECORD
+printf 'Metadata-Version: 2.1\\nName: bulk\\nVersion: 1.0\\n' >bulk-1.0.dist-info/METADATA
+"""
 
 
 class Fleet:
@@ -30,8 +36,9 @@ class Fleet:
                  trace: TracebackType | None) -> None:
         self.bed.down()
 
-    def image(self, converge: Callable[[], None]) -> str:
-        """The path of a converged disk: one bare host, taken through the whole deploy by `converge`.
+    def image(self, converge: Callable[[], None], files: int = 0) -> str:
+        """The path of a converged disk: one bare host, taken through the whole deploy by `converge`. `files`: how many
+        a further package of its env has, as the stand-in's own have few.
 
         Ansible's modules need a Python on the host; the deploy doesn't, so it is put there afterwards.
         """
@@ -44,6 +51,9 @@ class Fleet:
         self.bed.exec_(self.hosts[0].name, [
             "sh", "-c", "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "
                         "--no-install-recommends python3 python3-apt"], check=True)
+        if files:
+            self.say(f"a package of {files} files goes into its env")
+            self.bed.exec_(self.hosts[0].name, ["sh", "-euc", BULK, "sh", str(files)], check=True)
         return self.bed.commit(self.hosts[0].name, "bench")
 
     def up(self, count: int, image: str | None) -> None:

@@ -1,6 +1,6 @@
 """How long a run takes that finds everything right: this project, ansible-core with the same checks, and the floor.
 
-    python -m benchmarks.noop [--hosts 1,10,30] [--runs 5] [--quick]
+    python -m benchmarks.noop [--hosts 1,10,30] [--runs 5] [--files N] [--quick]
 
 Each run is a whole process, from its start to its exit, on testbed hosts that share this machine's cores. The three
 take turns, so that what else the machine does falls on all alike. Prints a table, writes benchmarks/latest.json.
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.noop", description="No-op runs, side by side.")
     parser.add_argument("--hosts", default="1,10,30", help="how many, comma-separated (default: 1,10,30)")
     parser.add_argument("--runs", type=int, default=5, help="of each, after one that isn't counted (default: 5)")
+    parser.add_argument("--files", type=int, default=0, help="that the env has beside the stand-in's (torch's: 30000)")
     parser.add_argument("--quick", action="store_true", help="1 and 3 hosts, two runs: a look, kept nowhere")
     options = parser.parse_args(argv)
     counts = [1, 3] if options.quick else [int(count) for count in options.hosts.split(",")]
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         say("ansible-core, in a venv of its own")
         binaries, ansible_version = _ansible.installed(cache())
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, Fleet(Path(folder), say) as fleet:
-            image = fleet.image(lambda: say(f"converged in {Rig(fleet).run():.0f} s"))
+            image = fleet.image(lambda: say(f"converged in {Rig(fleet).run():.0f} s"), options.files)
             rows = [measure(fleet, count, runs, image, binaries, say) for count in counts]
     except (Failed, TestbedError, RigError) as error:
         console.print(f"qwen-rig: {error}", markup=False)
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     except subprocess.CalledProcessError as error:
         console.print(f"qwen-rig: ansible-core could not be installed · {error}", markup=False)
         return 1
-    if not options.quick:
+    if not options.quick and not options.files:
         LATEST.write_text(json.dumps({"noop": rows, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": {
             "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
             "pyinfra": version("pyinfra"), "ansible-core": ansible_version}}, indent=1) + "\n")
