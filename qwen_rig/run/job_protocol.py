@@ -18,6 +18,7 @@ MARK = "@job "
 PROGRESS = re.compile(r"@progress ([0-9]{1,9}) ([0-9]{1,9})(?: (.+))?")
 STATES = ("running", "done", "aborted", "busy", "gone", "error")
 SAY_EVERY_S = 60  # without news, a sign of life this often
+TELLING = 4  # kernels take from seconds to minutes: from the first few of 73, 40 min and 2 h 13 were told of one build
 
 PLACE = "host/jobs.sh"  # where the host keeps its jobs
 START, POLL = load(PLACE, "host/start.sh"), load(PLACE, "host/poll.sh")
@@ -168,7 +169,8 @@ class Progress:
 
     def feed(self, answer: Answer) -> str | None:
         """What to say now: `31/73 kernels · 12 min · ~16 left` when the count has moved, a sign of life with the last
-        line of the log after each minute without; None where there's nothing to say."""
+        line of the log after each minute without; None where there's nothing to say. No time is said to be left before
+        a part of 1 / TELLING is done."""
         for line in answer.lines:
             if found := PROGRESS.fullmatch(line):
                 self._mark = (int(found[1]), int(found[2]), found[3] or "")
@@ -183,6 +185,6 @@ class Progress:
             return f"{span(answer.elapsed)}{last}"
         done, total, unit = self._mark
         left = ""
-        if 0 < done < total:
+        if total <= TELLING * done and done < total:
             left = f" · ~{span(answer.elapsed * (total - done) / done).removesuffix(' min')} left"
         return f"{done}/{total}{f' {unit}' if unit else ''} · {span(answer.elapsed)}{left}"

@@ -68,6 +68,9 @@ def test_progress_says_what_has_moved_and_a_sign_of_life() -> None:
     shown = Progress()
     assert shown.feed(_running(5, "Reading lists")) is None, "no news worth a line yet"
     assert shown.feed(_running(60)) == "1 min · Reading lists"
+    assert shown.feed(_running(60, "@progress 1 73 kernels")) == "1/73 kernels · 1 min", "one tells nothing of the rest"
+    assert shown.feed(_running(500, "@progress 18 73 kernels")) == "18/73 kernels · 8 min"
+    assert shown.feed(_running(520, "@progress 19 73 kernels")) == "19/73 kernels · 9 min · ~25 left"
     assert shown.feed(_running(720, "nvcc …", "@progress 31 73 kernels")) == "31/73 kernels · 12 min · ~16 left"
     assert shown.feed(_running(730, "@progress 31 73 kernels")) is None, "nothing has moved"
     assert shown.feed(_running(800)) == "31/73 kernels · 13 min · ~18 left"
