@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from qwen_rig.deploy import watched
 from qwen_rig.facts.probe import HostState
 from qwen_rig.facts.state import State
-from qwen_rig.managed import REPOSITORY, watched
+from qwen_rig.managed import REPOSITORY
 
 from . import _ansible
 from ._fleet import Fleet

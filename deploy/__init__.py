@@ -1,4 +1,10 @@
-"""The steps of deploy/5090.py. Each is a folder here: plan.py decides (pure), apply.py has the commands."""
+"""The steps of deploy/5090.py. Each is a folder here: plan.py decides (pure), apply.py has the commands; a step that
+writes files outside the env names them in `watches()` of its __init__.py, which loads little: every probe asks it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 
 ORDER = (  # the only list of steps: the order of the guide; a step's name is its folder's
     "repository",
@@ -14,3 +20,9 @@ ORDER = (  # the only list of steps: the order of the guide; a step's name is it
     "verification",
     "prefetch",
 )
+
+
+def watched() -> tuple[str, ...]:
+    """Every path whose state the probe of a host must bring: those that the steps' folders name."""
+    folders = (import_module(f"{__name__}.{name}") for name in ORDER)
+    return tuple(path for folder in folders for path in getattr(folder, "watches", tuple)())

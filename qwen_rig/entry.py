@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qwen_rig import homes, say
+from qwen_rig.deploy import watched
 from qwen_rig.errors import RigError
 from qwen_rig.run import adapter, beforehand, boundary, options, stumble
 from qwen_rig.run.adapter import State
@@ -26,7 +27,7 @@ def configure() -> None:
     say.begin()
     boundary.tell_in_a_line(_tell)
     _or_exit(_refuse_bad_options)
-    run = join(adapter.state_in_the_making(), Run(_make_plan))
+    run = join(adapter.state_in_the_making(), Run(_make_plan, watched))
     atexit.register(_end, run)
 
 

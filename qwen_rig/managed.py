@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from qwen_rig.catalog.rules import load_rules
-
 if TYPE_CHECKING:
     from qwen_rig.facts.machine import Os
 
@@ -80,9 +78,3 @@ def preferences_text(url: str, driver: bool) -> str:
     return ("Explanation: Written by qwen-rig with NVIDIA's repository, or with its driver\n"
             f"Package: {packages}\nPin: origin \"{urlsplit(url).hostname}\"\n"
             f"Pin-Priority: {600 if driver else 50}\n")
-
-
-def watched() -> tuple[str, ...]:
-    """Every path whose state the probe must bring: ours, and NVIDIA's own list on each distribution we know."""
-    theirs = (f"/etc/apt/sources.list.d/cuda-{folder}-x86_64.list" for folder in load_rules().drivers)
-    return (*GUARD, *NOVA, REPOSITORY, PREFERENCES, *theirs)

@@ -18,6 +18,7 @@ from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
 from qwen_rig import knobs, managed
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.facts.machine import Os
@@ -90,9 +91,9 @@ def test_others_data_are_let_through_and_no_knob_or_key_of_pyinfras_is_taken_for
 
 
 def test_managed_files_are_watched() -> None:
-    assert set(managed.guard_digests()) <= set(managed.watched())
+    assert set(managed.guard_digests(nova=True)) <= set(watched())
     for os in (Os("debian", "12"), Os("ubuntu", "24.04")):
-        assert set(managed.repository_files(os)) <= set(managed.watched())
+        assert set(managed.repository_files(os)) <= set(watched())
 
 
 @pytest.mark.parametrize("package", [
@@ -111,7 +112,7 @@ def test_a_connection_that_breaks_while_a_command_is_sent_is_an_answer(
         monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """paramiko has an error of its own for each moment; pyinfra would print the traceback of any of them."""
     said: list[str] = []
-    run, state = Run(make_plan), SimpleNamespace()
+    run, state = Run(make_plan, watched), SimpleNamespace()
     adapter.attach(state, run)  # type: ignore[arg-type]
     monkeypatch.setattr(run.report, "said", lambda host, lines: said.extend(lines))
 

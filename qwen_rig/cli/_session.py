@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from qwen_rig.run import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
 from qwen_rig import exits, homes, knobs, project
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.entry import join
 from qwen_rig.errors import RigError
@@ -107,7 +108,7 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], ver
     inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
     state = process.state(str(root), verbose > 0)
-    run = join(state, Run(make_plan, table, saved))
+    run = join(state, Run(make_plan, watched, table, saved))
     process.ready(state, _file(inventory, root), override, limit)
     try:
         process.connect(state)

@@ -5,14 +5,13 @@ Few modules are loaded for this. The rest of the package loads while the hosts a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from qwen_rig import connection, say
 from qwen_rig import knobs as knobs_of
 from qwen_rig.facts.probe import HostState
 from qwen_rig.knobs import Knobs
-from qwen_rig.managed import watched
 
 from . import adapter
 from .adapter import Host, State
@@ -51,29 +50,25 @@ def refuse_bad_connections(state: State) -> None:
                               {} if data.get("ssh_hostname") else {"ssh_hostname": "its name"})
 
 
-def question(wanted: Knobs) -> dict[str, Any]:
-    """What the probe of a host with these knobs is asked: the arguments of facts.probe.HostState."""
-    return {"env_name": wanted.env_name, "conda_prefix": wanted.conda_prefix, "data_dir": wanted.data_dir,
-            "files": watched(), "_timeout": wanted.timeout_probe}
-
-
 class Probes:
-    """The probes of one run, each sent as soon as its host is reached."""
+    """The probes of one run, each sent as soon as its host is reached. `watched`: gives the paths of files whose state
+    they bring."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: Callable[[], Iterable[str]]) -> None:
+        self._watched = watched
         self._under_way: dict[str, Callable[[], Any]] = {}
 
     def send(self, host: Host) -> None:
         """Send a host its probe, and leave it at work on that."""
         wanted = knobs(host)
-        self._under_way[host.name] = adapter.begun(host, lambda: _asked(host, wanted))
+        self._under_way[host.name] = adapter.begun(host, lambda: self._asked(host, wanted))
 
     def answer(self, host: Host, wanted: Knobs) -> dict[str, Any]:
         """What the probe brings; asked now where that wasn't done, or where its answer was taken before. Raises what
         adapter.fact raises."""
-        found: dict[str, Any] = self._under_way.pop(host.name, lambda: _asked(host, wanted))()
+        found: dict[str, Any] = self._under_way.pop(host.name, lambda: self._asked(host, wanted))()
         return found
 
-
-def _asked(host: Host, wanted: Knobs) -> Any:
-    return adapter.fact(host, HostState, **question(wanted))
+    def _asked(self, host: Host, wanted: Knobs) -> Any:
+        return adapter.fact(host, HostState, env_name=wanted.env_name, conda_prefix=wanted.conda_prefix,
+                            data_dir=wanted.data_dir, files=tuple(self._watched()), _timeout=wanted.timeout_probe)

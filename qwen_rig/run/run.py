@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 class Run:
     """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
-    where their files come from (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that
-    every host's own must match. Parts that only a host's answer needs are loaded while hosts are at work on it.
+    where their files come from (network, lookups). `make_plan`: the planner of deploy/; `watched`: gives
+    the files whose state it must know; `saved`: a saved plan that every host's own must match. Parts that only a host's answer needs are loaded while hosts are at work on it.
     """
 
-    def __init__(self, make_plan: Callable[[Context], Plan], tables: bool = True,
+    def __init__(self, make_plan: Callable[[Context], Plan], watched: Callable[[], Iterable[str]], tables: bool = True,
                  saved: dict[str, Any] | None = None) -> None:
         self.saved = saved
-        self.links, self.probes, self.ender = Links(), Probes(), Ender()
+        self.links, self.probes, self.ender = Links(), Probes(watched), Ender()
         self.links.after_reconnect(lambda host: self.tunnels.again(host))  # what is at work there may be fetching
         self._make_plan, self._tables = make_plan, tables
         self._parts: dict[Callable[[], Any], Any] = {}

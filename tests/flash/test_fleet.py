@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here
@@ -45,7 +46,7 @@ class Fleet:
                                             state=self.state) for name in NAMES}
 
     def next_run(self) -> None:
-        self.run = Run(make_plan)
+        self.run = Run(make_plan, watched)
         self.run.memory.domains.update(dict.fromkeys(NAMES, LAB))
         adapter.attach(self.state, self.run)
 

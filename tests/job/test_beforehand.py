@@ -19,7 +19,7 @@ def test_the_answer_of_a_probe_sent_ahead_is_taken_once(monkeypatch: pytest.Monk
 
     def fact(host: Any, kind: type[Any], **question: Any) -> dict[str, Any]:
         asked.append("answered")
-        return {"env": question["env_name"], "number": len(asked)}
+        return {"env": question["env_name"], "files": question["files"], "number": len(asked)}
 
     def begun(host: Any, ask: Callable[[], Any]) -> Callable[[], Any]:
         asked.append("sent")
@@ -28,9 +28,9 @@ def test_the_answer_of_a_probe_sent_ahead_is_taken_once(monkeypatch: pytest.Monk
     monkeypatch.setattr(adapter, "fact", fact)
     monkeypatch.setattr(adapter, "begun", begun)
     monkeypatch.setattr(beforehand, "knobs", lambda host: wanted)
-    probes = beforehand.Probes()
+    probes = beforehand.Probes(lambda: ["/etc/x"])
     probes.send(host)
     assert asked == ["sent"]
-    assert probes.answer(host, wanted) == {"env": "qwen-train", "number": 2}
-    assert probes.answer(host, wanted) == {"env": "qwen-train", "number": 3}  # asked anew, as the host may be another
+    for number in (2, 3):  # the second time it is asked anew, as the host may be another
+        assert probes.answer(host, wanted) == {"env": "qwen-train", "files": ("/etc/x",), "number": number}
     assert asked == ["sent", "answered", "answered"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwen_rig.deploy import ORDER
+from qwen_rig.deploy import ORDER, watched
 from qwen_rig.deploy.planning import explain, make_plan
 from qwen_rig.plan.explain import Explanation
 
@@ -42,6 +42,14 @@ def test_each_step_has_facts_rules_and_a_decision_with_sources(host: str, compon
     else:
         assert told.step is not None and told.step.component == component and told.step.why
     assert bool(told.refusals) == (host in ("refused", "none"))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_a_step_writes_outside_the_env_is_watched(host: str) -> None:
+    """Or the second run would write it again."""
+    written = [change.path for step in make_plan(context(HOSTS[host]())).steps for change in step.files]
+    assert {path for path in written if path.startswith(("/etc/", "/usr/"))} <= set(watched())
+    assert host not in ("bare", "old") or any(path.startswith("/etc/") for path in written)
 
 
 @pytest.mark.parametrize(("host", "component", "fact", "rule", "decision"), [

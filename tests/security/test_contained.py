@@ -13,6 +13,7 @@ import pytest
 from paramiko import SSHException
 from rich.console import Console
 
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
 from qwen_rig.run import adapter, contain, stumble
@@ -33,7 +34,7 @@ class Odd(Exception):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(stumble, "logs", lambda: tmp_path / "logs")
-    made = Run(make_plan)
+    made = Run(make_plan, watched)
     made.report.console = Console(file=io.StringIO(), width=100)
     return made
 

@@ -20,6 +20,7 @@ from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate, Check, Number
 from qwen_rig.cli import main
 from qwen_rig.cloud import load_cloud
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.fleet import Built, build_once
 from qwen_rig.deploy.flash_attn.plan import flash_spec
@@ -108,7 +109,7 @@ def test_no_row_of_a_cloud_puts_a_machine_into_a_domain(source: str, rows: Any, 
 def test_hosts_of_two_domains_neither_wait_for_each_other_nor_share(tmp_path: Path) -> None:
     """All want the same; the first host of each domain is held until that of the other one has begun to build."""
     state: Any = SimpleNamespace()
-    run = Run(make_plan)
+    run = Run(make_plan, watched)
     adapter.attach(state, run)
     of = {"a": ALONE, "b": domain_of(None, Identity("b", KEY_B)), "lab-1": LAB, "lab-2": LAB}
     state.inventory = SimpleNamespace(get_active_hosts=list)
@@ -141,7 +142,7 @@ def test_hosts_of_two_domains_neither_wait_for_each_other_nor_share(tmp_path: Pa
 def test_what_a_strangers_cards_are_adds_nothing_to_a_build() -> None:
     from packaging.version import Version
 
-    run = Run(make_plan)
+    run = Run(make_plan, watched)
     run.memory.capabilities.update({"a": (Version("9.0"),), "b": (Version("8.0"), Version("12.0"))})
     run.memory.domains.update({"a": ALONE, "b": LAB})
     assert (_fleet.archs(run, ALONE), _fleet.archs(run, LAB)) == (("90",), ("80", "120"))

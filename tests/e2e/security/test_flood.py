@@ -186,11 +186,12 @@ GET = """
 import sys, time
 from qwen_rig.run import process  # isort: skip
 from qwen_rig.entry import join
+from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.run import adapter
 from qwen_rig.run.run import Run
 state = process.state(sys.argv[1], False)
-run = join(state, Run(make_plan))
+run = join(state, Run(make_plan, watched))
 process.ready(state, "inventories/lab.py", {}, ["good-1"])
 process.connect(state)
 [host] = adapter.active(state)
