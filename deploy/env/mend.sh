@@ -6,10 +6,11 @@
 #   $lock_sha256   of the lock that the env is of when all is done
 set -eu
 : "${path:?}" "${afresh?}" "${import_gate:?}" "${lock_sha256:?}"
-# What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice.
+# What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice. By the
+# folder's name: METADATA itself may be what is torn.
 forget='import importlib.metadata, re, shutil, sys
 for found in list(importlib.metadata.distributions()):
-    if re.sub("[-_.]+", "-", found.metadata["Name"] or "").lower() in sys.argv[1:]:
+    if re.sub("[-_.]+", "-", found._path.name.partition("-")[0]).lower() in sys.argv[1:]:
         shutil.rmtree(found._path)
 '
 # The env's record, where it has one, names the lock that it is of now.
