@@ -33,6 +33,7 @@ mkdir -p "$path/.rig"
 [ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
 cat >"${cache:?}/mend.txt"
+rm -rf "$path"/.rig/try.* # of a run that was killed: nobody else mends here meanwhile
 try=$(mktemp -d "$path/.rig/try.XXXXXX") # fetched and checked first: a file that isn't the lock's must not cost the one that is there
 trap 'rm -rf "$try"; no_tunnel' EXIT
 packages "$python" "$cache/mend.txt" --no-deps --target "$try"

@@ -15,6 +15,7 @@ from qwen_rig.run.converge import Applier
 from qwen_rig.run.memory import UNREAD
 from qwen_rig.run.programs import VERIFY, env_path, program
 from qwen_rig.run.run import Run
+from qwen_rig.run.writer import claim
 
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
@@ -48,4 +49,4 @@ def _judge(state: State, host: Host) -> bool:
     return True
 
 
-APPLIER = Applier("Verification | Verify on the host", commands)
+APPLIER = Applier("Verification | Verify on the host", commands, claim=claim)

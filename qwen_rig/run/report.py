@@ -63,6 +63,7 @@ class Report:
         self.touched: set[str] = set()
         self.jobs: dict[str, tuple[str, bool]] = {}
         self._memory, self._links, self._board = memory, links, board
+        self._after: list[Callable[[State, bool], None]] = []
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
         self._running: dict[str, tuple[Step, float]] = {}
@@ -195,8 +196,14 @@ class Report:
     def operation_ended(self, state: State, last: bool) -> None:
         """All hosts are through with an operation."""
         self.failures(state)
+        for act in self._after:
+            act(state, last)
         if last:
             self._look_again(state)
+
+    def after_operation(self, act: Callable[[State, bool], None]) -> None:
+        """Call this when all hosts are through with an operation: with the state, and whether it was the last."""
+        self._after.append(act)
 
     def _look_again(self, state: State) -> None:
         """The run is over: probe what it changed and did not probe since, so that the ledger holds what is true."""
