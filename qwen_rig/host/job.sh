@@ -39,10 +39,10 @@ die() {
 }
 
 recall() { # what the step's state file says; all empty where there is none
-  run='' key='' boot='' started=0 limit=0 code='' ended=0
+  run='' key='' boot='' started=0 limit=0 code='' ended=0 oom=0
   while IFS='=' read -r name value; do
     case $name in run) run=$value ;; key) key=$value ;; boot) boot=$value ;; started) started=$value ;;
-      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; esac
+      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; oom) oom=$value ;; esac
   done 2>/dev/null <"$dir/state"
 }
 
@@ -51,8 +51,12 @@ begun() { # a run is on record whole or not at all
     >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
 }
 
-over() { # CODE: in a line of its own, which has room left in the file's last block where a disk is full
-  printf 'ended=%s\ncode=%s\n' "$(now)" "$1" >>"$dir/state"
+memory_kills() { # how many programs the kernel has ended for want of memory, since the boot
+  sed -n 's/^oom_kill //p' /proc/vmstat
+}
+
+over() { # CODE KILLS: in a line of its own, which has room left in the file's last block where a disk is full
+  printf 'ended=%s\noom=%s\ncode=%s\n' "$(now)" "$2" "$1" >>"$dir/state"
 }
 
 sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
@@ -87,6 +91,7 @@ tidy_all() { # what jobs left that were killed: our own step's, and others' that
 answer() { # STATE FROM
   log=$dir/log to=0 why='' now=$(now)
   [ "$1" != 'done' ] || now=$ended
+  [ "$1" != 'done' ] || [ "$oom" = 0 ] || why=oom
   [ ! -e "$log" ] || to=$(wc -l <"$log")
   if [ "$1" = aborted ]; then
     why=killed
@@ -178,7 +183,7 @@ supervise() { # in a session or unit of its own
   [ "$(printf %s "${payload#*
 }" | digest)" = "$key" ] || exit 65 # half a script never runs
   journal start "$step" "$run" "$boot"
-  stopped=''
+  stopped='' kills=$(memory_kills)
   trap 'stopped=1' HUP INT TERM
   # Only the runner holds the lock: what the job leaves behind must not, nor what feeds a job that doesn't read.
   { exec 9>&-; printf %s "$payload"; } | QWEN_RIG_JOB=$run timeout -k "$KILL_AFTER" "$limit" nice -n "$nice" \
@@ -198,7 +203,7 @@ supervise() { # in a session or unit of its own
   case $code in 124 | 137) sweep "$run" ;; esac
   [ -z "$(tail -c 1 "$dir/log")" ] || echo >>"$dir/log"
   tidy "$dir"
-  over "$code"
+  over "$code" $(($(memory_kills) - kills))
   journal end "$step" "$run" "$code"
 }
 

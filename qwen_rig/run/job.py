@@ -11,6 +11,7 @@ from typing import Any
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
+from qwen_rig.ssh import shell_line
 
 from . import adapter, memory
 from . import job_protocol as jobs
@@ -89,7 +90,7 @@ class Attendant:
             return Outcome(False, tuple(self.lines))
         if answer.state == "done" and answer.code == 0:
             return Outcome(True, tuple(self.lines), 0, answer.log)
-        why = jobs.cause(answer.code, answer.limit)
+        why = jobs.cause(answer.code, answer.limit, answer.why)
         if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
             why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
         if answer.state != "done":
@@ -180,10 +181,11 @@ class Attendant:
     def _overdue(self, answer: Answer, what: str = "it") -> None:
         """Write the card of a host that would have been asked for ever."""
         limit, slack = jobs.span(self.job.seconds), jobs.span(self.bounds.step.slack_seconds)
-        where = f": {answer.log}" if answer.log else ""
+        login = shell_line(self.host.name, adapter.data(self.host))
+        where = f": {login} tail {answer.log}" if answer.log else ""
         self.run.report.fail(
             self.host.name, f"{self.job.title}: {what} has not ended within its limit of {limit} and {slack} more",
-            f"look at its log on the host{where}; the same command again attaches to what is at work there")
+            f"see what it waits for{where}; the same command again attaches to what is at work there")
 
     def _tell(self, text: str) -> None:
         self.run.report.progress(self.host.name, text)

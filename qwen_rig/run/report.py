@@ -32,6 +32,7 @@ from .progress import Board
 
 T = TypeVar("T")
 TAIL = 15  # lines of a failing command that a card shows
+SEE_PROBE = "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
 OWN, OWN_SHOWN = "qwen-rig: ", 300  # what begins so was said by our own programs on the host; characters of that
 
 
@@ -81,6 +82,7 @@ class Report:
                 else None
             if found:
                 remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
+                what = what.removesuffix(f": {remedy}")  # our own program's advice, said once
             self.cards[host] = Card(host, what, remedy, **more)
             if later:
                 self._waiting_cards.append(host)
@@ -229,8 +231,10 @@ class Report:
             what += ": the host said nothing (connection lost, or out of time)"
         last = _short(shown(failure.commands[-1], whole=False)) if ran else ""
         log = stumble.write(host, "\n".join([failure.names, "", *ran, "", *lines, ""]))
-        self.fail(host, what, "read the log, mend the cause, run the same command again", said=lines, command=last,
-                  tail=tuple(lines[-TAIL:]), log=log)
+        login = shell_line(host, adapter.data(failure.host))
+        remedy = f"mend what its last line names ({login}), then run the same command again" if lines else \
+            "run the same command again: what was cut off is taken up where it stands"
+        self.fail(host, what, remedy, said=lines, command=last, tail=tuple(lines[-TAIL:]), log=log)
 
     def stumbled(self, host: Host, error: Exception) -> None:
         """What we made of pyinfra's news of a host raised this: the host's card, and its end."""
@@ -256,11 +260,11 @@ def _words(error: Exception) -> tuple[str, str]:
         return str(error), "log in and look at the start-up files of its shell (~/.bashrc: exit, exec?), at the " \
             "account's shell in /etc/passwd, at sshd's ForceCommand"
     if isinstance(error, ProbeFailed):
-        return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
+        return str(error), SEE_PROBE
     if isinstance(error, OSError) and error.filename:  # this machine's
         return f"{error.strerror}: {error.filename}", "mend that, and run the same command again"
     if isinstance(error, (*LOST, ConnectError)):
         return adapter.lost(error), "run the same command again"
     if isinstance(error, PyinfraError):
-        return f"the probe failed: {error}", "see its lines above"
+        return f"the probe failed: {error}", SEE_PROBE
     return f"stumbled over this host: {stumble.told(error)}", stumble.REMEDY
