@@ -86,7 +86,7 @@ def test_a_job_goes_on_and_the_command_that_is_named_attaches(lab: Lab) -> None:
         assert re.search("  one  (done: .* · )?Env qwen-train goes on there by itself · not begun: .*Verific", words)
         again = words.partition("Go on: ")[2].strip()
         assert shlex.split(again)[-2:] == list(command)[-2:], again
-    stop = re.search(r"to stop it: ssh \S+ (.+); the command below", words)
+    stop = re.search(r"to stop it: ssh -i \S+ \S+ (.+); the command below", words)
     assert stop
     lab.on("one", f"pkill -CONT -f '{JOB}' || :")
     lab.on("one", shlex.split(stop[1])[0])
