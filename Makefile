@@ -1,4 +1,4 @@
-# make setup · check · test · test-real · demo · demo-quick · bench · lock · pins · docs · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
+# make setup · check · test · test-real · demo · demo-quick · bench · campaign · lock · pins · docs · pictures · wheel · gpu-e2e   (needs Python ≥ 3.10 and make)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 HALF := tests/facts tests/data tests/network tests/flash  # of the tests without hosts, by what they take
 
-.PHONY: setup check test test-half test-other-half test-real demo demo-quick bench lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
+.PHONY: setup check test test-half test-other-half test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml
 
 check: setup
 	$(BIN)/ruff check .
-	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts gpu_e2e
+	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts gpu_e2e campaign
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck $$(git ls-files '*.sh')
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
@@ -44,6 +44,14 @@ demo-quick: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks.noop
+
+SEED ?= 1
+INPUTS ?= 1500
+FAULTS ?= 0
+MINUTES ?= 60
+
+campaign: setup  # bad inputs, and with FAULTS=n (root on Linux) random faults on a host; SEED brings the same ones again
+	@$(BIN)/python -m campaign --seed $(SEED) --inputs $(INPUTS) --faults $(FAULTS) --minutes $(MINUTES)
 
 lock: setup
 	@$(BIN)/python scripts/lock.py $(STACK)

@@ -9,7 +9,8 @@ from qwen_rig.facts import _sh
 
 # `gone DIR` names the part without which an env runs nothing. A venv's standard library is elsewhere.
 # `torn` prints, in a site-packages, one line for each package of whose files (by its RECORD, PEP 376) one is absent or
-# has another size: what two packages claim may be as either says; what pip writes beside a package is left out.
+# has another size: what two packages claim may be as either says; what pip writes beside a package is left out, so that
+# of its metadata only what others read counts.
 # `env_files DIR` prints one env. Package names come from one glob a site-packages; METADATA tells a package from the
 # folder that a broken uninstall leaves behind.
 SHELL = r"""
@@ -30,7 +31,7 @@ torn() {
       { if (NF == 3) path = $1; else { path = $0; sub(/,[^,]*,[0-9]+$/, "", path) } }
       path ~ /^"/ { gsub(/^"|"$/, "", path); gsub(/""/, "\"", path) }
       { key = $NF " " path; if (key in has) { has[key] = 1; next } }
-      path ~ /^(\.\.?)?\// || path ~ /\.dist-info\// { next }
+      path ~ /^(\.\.?)?\// || (path ~ /\.dist-info\// && path !~ /\/(METADATA|entry_points\.txt)$/) { next }
       { owner = FILENAME; sub(/\/RECORD$/, "", owner); by[path] = by[path] owner "/"; how[path] = "absent"; wrong = 1 }
       END {
         if (!wrong) exit

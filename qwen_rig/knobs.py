@@ -242,7 +242,7 @@ def _typed(name: str, value: Any, where: str) -> Any:
 
 def _archives(value: str, where: str) -> None:
     """Refuse what is no address of an apt archive."""
-    for each in value.split():
+    for each in filter(None, re.split("[ \t\n]+", value)):
         try:
             values.url(each, "https", "http")
             if not re.fullmatch(r"https?://[A-Za-z0-9.\-_:\[\]]+(/[A-Za-z0-9._~+,=-]+)*/?", each):

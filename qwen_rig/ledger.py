@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,25 +43,34 @@ def applied(host: str, address: str) -> Applied | None:
     return Applied(when, snapshot) if isinstance(when, str) and isinstance(snapshot, dict) else None
 
 
-def remember(host: str, address: str, when: str, snapshot: Mapping[str, Any]) -> None:
-    """Put a host's state on record. A disk that takes none is no reason to fail a run."""
-    _write(_file(host, address), json.dumps({"host": host, "when": when, "snapshot": snapshot}, indent=1) + "\n")
+def remember(host: str, address: str, when: str, snapshot: Mapping[str, Any]) -> str:
+    """Put a host's state on record. A disk that takes none is no reason to fail a run: why it doesn't, "" where it
+    does."""
+    return _write(_file(host, address), json.dumps({"host": host, "when": when, "snapshot": snapshot}, indent=1) + "\n")
 
 
-def forget(host: str, address: str) -> None:
-    """Drop a host's record: a run broke off on it, and what it left half-done must not be called drift."""
+def forget(host: str, address: str) -> str:
+    """Drop a host's record: a run broke off on it, and what it left half-done must not be called drift. Why it can't
+    be dropped, "" where it is."""
+    path = _file(host, address)
     try:
-        _file(host, address).unlink(missing_ok=True)
-    except OSError:
-        return
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return _why(path, error)
+    return ""
 
 
-def _write(path: Path, text: str) -> None:
-    """For the user alone; nothing where the disk takes none."""
+def _write(path: Path, text: str) -> str:
+    """For the user alone; why the disk takes it not, "" where it does."""
     try:
         atomic.write(path, text, 0o600, 0o700)
-    except OSError:
-        return
+    except OSError as error:
+        return _why(path, error)
+    return ""
+
+
+def _why(path: Path, error: OSError) -> str:
+    return f"{path}: {error.strerror or error}"
 
 
 def key(step: Step, kind: str, stack: str) -> str:
@@ -70,10 +80,21 @@ def key(step: Step, kind: str, stack: str) -> str:
     return " ".join((step.component, mode, kind, stack))
 
 
-def timed(rows: Iterable[tuple[str, float]]) -> None:
-    """Add what steps took, as `(key(), seconds)`."""
-    lines = _history() + [json.dumps([name, round(seconds, 1)]) for name, seconds in rows]
-    _write(folder() / "history.jsonl", "\n".join(lines[-KEEP:]) + "\n")
+def timed(rows: Iterable[tuple[str, float]]) -> str:
+    """Add what steps took, as `(key(), seconds)`: behind what is there, which another run may add to at this moment.
+    Why it can't be added, "" where it is."""
+    text = "".join(json.dumps([name, round(seconds, 1)]) + "\n" for name, seconds in rows)
+    path, lines = folder() / "history.jsonl", _history()
+    if len(lines) > 2 * KEEP or path.is_dir():
+        return _write(path, "\n".join(lines[-KEEP:]) + "\n" + text)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+", buffering=0) as file:
+            cut = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write((b"\n" if cut else b"") + text.encode())
+    except OSError as error:
+        return _why(path, error)
+    return ""
 
 
 def _history() -> list[str]:

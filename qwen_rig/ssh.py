@@ -100,10 +100,12 @@ def named_host_key(host_key: HostKey) -> dict[str, Any]:
 
 
 def shell_line(name: str, data: Mapping[str, Any]) -> str:
-    """`ssh -p 40123 root@1.2.3.4`: how a person logs in to a host of these data, each word quoted for a shell."""
+    """`ssh -p 40123 -i KEY root@1.2.3.4`: how a person logs in to a host of these data, each word quoted for a
+    shell."""
     user, port = data.get("ssh_user"), data.get("ssh_port")
     place = str(data.get("ssh_hostname") or name)
     at = ["-p", str(port)] if port and port != 22 else []
+    at += ["-i", str(data["ssh_key"])] if data.get("ssh_key") else []
     return shlex.join(["ssh", *at, f"{user}@{place}" if user else place])
 
 

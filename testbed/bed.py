@@ -145,6 +145,13 @@ class Testbed:
             raise TestbedError(f"{name} · is off · boot it")
         return cgroup.Memory(folder, pid, mib)
 
+    def room(self, name: str, mib: int | None = None, inodes: int | None = None) -> None:
+        """What is left free on the disk of a host with `root_mib`: MiB, files; None: what it came with."""
+        _, info = self._find(name)
+        if info.spec.root_mib is None:
+            raise TestbedError(f"{name} · its disk is this machine's own · give it a root_mib")
+        host.room(self._host_folder(name), info.spec.root_mib, mib, inodes)
+
     def kill(self, name: str) -> None:
         """Power cut: the cable goes dead with the host, so nobody is told."""
         self.cable(name, up=False)

@@ -21,6 +21,7 @@ from .spec import HostInfo
 
 HOMES = {"root": "root", "dev": "home/dev", "pw": "home/pw", "nosudo": "home/nosudo"}
 UIDS = {"root": 0, "dev": 1000, "pw": 1001, "nosudo": 1002}  # useradd's, in the base's order
+PLENTY = 10**7  # inodes of a disk that has enough of them
 SESSION = re.compile(rb"Starting session: (command|shell|subsystem)\b")
 
 
@@ -128,6 +129,23 @@ def power_cut(folder: Path) -> None:
     pid = init_pid(folder)
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
+
+
+def room(folder: Path, most: int, mib: int | None, inodes: int | None) -> None:
+    """Leave that much free on a host's own disk, which its supervisor has mounted; None: all that it has."""
+    pid = init_pid(folder)
+    if pid is None:
+        raise TestbedError(f"{folder.name} · is off · boot it")
+    supervisor = _parent(_parent(pid))  # between them: unshare, which waits for the host's end
+    enter = ["nsenter", "-t", str(supervisor), "-m", "--"]
+    used_kib, used_inodes = run([*enter, "df", "--output=used,iused", folder / "disk"]).split()[-2:]
+    size = f"{most}m" if mib is None else f"{int(used_kib) + 1024 * mib}k"
+    files = PLENTY if inodes is None else int(used_inodes) + inodes
+    run([*enter, "mount", "-o", f"remount,size={size},nr_inodes={files}", folder / "disk"])
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
 def sessions(folder: Path) -> dict[str, int]:

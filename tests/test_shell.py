@@ -77,7 +77,7 @@ def test_a_list_that_is_no_list_is_refused() -> None:
     ([580, 595], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-580\nnvidia-open\n"),
     ([595, 610], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-595\nnvidia-open\n"),
     ([550, 575], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-575\nnvidia-open\n"),
-    ([550, 620], ["nvidia-driver-pinning-{branch}", "cuda-drivers"], "580", "it takes one from 570 to 610\n"),
+    ([550, 620], ["nvidia-driver-pinning-{branch}", "cuda-drivers"], "580", "takes a branch from 570 to 610"),
     ([], ["nvidia-driver-pinning-{branch}", "nvidia-open"], "580", "nvidia-driver-pinning-580\nnvidia-open\n"),
     ([595], ["nvidia-open-{branch}"], "580", "nvidia-open-580\n"),  # other packages than that one tell nothing
 ])

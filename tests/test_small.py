@@ -17,7 +17,7 @@ import yaml
 from paramiko import SSHException
 from pyinfra.api.connectors import get_all_connectors
 
-from qwen_rig import knobs, managed
+from qwen_rig import knobs, ledger, managed
 from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.errors import RigError
@@ -139,3 +139,16 @@ def test_a_testbeds_index_hashes_a_new_file_for_many_hosts_at_once(tmp_path: Pat
 
         with ThreadPoolExecutor(8) as pool:
             assert len({tuple(found) for found in pool.map(asked, range(8))}) == 1 and house.files("six")
+
+
+def test_a_record_that_can_not_be_kept_is_told_and_two_runs_lose_nothing_of_each_others(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind a line that a full disk has cut."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    history = tmp_path / "qwen-rig" / "history.jsonl"
+    assert ledger.timed([("a", 1.0)]) == "" == ledger.timed([("b", 2.0)])
+    history.write_bytes(history.read_bytes() + b'["cut')
+    assert ledger.timed([("c", 3.0)]) == ""
+    assert history.read_text().splitlines() == ['["a", 1.0]', '["b", 2.0]', '["cut', '["c", 3.0]']
+    (tmp_path / "qwen-rig" / "hosts").touch()  # a file where a folder belongs, as good as a disk that takes none
+    assert "qwen-rig/hosts" in ledger.remember("h", "a", "x", {}) and "qwen-rig/hosts" in ledger.forget("h", "a")

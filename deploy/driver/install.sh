@@ -22,11 +22,15 @@ case $first in
   case " $there" in
   " " | *" $branch "*) ;;
   *)
-    printf 'qwen-rig: the repository has no branch %s, but %s\n' "$branch" "$there" >&2
+    printf 'the repository has no branch %s, but %s\n' "$branch" "$there" >&2
     branch=$(printf '%s' "$there" | tr ' ' '\n' | awk -v least="$least" -v wanted="$branch" -v last="$last" '
       $1 < least || $1 > last { next }  { found = $1 }  $1 > wanted { exit }  END { print found }')
-    [ -n "$branch" ] || { printf 'qwen-rig: it takes one from %s to %s\n' "$least" "$last" >&2; exit 1; }
-    printf 'qwen-rig: branch %s is installed\n' "$branch" >&2
+    [ -n "$branch" ] || {
+      printf 'qwen-rig: it takes a branch from %s to %s: set source_nvidia_apt to a repository that has one\n' \
+        "$least" "$last" >&2
+      exit 1
+    }
+    printf 'branch %s is installed\n' "$branch" >&2
     ;;
   esac
   ;;

@@ -19,6 +19,7 @@ from qwen_rig.run.converge import Applier
 from qwen_rig.run.job import JobCommand, job
 from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.run import Run
+from qwen_rig.run.writer import claim
 
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
@@ -85,4 +86,4 @@ def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 
-APPLIER = Applier("Env | Build or mend the env", commands)
+APPLIER = Applier("Env | Build or mend the env", commands, claim=claim)

@@ -31,7 +31,7 @@ packages "$new/bin/python" "$new/.rig/lock.txt" ${lock_options:+"$lock_options"}
 torch_apart "$new"
 timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
   rm -rf "$new" # no use to resume it: the next run builds anew
-  printf '%s\n' "qwen-rig: the new env can't do «$import_gate»; the old env is untouched"
+  printf '%s\n' "qwen-rig: the new env can't do «$import_gate», the old env is untouched: take another stack, or mend its lock"
   exit 1
 }
 link=$root/$name
@@ -40,7 +40,7 @@ old=$(readlink "$link" 2>/dev/null || true)
 [ "$old" != "$generation" ] || old='' # its record was lost, and what was before it with that
 if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: it goes on under another name
   [ -n "$aside" ] && [ ! -e "$root/$aside" ] || {
-    echo "qwen-rig: an env that isn't ours is at $link, and its name is wanted: run it again"
+    echo "qwen-rig: an env that isn't ours is at $link, and its name is wanted: run the same command again"
     exit 1
   }
   old=$aside

@@ -37,7 +37,7 @@ own_rules() { # what .condarc says of other envs isn't for ours: the environment
 create() { # DIR, then conda's own arguments: of a failure, conda's own word for it comes last
   at=$1 tries=5
   shift
-  said=$(mktemp "${cache:?}/said.XXXXXX")
+  said=$(mktemp "${TMPDIR:-/tmp}/said.XXXXXX")
   until "${conda:?}" create -y -q -p "$at" --no-default-packages "$@" 2>"$said"; do
     tries=$((tries - 1))
     if [ "$tries" -gt 0 ] && half_unpacked "$said"; then continue; fi

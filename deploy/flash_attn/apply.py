@@ -29,6 +29,7 @@ from qwen_rig.run.job import JobCommand, attend
 from qwen_rig.run.job_protocol import Job, cause
 from qwen_rig.run.programs import env_path, program
 from qwen_rig.run.run import Run
+from qwen_rig.run.writer import claim
 
 PROVING = ("attention.py", "flash_attn_check.py", "flash_ready.py", "fatbin.py")
 BUILDING = ("flash_build.py", "flash_ready.py", "fatbin.py")
@@ -248,4 +249,4 @@ def _figures(made: Mapping[str, Any]) -> str:
     return f" ({', '.join([*parts, 'sha256 ' + made['sha256'][:12]])})" if made["sha256"] else ""
 
 
-APPLIER = Applier("flash-attn | Attempt flash-attn", commands)
+APPLIER = Applier("flash-attn | Attempt flash-attn", commands, claim=claim)

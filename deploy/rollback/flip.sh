@@ -11,12 +11,12 @@ flock -w 5 9 || {
   exit 75
 }
 [ "$(readlink "$link")" = "$now" ] || {
-  echo "qwen-rig: the env has changed meanwhile: look again"
+  echo "qwen-rig: the env has changed meanwhile: run the same command again"
   exit 1
 }
 moved_aside
 [ -x "$root/$before/bin/python" ] || {
-  echo "qwen-rig: $root/$before is gone: there is nothing to go back to"
+  echo "qwen-rig: $root/$before is gone, there is nothing to go back to: run rig plan"
   exit 1
 }
 case $before in

@@ -13,6 +13,7 @@ from qwen_rig.run.adapter import StringCommand
 from qwen_rig.run.converge import Applier, script
 from qwen_rig.run.files import written
 from qwen_rig.run.run import Run
+from qwen_rig.run.writer import claim
 from qwen_rig.training import accelerate_text
 
 
@@ -25,4 +26,4 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand]:
                  stdin=(files("qwen_rig.host") / "train_qwen.py").read_text())
 
 
-APPLIER = Applier("Training settings | Write the training settings", commands)
+APPLIER = Applier("Training settings | Write the training settings", commands, claim=claim)

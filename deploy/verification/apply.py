@@ -10,11 +10,14 @@ from qwen_rig.deploy.env.proof import fingerprint
 from qwen_rig.deploy.verification.plan import summary
 from qwen_rig.plan import Context, Step
 from qwen_rig.plan.env import records
+from qwen_rig.run import adapter
 from qwen_rig.run.adapter import FunctionCommand, Host, State
 from qwen_rig.run.converge import Applier
 from qwen_rig.run.memory import UNREAD
 from qwen_rig.run.programs import VERIFY, env_path, program
 from qwen_rig.run.run import Run
+from qwen_rig.run.writer import claim
+from qwen_rig.ssh import shell_line
 
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
@@ -31,7 +34,8 @@ def _judge(state: State, host: Host) -> bool:
     run = Run.of(host)
     run.memory.forget(host)
     try:
-        made = records(run.memory.context(host)).verification
+        ctx = run.memory.context(host)
+        made = records(ctx).verification
     except UNREAD as error:
         what = f"connection lost while the verification was read: {error}"
         run.report.fail(host.name, what, "run the same command again")
@@ -39,8 +43,10 @@ def _judge(state: State, host: Host) -> bool:
     if made is None or made.failed:
         why = "; ".join(f"{check.name}: {check.why or check.measured}" for check in made.failed) if made else \
             "no record was written"
-        run.report.fail(host.name, f"verification failed: {why}", "see .rig/verification.json in the env on that host",
-                     said=[why], alone=True, status=exits.VERIFICATION)
+        login = shell_line(host.name, adapter.data(host))
+        run.report.fail(host.name, f"verification failed: {why}", "mend that, and run the same command again; all that "
+                        f"was measured: {login} cat {env_path(ctx)}/.rig/verification.json",
+                        said=[why], alone=True, status=exits.VERIFICATION)
         return False
     skipped = [check.name for check in made.checks if check.status == "not_run"]
     if skipped:
@@ -48,4 +54,4 @@ def _judge(state: State, host: Host) -> bool:
     return True
 
 
-APPLIER = Applier("Verification | Verify on the host", commands)
+APPLIER = Applier("Verification | Verify on the host", commands, claim=claim)

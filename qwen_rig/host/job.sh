@@ -12,8 +12,9 @@
 # Times are the host's, in seconds; `now` of a job that is done is when it ended.
 #
 # One folder a step, beside this file: `lock` is held while a job of that step runs (the kernel lets go of it when the
-# runner dies, however it dies), `state` says which, `log` what it printed. Scripts, their input and the environment
-# may hold secrets: they pass through pipes and are never written down.
+# runner dies, however it dies), `state` says which, `log` what it printed, `scratch` where its temporary files are (a
+# folder a line; gone with the job, or with the next one of any step). Scripts, their input and the environment may hold
+# secrets: they pass through pipes and are never written down.
 set -u
 mask=$(umask)
 umask 077
@@ -38,10 +39,10 @@ die() {
 }
 
 recall() { # what the step's state file says; all empty where there is none
-  run='' key='' boot='' started=0 limit=0 code='' ended=0
+  run='' key='' boot='' started=0 limit=0 code='' ended=0 oom=0
   while IFS='=' read -r name value; do
     case $name in run) run=$value ;; key) key=$value ;; boot) boot=$value ;; started) started=$value ;;
-      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; esac
+      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; oom) oom=$value ;; esac
   done 2>/dev/null <"$dir/state"
 }
 
@@ -50,8 +51,12 @@ begun() { # a run is on record whole or not at all
     >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
 }
 
-over() { # CODE: in a line of its own, which has room left in the file's last block where a disk is full
-  printf 'ended=%s\ncode=%s\n' "$(now)" "$1" >>"$dir/state"
+memory_kills() { # how many programs the kernel has ended for want of memory, since the boot
+  sed -n 's/^oom_kill //p' /proc/vmstat
+}
+
+over() { # CODE KILLS: in a line of its own, which has room left in the file's last block where a disk is full
+  printf 'ended=%s\noom=%s\ncode=%s\n' "$(now)" "$2" "$1" >>"$dir/state"
 }
 
 sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
@@ -67,9 +72,26 @@ sweep() { # RUN: end whatever still bears the mark of a run whose runner is gone
   done
 }
 
+tidy() { # DIR: the temporary files of that step's job, which has ended; the caller has its lock
+  while IFS= read -r folder; do
+    [ -d "$folder" ] && [ ! -L "$folder" ] && [ "$(stat -c %u "$folder")" = "$(id -u)" ] && rm -rf "$folder"
+  done 2>/dev/null <"$1/scratch"
+  rm -f "$1/scratch"
+}
+
+tidy_all() { # what jobs left that were killed: our own step's, and others' that aren't at work
+  for found in "$jobs"/*/scratch; do
+    [ -f "$found" ] || continue
+    if [ "${found%/scratch}" = "$dir" ]; then tidy "$dir"; else
+      lock 0 "${found%/scratch}/lock" /bin/sh "$self" tidy "${found%/scratch}"
+    fi
+  done
+}
+
 answer() { # STATE FROM
   log=$dir/log to=0 why='' now=$(now)
   [ "$1" != 'done' ] || now=$ended
+  [ "$1" != 'done' ] || [ "$oom" = 0 ] || why=oom
   [ ! -e "$log" ] || to=$(wc -l <"$log")
   if [ "$1" = aborted ]; then
     why=killed
@@ -155,22 +177,24 @@ supervise() { # in a session or unit of its own
   run=$wanted_run key=$wanted_key boot=$(boot_id) started=$(now) limit=$wanted_limit
   [ ! -e "$dir/log" ] || mv -f "$dir/log" "$dir/log.1"
   : >"$dir/log" && begun || exit 73
+  tidy_all
   payload=$(timeout "$HANDOVER" cat "$pipe"; echo .) && payload=${payload%.}
   rm -f "$pipe"
   [ "$(printf %s "${payload#*
 }" | digest)" = "$key" ] || exit 65 # half a script never runs
   journal start "$step" "$run" "$boot"
-  stopped=''
+  stopped='' kills=$(memory_kills)
   trap 'stopped=1' HUP INT TERM
   # Only the runner holds the lock: what the job leaves behind must not, nor what feeds a job that doesn't read.
   { exec 9>&-; printf %s "$payload"; } | QWEN_RIG_JOB=$run timeout -k "$KILL_AFTER" "$limit" nice -n "$nice" \
-    /bin/sh "$self" body "$oom" >>"$dir/log" 2>&1 9>&- &
+    /bin/sh "$self" body "$oom" "$dir/scratch" >>"$dir/log" 2>&1 9>&- &
   wait $!
   code=$?
   if [ -n "$stopped" ]; then # a shutdown, or somebody's `systemctl stop`: no end of its own
     kill -TERM $! 2>/dev/null
     wait $!
     sweep "$run"
+    tidy "$dir"
     exit 1
   fi
   case $code in # what timeout had to kill is 137; busybox's says how what it ended has ended
@@ -178,15 +202,19 @@ supervise() { # in a session or unit of its own
   esac
   case $code in 124 | 137) sweep "$run" ;; esac
   [ -z "$(tail -c 1 "$dir/log")" ] || echo >>"$dir/log"
-  over "$code"
+  tidy "$dir"
+  over "$code" $(($(memory_kills) - kills))
   journal end "$step" "$run" "$code"
 }
 
-body() { # OOM: environment, script and input come by the pipe
+body() { # OOM SCRATCH: environment, script and input come by the pipe
   IFS= read -r environment && IFS= read -r script || exit 65
   [ "$1" = 0 ] || echo "$1" >/proc/self/oom_score_adj
   eval "$(printf %s "$environment" | base64 -d)"
   cd "${HOME:-/}" 2>/dev/null || cd /
+  export QWEN_RIG_SCRATCH="$2"
+  if own=$(mktemp -d 2>/dev/null); then printf '%s\n' "$own" >>"$2" && export TMPDIR="$own"; fi
+  unset own
   script=$(printf %s "$script" | base64 -d)
   unset environment
   eval "$script"
@@ -196,7 +224,8 @@ case $verb in
   start) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wait=$8 since=$9 ;;
   supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 ;;
   poll) step=$2 ;;
-  body) body "$2"; exit ;;
+  body) body "$2" "$3"; exit ;;
+  tidy) tidy "$2"; exit ;;
 esac
 dir=$jobs/$step pipe=$jobs/$step/pipe.${wanted_run:-}
 said=$(mkdir -p "$dir" 2>&1) || die "$said"

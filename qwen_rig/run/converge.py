@@ -17,11 +17,13 @@ from .limits import Hopeless
 from .memory import ProbeFailed
 from .run import Run
 
+Claim = Callable[[Host, str], bool]
 Commands = Callable[[Run, Context, Step], Iterator[StringCommand | FunctionCommand]]
 
 
 @operation()
-def _apply(component: str, commands: Commands) -> Generator[StringCommand | FunctionCommand, None, None]:
+def _apply(component: str, commands: Commands,
+           claim: Claim | None = None) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Bring one component to what the plan wants.
 
     pyinfra runs this generator in prepare and again in execute: the plan is read anew each time, so a step whose
@@ -34,6 +36,9 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
     except ProbeFailed as error:
         yield FunctionCommand(_unread, (str(error),), {})
         return
+    if claim and step.action.changes:
+        yield FunctionCommand(_claimed, (claim, component), {})
+        step = run.memory.step(host, component)  # another run may have written there meanwhile
     if not step.action.changes:
         host.noop(f"{step.title}: {step.why}")
         return
@@ -42,6 +47,10 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
     ctx = run.memory.context(host)
     yield from commands(run, ctx, step)
     run.memory.forget(host, known=ctx)
+
+
+def _claimed(state: State, host: Host, claim: Claim, component: str) -> bool:
+    return claim(host, component)
 
 
 def _unread(state: State, host: Host, why: str) -> bool:
@@ -54,11 +63,12 @@ def _unread(state: State, host: Host, why: str) -> bool:
 @dataclass(frozen=True)
 class Applier:
     """The commands of one step: what its folder's apply.py offers. `title`: for pyinfra; `root`: they take root (sudo
-    is used where we aren't)."""
+    is used where we aren't); `claim`: what waits until the step may write, and says whether it may."""
 
     title: str
     commands: Commands
     root: bool = False
+    claim: Claim | None = None
 
 
 def converge(name: str, applier: Applier) -> None:
@@ -74,7 +84,8 @@ def converge(name: str, applier: Applier) -> None:
     if host.state.print_noop_info and step.action.changes:  # -v
         lines = [shown(command) for command in applier.commands(run, ctx, step)]
         run.report.commands[host.name].append((name, applier.title.partition(" | ")[2], lines))
-    _apply(name=applier.title, component=name, commands=applier.commands, **arguments)
+    _apply(name=applier.title, component=name, commands=applier.commands, claim=applier.claim,
+           **arguments)
 
 
 class ScriptCommand(StringCommand):

@@ -24,8 +24,9 @@ def end(state: State | None, report: Report, memory: Memory) -> None:
     if state is None:
         return
     report.failures(state)
+    lost: list[str] = []
     if state.is_executing:
-        _keep(state, report, memory)
+        lost = _keep(state, report, memory)
     elif report.commands:
         report.show_commands(adapter.hosts(state))
     if not state.is_executing and not report.cards:
@@ -34,7 +35,7 @@ def end(state: State | None, report: Report, memory: Memory) -> None:
         return
     report.console.print()
     caveats = [f"{name}: {text}" for name, texts in report.caveats.items() for text in texts]
-    report.console.print(render.report(_rows(state, report), caveats + _unlike(state, report, memory)))
+    report.console.print(render.report(_rows(state, report), caveats + _unlike(state, report, memory) + lost))
     if after := _next(state, report):  # whole lines, however narrow the terminal: they are to be copied
         report.console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
 
@@ -78,18 +79,20 @@ def _rows(state: State, report: Report) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _keep(state: State, report: Report, memory: Memory) -> None:
-    """Put on record how each host was left, and what its steps took."""
-    when = now()
+def _keep(state: State, report: Report, memory: Memory) -> list[str]:
+    """Put on record how each host was left, and what its steps took. A line where this machine takes no record."""
+    when, kept = now(), list[str]()
     for host in adapter.hosts(state):
         ctx, where = memory.remembered(host), address(host)
         if host.name in report.cards and (report.applied[host.name] or host.name in report.touched):
-            ledger.forget(host.name, where)
+            kept.append(ledger.forget(host.name, where))
         elif host.name in report.plans and host.name not in report.cards and ctx \
                 and (found := report.contained(host.name, partial(snapshot, ctx))):
-            ledger.remember(host.name, where, when, found)
+            kept.append(ledger.remember(host.name, where, when, found))
     if report.times:
-        ledger.timed(report.times)
+        kept.append(ledger.timed(report.times))
+    why = next(filter(None, kept), "")
+    return [f"this machine keeps no record of the run ({why}): later plans tell no drift and no times"] if why else []
 
 
 def _unlike(state: State, report: Report, memory: Memory) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
+from qwen_rig.ssh import shell_line
 
 from . import adapter, beforehand
 from . import job_protocol as jobs
@@ -60,10 +61,10 @@ def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
     The job's own failure, its time limit and a connection that stays lost all end as an Outcome that isn't ok, with
     the last words already on record for the host's card.
     """
-    return _Attendant(host, job, sudo).attend()
+    return Attendant(host, job, sudo).attend()
 
 
-class _Attendant:
+class Attendant:
     """One job of one host, seen through to its end."""
 
     def __init__(self, host: Host, job: Job, sudo: bool) -> None:
@@ -75,6 +76,7 @@ class _Attendant:
         self.limit = job.seconds + self.bounds.step.slack_seconds
         self.lines: list[str] = []
         self.shown = Progress()
+        self.seen = False  # at work there, by the host's own word
 
     def attend(self) -> Outcome:
         answer = self._once()
@@ -88,7 +90,7 @@ class _Attendant:
             return Outcome(False, tuple(self.lines))
         if answer.state == "done" and answer.code == 0:
             return Outcome(True, tuple(self.lines), 0, answer.log)
-        why = jobs.cause(answer.code, answer.limit)
+        why = jobs.cause(answer.code, answer.limit, answer.why)
         if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
             why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
         if answer.state != "done":
@@ -102,7 +104,7 @@ class _Attendant:
         own = uuid.uuid4().hex[:12]
         self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)  # from its asking on it may be at work
         while True:
-            answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
+            answer = self.ask(*jobs.start(self.job, own, POLL_S, self.since))
             if answer is None or answer.state != "busy":
                 break
             self._tell(f"waits for another run that does this step with other settings, "
@@ -112,7 +114,7 @@ class _Attendant:
                 if time.monotonic() > end:
                     self._overdue(answer, "another run's is at work there, and")
                     return None
-                answer = self._ask(jobs.poll(self.job, other, answer.to, POLL_S))
+                answer = self.ask(jobs.poll(self.job, other, answer.to, POLL_S))
         if answer and answer.run not in ("", own):
             self._tell("done meanwhile by another run" if answer.state == "done" else
                        f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
@@ -128,12 +130,12 @@ class _Attendant:
                 return None
             if said := self.shown.feed(answer):
                 self._tell(said)
-            answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+            answer = self.ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
         if answer:
             self.run.report.jobs.pop(self.host.name, None)
         return answer
 
-    def _ask(self, call: Call, stdin: str = "") -> Answer | None:
+    def ask(self, call: Call, stdin: str = "") -> Answer | None:
         """Ask the host; a connection that breaks is made again, as often as patience lasts (None: it ran out)."""
         end = None
         pause = float(BACKOFF_S[0])
@@ -142,6 +144,7 @@ class _Attendant:
                 if end is None or self.run.links.reconnected(self.host):
                     _, output, lines = adapter.execute(self.host, script(call, POLL_S + 60, stdin), self.sudo)
                     if answer := jobs.read(output):
+                        self.seen = self.seen or answer.state == "running"
                         if end is not None:
                             self._tell("connected again")
                         return answer
@@ -153,16 +156,23 @@ class _Attendant:
                 pass
             if end is None:
                 end = time.monotonic() + self.patience
-                self._tell("connection lost; the job goes on there, connecting again")
+                goes_on = "; the job goes on there" if self.seen else ""
+                self._tell(f"connection lost{goes_on}, connecting again")
             elif time.monotonic() > end:
-                last = self.run.links.refused.get(self.host.name, "")
-                self.run.report.fail(
-                    self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
-                    f"{self.job.title} goes on there by itself{f'; at the last try: {last}' if last else ''}",
-                    "run the same command again when the host can be reached: it attaches to that job")
+                self._lost()
                 return None
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, BACKOFF_S[1])
+
+    def _lost(self) -> None:
+        """Write the card of a host that did not come back: what is known of the job there, and no more."""
+        last = self.run.links.refused.get(self.host.name, "")
+        stands = f"{self.job.title} was at work there, and goes on unless the host went down" if self.seen else \
+            f"whether {self.job.title} was begun there isn't known"
+        self.run.report.fail(
+            self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: {stands}"
+            f"{f'; at the last try: {last}' if last else ''}",
+            "run the same command again when the host can be reached: it attaches to what is at work there")
 
     def _end(self) -> float:
         """When this machine stops asking for what begins now: the job's limit is the host's to keep, and may not be."""
@@ -171,10 +181,11 @@ class _Attendant:
     def _overdue(self, answer: Answer, what: str = "it") -> None:
         """Write the card of a host that would have been asked for ever."""
         limit, slack = jobs.span(self.job.seconds), jobs.span(self.bounds.step.slack_seconds)
-        where = f": {answer.log}" if answer.log else ""
+        login = shell_line(self.host.name, adapter.data(self.host))
+        where = f": {login} tail {answer.log}" if answer.log else ""
         self.run.report.fail(
             self.host.name, f"{self.job.title}: {what} has not ended within its limit of {limit} and {slack} more",
-            f"look at its log on the host{where}; the same command again attaches to what is at work there")
+            f"see what it waits for{where}; the same command again attaches to what is at work there")
 
     def _tell(self, text: str) -> None:
         self.run.report.progress(self.host.name, text)

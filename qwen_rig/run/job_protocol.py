@@ -63,7 +63,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a job stands. `state`: running · done (`code` tells how) · aborted (`why`: killed or reboot) · busy
+    """How a job stands. `state`: running · done (`code` tells how) · aborted (`why`: killed or reboot; of one that
+    is done and failed: oom, where the kernel ended a program for want of memory meanwhile) · busy
     (another job of this step is at work) · gone (the host knows no such run) · error (`why`).
 
     Times in seconds of the host's clock, `now` of a job that is done when it ended; `limit`: how long it may take;
@@ -153,8 +154,11 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def cause(code: int | None, limit: int) -> str:
-    """Why a job ended with that exit code, where its runner ended it; empty for what the job's own words explain."""
+def cause(code: int | None, limit: int, why: str = "") -> str:
+    """Why a job ended with that exit code, where its runner or the kernel ended it; empty for what the job's own words
+    explain. `why`: as the answer has it."""
+    if code and code != 124 and why == "oom":
+        return "the kernel ended a program for want of memory (the machine's, or its container's limit) meanwhile"
     return {124: f"out of time: ended after {span(limit)}", 137: "killed: out of memory, or by somebody"}.get(
         code or 0, "")
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TAIL = 15  # lines of a failing command that a card shows
+SEE_PROBE = "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
 OWN, OWN_SHOWN = "qwen-rig: ", 300  # what begins so was said by our own programs on the host; characters of that
 
 
@@ -66,6 +67,7 @@ class Report:
         self.touched: set[str] = set()
         self.jobs: dict[str, tuple[str, bool]] = {}
         self._memory, self._links, self._board = memory, links, board
+        self._after: list[Callable[[State, bool], None]] = []
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
         self._running: dict[str, tuple[Step, float]] = {}
@@ -81,6 +83,7 @@ class Report:
         if host not in self.cards:
             if said is not None and (found := self._diagnosis(host, said, alone, link)):
                 remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
+                what = what.removesuffix(f": {remedy}")  # our own program's advice, said once
             self.cards[host] = Card(host, what, remedy, **more)
             if later:
                 self._waiting_cards.append(host)
@@ -201,8 +204,14 @@ class Report:
     def operation_ended(self, state: State, last: bool) -> None:
         """All hosts are through with an operation."""
         self.failures(state)
+        for act in self._after:
+            act(state, last)
         if last:
             self._look_again(state)
+
+    def after_operation(self, act: Callable[[State, bool], None]) -> None:
+        """Call this when all hosts are through with an operation: with the state, and whether it was the last."""
+        self._after.append(act)
 
     def _look_again(self, state: State) -> None:
         """The run is over: probe what it changed and did not probe since, so that the ledger holds what is true."""
@@ -228,8 +237,10 @@ class Report:
             what += ": the host said nothing (connection lost, or out of time)"
         last = _short(shown(failure.commands[-1], whole=False)) if ran else ""
         log = stumble.write(host, "\n".join([failure.names, "", *ran, "", *lines, ""]))
-        self.fail(host, what, "read the log, mend the cause, run the same command again", said=lines, command=last,
-                  tail=tuple(lines[-TAIL:]), log=log)
+        login = shell_line(host, adapter.data(failure.host))
+        remedy = f"mend what its last line names ({login}), then run the same command again" if lines else \
+            "run the same command again: what was cut off is taken up where it stands"
+        self.fail(host, what, remedy, said=lines, command=last, tail=tuple(lines[-TAIL:]), log=log)
 
     def stumbled(self, host: Host, error: Exception) -> None:
         """What we made of pyinfra's news of a host raised this: the host's card, and its end."""
@@ -255,11 +266,11 @@ def _words(error: Exception) -> tuple[str, str]:
         return str(error), "log in and look at the start-up files of its shell (~/.bashrc: exit, exec?), at the " \
             "account's shell in /etc/passwd, at sshd's ForceCommand"
     if isinstance(error, ProbeFailed):
-        return str(error), "run `pyinfra INVENTORY fact facts.probe.HostState` to see it"
+        return str(error), SEE_PROBE
     if isinstance(error, OSError) and error.filename:  # this machine's
         return f"{error.strerror}: {error.filename}", "mend that, and run the same command again"
     if isinstance(error, (*LOST, ConnectError)):
         return adapter.lost(error), "run the same command again"
     if isinstance(error, PyinfraError):
-        return f"the probe failed: {error}", "see its lines above"
+        return f"the probe failed: {error}", SEE_PROBE
     return f"stumbled over this host: {stumble.told(error)}", stumble.REMEDY

@@ -27,8 +27,11 @@ T = TypeVar("T")
 
 class Run:
     """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
-    where their files come from (network, lookups). `make_plan`: the planner of deploy/; `watched`: gives
-    the files whose state it must know; `saved`: a saved plan that every host's own must match. Parts that only a host's answer needs are loaded while hosts are at work on it.
+    where their files come from (network, lookups). Parts that only a host's answer needs are loaded while hosts are at
+    work on it.
+
+    `make_plan`: the planner of deploy/; `watched`: gives the files whose state it must know; `saved`: a saved plan that
+    every host's own must match.
     """
 
     def __init__(self, make_plan: Callable[[Context], Plan], watched: Callable[[], Iterable[str]], tables: bool = True,

@@ -52,7 +52,7 @@ turbo() { # [FILE]: the host's own proxy script, where one is named and can be r
   if [ -n "$1" ] && [ -r "$1" ]; then
     wrong=$(unfit "$1")
     if [ -n "$wrong" ]; then
-      printf '%s\n' "qwen-rig: the proxy script $wrong"
+      printf '%s\n' "the proxy script $wrong"
       return
     fi
     set +eu

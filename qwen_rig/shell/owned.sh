@@ -116,6 +116,13 @@ temporary() { # FOLDER: temporary files go to TMPDIR, where only their owner can
   owned "${TMPDIR:-/tmp}/qwen-rig" && return
   (umask 077 && own_folder "$1") || exit 1
   export TMPDIR="$1"
+  job_folder "$1"
+}
+
+job_folder() { # FOLDER: a job's temporary files go to one of its own in there, which is gone with the job (host/job.sh)
+  [ -n "${QWEN_RIG_SCRATCH:-}" ] || return 0
+  TMPDIR=$(mktemp -d "$1/job.XXXXXXXX")
+  printf '%s\n' "$TMPDIR" >>"$QWEN_RIG_SCRATCH"
 }
 
 need_own() { # PATH…: go on only where all are ours alone; what isn't there yet counts by what it would lie in

@@ -105,7 +105,7 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
     set -- --timeout 60 ${tools:+--use-pep517} "$@"
   fi
   for source in $(labels); do
-    said=$(mktemp "$cache/said.XXXXXX") # what an installer says, its owner's to read
+    said=$(mktemp) # what an installer says, its owner's to read
     if "$by" "$source" "$@" >"$said" 2>&1; then
       cat "$said"
       rm -f "$said"

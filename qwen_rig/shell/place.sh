@@ -8,4 +8,5 @@ place() { # of $place, a line NAME=FOLDER each: the data disk's folders made, ou
   done 8<<EOT
 ${place?}
 EOT
+  case $place in *TMPDIR=*) job_folder "$TMPDIR" ;; esac
 }

@@ -149,3 +149,18 @@ def test_a_bad_row_is_one_line_with_file_and_key(row: dict[str, Any], said: str,
     with pytest.raises(RigError, match=said) as caught:
         forms.load(tmp_path)
     assert "driver.yml" in str(caught.value) and "signatures[0]" in str(caught.value)
+
+
+SAID = re.compile(r"qwen-rig: ([^\"'\n]*(?:'[a-z][^\"'\n]*)*)")
+OWN_WORDS = [(path.relative_to(REPO).as_posix(), said)
+             for folder in ("deploy", "qwen_rig/host", "qwen_rig/shell", "qwen_rig/network")
+             for path in sorted((REPO / folder).rglob("*.sh")) for said in SAID.findall(path.read_text())
+             if len(said.split()) > 3 and said != "the input begins" and not said.startswith("conda: $")]  # conda's own
+
+
+def test_what_our_programs_say_on_hosts_ends_in_something_to_do() -> None:
+    """Each by a row of the doctor's, whose advice is no repetition of all that was said."""
+    assert len(OWN_WORDS) > 12
+    for file, said in OWN_WORDS:
+        found = doctor.diagnose([f"qwen-rig: {said}"])
+        assert found and found.next and found.next != said, (file, said)

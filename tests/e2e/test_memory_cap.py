@@ -70,6 +70,7 @@ def test_the_cap_is_what_lets_a_build_and_sshd_live(host: Any, scale: int) -> No
         resources.jobs(CORES, 6144)
     guide = build(host, 8, scale)
     assert guide.state == "done" and guide.code == 1 and guide.lines[-1] == "ninja: build stopped", guide
+    assert guide.why == "oom", guide
     assert limit.killed >= 1, "the kernel ended it, for want of memory"
 
     assert resources.jobs(CORES, 10240) == 1

@@ -86,7 +86,7 @@ def test_a_job_goes_on_and_the_command_that_is_named_attaches(lab: Lab) -> None:
         assert re.search("  one  (done: .* · )?Env qwen-train goes on there by itself · not begun: .*Verific", words)
         again = words.partition("Go on: ")[2].strip()
         assert shlex.split(again)[-2:] == list(command)[-2:], again
-    stop = re.search(r"to stop it: ssh \S+ (.+); the command below", words)
+    stop = re.search(r"to stop it: ssh -i \S+ \S+ (.+); the command below", words)
     assert stop
     lab.on("one", f"pkill -CONT -f '{JOB}' || :")
     lab.on("one", shlex.split(stop[1])[0])
@@ -96,10 +96,15 @@ def test_a_job_goes_on_and_the_command_that_is_named_attaches(lab: Lab) -> None:
     at_the_job(lab, process, said)
     words = ended(process, said, signal.SIGHUP)
     assert "Go on: qwen-rig apply -i " in words and "saved.json" not in words, words
+    again, shown = begun(lab, "pyinfra", "inventories/lab.py", "-y", "deploy/5090.py")
+    until(lambda: "attached to the job" in shown.read_text() or again.poll() is not None, shown.read_text)
+    other, told = begun(lab, "pyinfra", "inventories/lab.py", "-y", "deploy/5090.py", "--data", "verification_gpu=true")
+    until(lambda: "waits for another run that writes env" in told.read_text() or other.poll() is not None,
+          told.read_text)
     lab.on("one", f"pkill -CONT -f '{JOB}' || :")
-    last = lab.deploy("-y")
-    assert last.code == 0, last.stderr
-    assert "done meanwhile" in last.stderr or "attached to the job" in last.stderr, last.stderr
+    assert again.wait(HANG_S) == 0 and "attached to the job" in shown.read_text(), shown.read_text()
+    assert other.wait(HANG_S) == 0 and "planned anew" in told.read_text(), told.read_text()
+    assert lab.deploy("-y").code == 0
 
 
 @pytest.mark.parametrize(("command", "asked"), [(("pyinfra", "inventories/lab.py", "deploy/5090.py"), "Press enter"),

@@ -149,7 +149,7 @@ def test_a_key_path_is_a_path_whatever_is_in_it(tmp_path: Path, keys: Path) -> N
     found = load_cloud(cloud(tmp_path, {"b": {"source": "ssh", "hosts": [line]}}), tmp_path / "known")
     name, data = found.groups["ssh"][0]
     assert data["ssh_key"] == f"{tmp_path}/k; touch x `id`"
-    assert shell_line(name, data) == "ssh -p 2200 root@192.0.2.1"
+    assert shell_line(name, data) == f"ssh -p 2200 -i {shlex.quote(data['ssh_key'])} root@192.0.2.1"
     assert shell_line("a", {"ssh_user": "me; id"}) == "ssh 'me; id@a'", "a user of lab.yml's own"
     assert shell_line("my-cluster", {"ssh_hostname": "my-cluster"}) == "ssh my-cluster"
 

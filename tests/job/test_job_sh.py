@@ -300,3 +300,21 @@ def test_a_full_disk_is_told_and_costs_no_end(place: Place) -> None:
         assert refused.state == "error" and "No space left" in refused.why and place.began() == ["r1"]
     finally:
         subprocess.run(["umount", "-l", str(place.folder)], check=True)
+
+
+def test_temporary_files_are_gone_with_the_job_and_a_killed_ones_with_the_next(place: Place) -> None:
+    """Also those of another step's."""
+    place.env["TMPDIR"] = str(place.folder.parent)
+    say = 'echo "$TMPDIR"; : >"$(mktemp)"; ls "$TMPDIR" | wc -l'
+    end = place.start(Job("env", "Env", sh(say), HANG_S), "r1", wait=HANG_S)
+    assert Path(end.lines[0]).parent == place.folder.parent and end.lines[1].strip() == "1", end
+    assert not Path(end.lines[0]).exists() and not place.state("env").with_name("scratch").exists()
+    job = Job("verify", "Verify", sh(f"{say}; sleep {HANG_S}"), HANG_S)
+    place.start(job, "r2")
+    left = Path(until(lambda: place.poll(job, "r2", wait=0).lines)[0])
+    for pid in (place.runner(), *place.marked("r2")):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert place.poll(job, "r2").state == "aborted" and left.exists()
+    place.start(Job("env", "Env", sh("true"), HANG_S), "r3", wait=HANG_S)
+    assert not left.exists()

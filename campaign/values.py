@@ -1,4 +1,4 @@
-"""Bad values by type, for hypothesis: what a path, an address, a URL and so on can't be."""
+"""Bad values by type, for hypothesis: what a path, an address, a URL and so on can't be, one by one."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ BY_KNOB: dict[str, st.SearchStrategy[Any]] = {
     "stack": BAD_LOCAL | BAD_WORD, "trust_domain": spoilt(NAME, CONTROL, BLANK, SHELL) | st.sampled_from(["all", "-x"]),
     **dict.fromkeys(("nvidia_driver_branch", "expect_gpus", "flash_attn_jobs"), BAD_COUNT),
     **dict.fromkeys(URLS, BAD_URL), **dict.fromkeys(knobs.CHOICES, BAD_WORD),
+    "source_apt": BAD_URL.filter(lambda url: url == url.strip(" \t\n")),  # a blank separates these
     **{name: BAD_SECONDS for name in knobs.NAMES if name.startswith("timeout_")},
 }
 ODD = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | CONTROL | DEEP
