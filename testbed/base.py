@@ -38,8 +38,8 @@ case ${{0##*/}} in
   *) kill -TERM 1 ;;
 esac
 """
-# What makes a systemd host of the base: its sshd logs where sessions are counted; nothing waits for devices, fetches
-# by itself or takes apt's lock.
+# What makes a systemd host of the base: a login is a session of logind's, sshd logs where sessions are counted; nothing
+# waits for devices, fetches by itself or takes apt's lock (a test may start apt's own services).
 UNITS = {"etc/systemd/system/ssh.service.d/testbed.conf":
          "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -e\nStandardError=append:/run/testbed/sshd.log\n"}
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "systemd-udevd.service", "systemd-remount-fs.service",
@@ -47,7 +47,7 @@ MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "systemd-udevd.service",
           "dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount")
 LAYER = """mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t proc proc "$2/root/proc"
-chroot "$2/root" apt-get -qq -y --no-install-recommends install systemd systemd-sysv
+chroot "$2/root" apt-get -qq -y --no-install-recommends install systemd systemd-sysv dbus libpam-systemd
 chroot "$2/root" apt-get clean
 """
 RECIPE = 3  # raise when what build() does changes in a way that the texts here don't show
@@ -74,7 +74,7 @@ def ensure() -> Path:
 def systemd() -> Path:
     """The layer over the base that makes systemd pid 1, for hosts of kind `vm`; built once, by apt in the base."""
     lower = ensure()
-    recipe = hashlib.sha256(repr((lower.name, UNITS, MASKED)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((lower.name, UNITS, MASKED, LAYER)).encode()).hexdigest()[:12]
     folder = cache() / f"systemd-{recipe}"
     with locked("base"):
         if not folder.exists():

@@ -22,6 +22,8 @@ from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
 RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
+LOGOUT = "logind ends it with the connection (KillUserProcesses=yes)"
+CUT_OFF = {"reboot": "the host was rebooted", "killed": "it was killed", "logout": LOGOUT}  # why, as the host says it
 BACKOFF_S = (1, 30)  # the first and the longest pause between two tries to connect again
 
 
@@ -75,14 +77,14 @@ class _Attendant:
         self.limit = job.seconds + self.bounds.step.slack_seconds
         self.lines: list[str] = []
         self.shown = Progress()
+        self.bound = False  # to the connection
 
     def attend(self) -> Outcome:
         answer = self._once()
         for _ in range(RESTARTS):
             if answer is None or answer.state not in ("aborted", "gone"):
                 break
-            cause = {"reboot": "the host was rebooted", "killed": "it was killed"}.get(answer.why, "the host forgot it")
-            self._tell(f"cut off ({cause}): starting again")
+            self._tell(f"cut off ({CUT_OFF.get(answer.why, 'the host forgot it')}): starting again")
             answer = self._once()
         if answer is None:  # the card is written
             return Outcome(False, tuple(self.lines))
@@ -92,7 +94,7 @@ class _Attendant:
         if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
             why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
         if answer.state != "done":
-            why = f"{self.job.title} could not be run: {answer.why or answer.state}"
+            why = f"{self.job.title} could not be run: {CUT_OFF.get(answer.why, answer.why) or answer.state}"
         where = [f"log on the host: {answer.log}"] if answer.log else []
         self.run.report.said(self.host.name, [*self.lines, *([f"qwen-rig: {why}"] if why else []), *where])
         return Outcome(False, tuple(self.lines), answer.code, answer.log)
@@ -126,6 +128,10 @@ class _Attendant:
             if time.monotonic() > end:
                 self._overdue(answer)
                 return None
+            if answer.why == "bound" and not self.bound:
+                self.bound = True
+                self.run.report.jobs.pop(self.host.name, None)  # nothing goes on there by itself
+                self._tell(f"{LOGOUT}: `sudo loginctl enable-linger` for this user, on the host, lets it go on alone")
             if said := self.shown.feed(answer):
                 self._tell(said)
             answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
@@ -153,13 +159,16 @@ class _Attendant:
                 pass
             if end is None:
                 end = time.monotonic() + self.patience
-                self._tell("connection lost; the job goes on there, connecting again")
+                self._tell("connection lost; the job goes on there, connecting again" if not self.bound else
+                           "connection lost, and the job ends with it; connecting again")
             elif time.monotonic() > end:
                 last = self.run.links.refused.get(self.host.name, "")
+                fate = "was ended with it" if self.bound else "goes on there by itself"
                 self.run.report.fail(
                     self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: "
-                    f"{self.job.title} goes on there by itself{f'; at the last try: {last}' if last else ''}",
-                    "run the same command again when the host can be reached: it attaches to that job")
+                    f"{self.job.title} {fate}{f'; at the last try: {last}' if last else ''}",
+                    "run the same command again when the host can be reached"
+                    + ("" if self.bound else ": it attaches to that job"))
                 return None
             time.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, BACKOFF_S[1])
