@@ -105,6 +105,10 @@ def test_a_small_root_is_spared(lab: Lab, first: Any) -> None:
     assert "RunPod empties / at a stop and keeps /workspace until the pod is deleted" in said
     assert not lab.on("pod", "ls -d /root/miniforge3 /root/.cache/qwen-rig /root/.cache/uv 2>/dev/null || true")
     assert lab.on("pod", "ls /workspace/qwen-rig").split()
+    known = "/workspace/qwen-rig/miniforge3/envs/qwen-train"
+    assert lab.on("pod", f"readlink {known}").strip() == _place(lab, "pod"), "conda activate looks there"
+    pip = lab.on("pod", "/workspace/qwen-rig/miniforge3/bin/conda run -n qwen-train pip --version")
+    assert f"from {_place(lab, 'pod')}/lib/" in pip and lab.on("pod", "cat /root/.conda/environments.txt") == f"{known}\n"
     settings = json.loads(lab.on("pod", f"cat {_place(lab, 'pod')}/.rig/training.json"))
     assert settings["hf_home"] == "/workspace/qwen-rig/huggingface"
 
