@@ -113,8 +113,8 @@ def trusting(launch: Launch) -> str:
     if len(domains) < 2:
         return ""
     names = ", ".join(map(str, domains.values()))
-    return (f"the hosts are of {len(domains)} trust domains ({names}): while they train together each can run code on the "
-            "others, and so can all who reach their ports. Where they are your own, give them one trust_domain")
+    return (f"the hosts are of {len(domains)} trust domains ({names}): while they train together each can run code on "
+            "the others, and so can all who reach their ports. Where they are your own, give them one trust_domain")
 
 
 def _places(members: Sequence[Member]) -> list[tuple[str, str]]:

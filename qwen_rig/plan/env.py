@@ -54,8 +54,8 @@ def envs_dir(ctx: Context) -> str:
 
 
 def known_as(ctx: Context) -> str:
-    """The link by which conda finds the env by its name; empty where the env lies in a folder that conda looks in: those
-    of .condarc, its own, the user's ~/.conda."""
+    """The link by which conda finds the env by its name; empty where the env lies in a folder that conda looks in
+    (those of .condarc, its own, the user's ~/.conda)."""
     found, own = conda(ctx), f"{prefix(ctx)}/envs"
     users = f"{ctx.machine.user.home}/.conda/envs"
     if envs_dir(ctx) in (own, users, *ctx.state.condarc.envs_dirs):

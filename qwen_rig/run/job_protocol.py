@@ -17,7 +17,8 @@ MARK = "@job "
 # What a job may print: done, of how many, of what.
 PROGRESS = re.compile(r"@progress ([0-9]{1,9}) ([0-9]{1,9})(?: (.+))?")
 # What apt says of a lock that it waits for, or was refused.
-LOCKED = re.compile(r"(?:Waiting for cache lock|E): Could not get lock /\S*(?: It is held by process ([0-9]+) \((.+?)\))?")
+LOCKED = re.compile(r"(?:Waiting for cache lock|E): Could not get lock /\S*"
+                    r"(?: It is held by process ([0-9]{1,10}) \((.{1,40}?)\))?")
 STATES = ("running", "done", "aborted", "busy", "gone", "error")
 SAY_EVERY_S = 60  # without news, a sign of life this often
 
@@ -180,8 +181,8 @@ class Progress:
         self._last = self._waits = ""
 
     def feed(self, answer: Answer) -> str | None:
-        """What to say now: who is waited for, once; `31/73 kernels · 12 min · ~16 left` when the count has moved; a sign of
-        life with the last line of the log after each minute without. None where there's nothing to say."""
+        """What to say now: who is waited for, once; `31/73 kernels · 12 min · ~16 left` when the count has moved; a
+        sign of life with the last line of the log after each minute without. None where there's nothing to say."""
         waits = ""
         for line in answer.lines:
             if found := PROGRESS.fullmatch(line):

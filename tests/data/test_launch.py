@@ -25,7 +25,7 @@ def member(name: str, address: str, *addresses: tuple[str, str, int], **more: An
 
 def test_hosts_of_several_trust_domains_are_told_what_they_let_each_other_do() -> None:
     own = [Domain(None, Identity(name)) for name in "ab"]
-    for domains, said in (((own[0], own[1]), "2 trust domains (a alone, b alone)"), ((Domain("lab"), Domain("lab")), ""),
+    for domains, said in ((tuple(own), "2 trust domains (a alone, b alone)"), ((Domain("lab"), Domain("lab")), ""),
                           ((Domain("lab"), own[1]), "2 trust domains (domain lab, b alone)")):
         made = together([replace(A, domain=domains[0]), replace(B, domain=domains[1])])
         assert said in plan.trusting(made) and bool(plan.trusting(made)) is bool(said)

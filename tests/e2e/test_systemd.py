@@ -1,6 +1,6 @@
-"""A host under systemd, as a rented VM or a server is one: what logind ends at logout, what unattended upgrades hold, what
-refuses a reboot. The test host's pid 1 is a real systemd, with a real logind, and Debian's own unattended-upgrades runs
-as its own unit. Emulated: the GPU and NVIDIA's packages."""
+"""A host under systemd, as a rented VM or a server is one: what logind ends at logout, what unattended upgrades hold,
+what refuses a reboot. The test host's pid 1 is a real systemd, with a real logind, and Debian's own unattended-upgrades
+runs as its own unit. Emulated: the GPU and NVIDIA's packages."""
 
 from __future__ import annotations
 
