@@ -128,6 +128,9 @@ for d do
   looked=$looked$d:
   [ -d "$d" ] && owned "$d" || {{ [ ! -e "$d/"{name} ] || look env "$d/"{name} "$d"; continue; }}
   e=$d/{name}
+  if [ -L "$e" ] && {{ [ -n "$envs" ] || [ ! -e "$e" ]; }}; then
+    case $(readlink "$e") in */{PLACE}/envs/{name}) e= ;; esac # conda's name for the one on a data disk
+  fi
   if [ -L "$e" ] || [ -d "$e" ]; then
     fit_tree env "$e" "$(env_parts "$e")" && envs=$envs$e$nl
   fi

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from qwen_rig import strictjson
+from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
 from qwen_rig.training import accelerate_config
 
@@ -35,7 +36,7 @@ class Member:
     `address`: where the inventory says it is; `wanted`: the knob launch_address; `env`: its env's folder, None where
     there is none; `cards`: its GPUs' UUIDs; `torch`: its torch's version, None without; `addresses`: (interface,
     address, prefix length); `files`: those of NAMES that are there; `about`: what else a check depends on;
-    `environment`: what NCCL must be told for its cards.
+    `environment`: what NCCL must be told for its cards; `domain`: its trust domain.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Member:
     files: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,19 @@ def together(members: Sequence[Member]) -> Launch:
         said = ", ".join(f"{member.name} {member.port}" for member in members)
         raise RigError(f"launch_port isn't the same on all: {said}", "", "set it for all of them")
     return Launch(tuple(members), tuple(_places(members)), members[0].port)
+
+
+def trusting(launch: Launch) -> str:
+    """What hosts of more than one trust domain let each other do by training together; empty where all share one.
+
+    torch.distributed asks nobody who they are and runs what it is sent (pytorch/pytorch, SECURITY.md).
+    """
+    domains: dict[str, Domain] = {member.domain.id: member.domain for member in launch.members if member.domain}
+    if len(domains) < 2:
+        return ""
+    names = ", ".join(map(str, domains.values()))
+    return (f"the hosts are of {len(domains)} trust domains ({names}): while they train together each can run code on "
+            "the others, and so can all who reach their ports. Where they are your own, give them one trust_domain")
 
 
 def _places(members: Sequence[Member]) -> list[tuple[str, str]]:

@@ -40,8 +40,8 @@ case ${{0##*/}} in
   *) kill -TERM 1 ;;
 esac
 """
-# What makes a systemd host of the base: its sshd logs where sessions are counted; nothing waits for devices, fetches
-# by itself or takes apt's lock.
+# What makes a systemd host of the base: a login is a session of logind's, sshd logs where sessions are counted; nothing
+# waits for devices, fetches by itself or takes apt's lock (a test may start apt's own services).
 UNITS = {"etc/systemd/system/ssh.service.d/testbed.conf":
          "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D -e\nStandardError=append:/run/testbed/sshd.log\n"}
 MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "systemd-udevd.service", "systemd-remount-fs.service",
@@ -75,7 +75,7 @@ def ensure() -> Path:
 
 def systemd() -> Path:
     """The layer over the base that makes systemd pid 1, for hosts of kind `vm`; built once, by apt in the base."""
-    return _layer("systemd", "systemd systemd-sysv", UNITS, MASKED)
+    return _layer("systemd", "systemd systemd-sysv dbus libpam-systemd", UNITS, MASKED)
 
 
 def compilers() -> Path:
@@ -88,7 +88,7 @@ def _layer(name: str, packages: str, units: Mapping[str, str] = MappingProxyType
     """What apt, in the base, makes of these packages: built once. `units`: files of systemd's; `masked`: its units that
     are never to start."""
     lower = ensure()
-    recipe = hashlib.sha256(repr((lower.name, packages, dict(units), masked)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((lower.name, packages, dict(units), masked, LAYER)).encode()).hexdigest()[:12]
     folder = cache() / f"{name}-{recipe}"
     with locked("base"):
         if not folder.exists():

@@ -138,3 +138,25 @@ def test_programs_start_by_the_envs_name_and_conda_is_told_to_keep_out(tmp_path:
     assert now == {**texts, "pip": f"#!{link}/bin/python3.10 -E\nx\n"} and (made / "bin" / "pip3").is_symlink()
     assert (made / "bin" / "pip").stat().st_mode & 0o777 == 0o750
     assert "qwen-rig made this env from a lock" in (made / "conda-meta" / "frozen").read_text()
+
+
+def test_conda_finds_an_env_on_a_data_disk_by_its_name(tmp_path: Path) -> None:
+    """By a link among its own envs, which takes no name of anybody's, and goes where the env goes."""
+    env, known = tmp_path / "data" / "qwen-rig" / "envs" / "qwen-train", tmp_path / "forge" / "envs" / "qwen-train"
+    env.mkdir(parents=True)
+    listed = tmp_path / "home" / ".conda" / "environments.txt"
+    for was in (None, tmp_path / "gone" / "qwen-rig" / "envs" / "qwen-train"):  # none; one on a disk that is gone
+        known.unlink(missing_ok=True)
+        if was:
+            known.symlink_to(was)
+        assert run(tmp_path, f"name_for_conda {env} {known}").returncode == 0
+        assert known.readlink() == env and listed.read_text() == f"{known}\n"
+    for theirs in (known.mkdir, lambda: known.symlink_to("of-their-own")):
+        known.unlink() if known.is_symlink() else known.rmdir() if known.exists() else None
+        theirs()
+        listed.unlink()
+        assert run(tmp_path, f"name_for_conda {env} {known}").returncode == 0
+        assert not known.is_symlink() or str(known.readlink()) == "of-their-own"
+        assert listed.read_text() == f"{env}\n"
+    listed.unlink()
+    assert run(tmp_path, f"name_for_conda {env} ''").returncode == 0 and listed.read_text() == f"{env}\n"

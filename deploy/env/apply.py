@@ -11,7 +11,7 @@ from qwen_rig.deploy.env import installers as _packages
 from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.network.route import DEFAULT
 from qwen_rig.plan import Context, Step
-from qwen_rig.plan.env import env_record, envs_dir, prefix
+from qwen_rig.plan.env import env_record, envs_dir, known_as, prefix
 from qwen_rig.plan.python import address, conda_files
 from qwen_rig.program import lines, load
 from qwen_rig.run.adapter import FunctionCommand, Host, State
@@ -68,7 +68,7 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
         made["hf_endpoint"] = endpoint.url or ""
     call = BUILD(
         **_packages.installers(run, ctx, stack.requirements(knobs.python)), **_packages.torch_install(ctx, torch),
-        root=root, name=name, generation=generation, conda=f"{prefix(ctx)}/bin/conda",
+        root=root, name=name, generation=generation, known_as=known_as(ctx), conda=f"{prefix(ctx)}/bin/conda",
         channels=lines(channels),
         conda_lock=lines(f"{file.path} {file.sha256}" for file in conda_files(ctx)),
         addresses=lines(map(address, channels)),

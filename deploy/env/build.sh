@@ -2,6 +2,7 @@
 # The env in a generation of its own: created, filled from the lock on standard input, its import proven, its record
 # written, then the link flipped.
 #   $root, $name, $generation  the folder of the envs; the link there; the new env there, to which the link goes
+#   $known_as                  a link by which conda finds that by its name; empty: conda looks in $root
 #   $conda, …                  what python.sh takes
 #   $python_version            for the env
 #   $lock_options              of the installer; $afresh: not empty where the caches must not serve
@@ -10,7 +11,7 @@
 #   $aside                     the name under which an env that is no link of ours goes on; empty: there is none
 set -eu
 : "${root:?}" "${name:?}" "${generation:?}" "${python_version:?}" "${lock_options?}" \
-  "${afresh?}" "${import_gate:?}" "${made:?}" "${aside?}"
+  "${afresh?}" "${import_gate:?}" "${made:?}" "${aside?}" "${known_as?}"
 lock_env
 place
 trap no_tunnel EXIT
@@ -37,7 +38,8 @@ timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
 link=$root/$name
 settle "$new" "$link"
 old=$(readlink "$link" 2>/dev/null || true)
-[ "$old" != "$generation" ] || old='' # its record was lost, and what was before it with that
+# Its record was lost, and what was before it with that; or the link was conda's name for an env on a disk that is gone.
+case $old in "$generation" | /*) old='' ;; esac
 if [ -e "$link" ] && [ ! -L "$link" ]; then # not ours: it goes on under another name
   [ -n "$aside" ] && [ ! -e "$root/$aside" ] || {
     echo "qwen-rig: an env that isn't ours is at $link, and its name is wanted: run the same command again"
@@ -56,7 +58,7 @@ mv "$new/.rig/env.json.new" "$new/.rig/env.json"
 ln -sfn "$generation" "$link.new"
 mv -T "$link.new" "$link"
 moved_aside
-register "$link"
+name_for_conda "$link" "$known_as"
 # An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
 hex='[0-9a-f]'
 ours=.$name-$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex

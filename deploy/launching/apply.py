@@ -75,11 +75,14 @@ def _look(state: State) -> Launch | None:
     try:
         if broken:
             raise RigError(f"no launch without {', '.join(broken)}", "", "mend it, or leave it out: --limit")
-        return plan.together([member for member in members if member])
+        made = plan.together([member for member in members if member])
     except RigError as error:
         for host in reached:
             report.fail(host.name, error.what, error.remedy)
         return None
+    if said := plan.trusting(made):
+        report.caveats[made.members[0].name].append(said)
+    return made
 
 
 def _member(host: Host) -> Member:
@@ -94,7 +97,7 @@ def _member(host: Host) -> Member:
         torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
         port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
         files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}",
-        environment=ctx.environment)
+        environment=ctx.environment, domain=ctx.domain)
 
 
 def _told(host: Host, env: str, seconds: int) -> dict[str, Any]:

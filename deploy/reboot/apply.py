@@ -10,15 +10,22 @@ from qwen_rig.plan import Context, Step
 from qwen_rig.program import load
 from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand
 from qwen_rig.run.converge import Applier, run_script, script
+from qwen_rig.run.job import JobCommand
+from qwen_rig.run.job_protocol import Job
 from qwen_rig.run.memory import ProbeFailed
 from qwen_rig.run.run import Run
 
+UNLOCKED = load("shell/apt.sh", "deploy/repository/lock.sh")
+REFUSED = {"refused": "/run/qwen-rig.reboot"}  # root's folder, gone with the boot
 REBOOT, BOOT_ID = load("deploy/reboot/reboot.sh"), load("deploy/reboot/boot_id.sh")
 
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[StringCommand | FunctionCommand]:
-    """The reboot, and the wait for the host's return."""
-    yield script(REBOOT(), 30)
+    """The wait for apt's lock, as an upgrade that a reboot cuts off leaves half a system; the reboot, and the wait for
+    the host's return."""
+    lock_s = ctx.knobs.timeout_apt_lock
+    yield JobCommand(Job("apt-lock", "Waiting for apt", UNLOCKED(lock_s=str(lock_s)), lock_s + 60))
+    yield script(REBOOT(**REFUSED), 30)
     yield FunctionCommand(_come_back, (ctx.machine.boot_id, ctx.knobs.timeout_reboot), {})
 
 
@@ -30,8 +37,13 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         if not run.links.reconnected(host):
             continue
         # Not the probe yet: a fact that fails drops the host, and this one may still be on its way down.
-        ok, now = run_script(host, BOOT_ID(), 20)
-        if ok and now.strip() != boot_id:
+        ok, said = run_script(host, BOOT_ID(**REFUSED), 20)
+        now, _, refused = said.strip().partition("\n")
+        if ok and now == boot_id and refused:
+            run.report.fail(host.name, f"the host refused to reboot: {refused}",
+                            "end what it names, or reboot the host by hand; run the same command again")
+            return False
+        if ok and now != boot_id:
             run.memory.forget(host)
             with suppress(ProbeFailed):  # once more, then
                 return _sound(host)

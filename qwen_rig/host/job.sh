@@ -9,6 +9,7 @@
 # Standard input of start: the script in base64 on one line, then what the script reads on its own standard input, which
 # begins with its arguments (qwen_rig/shell/arguments.sh). KEY is the sha256 of those bytes, RUN a name for this beginning of the job. The answer is one line, then log lines:
 #   @job state=running|done|aborted|busy|gone|error run= key= started= now= to= code= limit= log= why=(to the line's end)
+# why: of running, `bound` (logind ends it with its session) or nothing; of aborted, reboot, logout (so ended) or killed.
 # Times are the host's, in seconds; `now` of a job that is done is when it ended.
 #
 # One folder a step, beside this file: `lock` is held while a job of that step runs (the kernel lets go of it when the
@@ -39,16 +40,16 @@ die() {
 }
 
 recall() { # what the step's state file says; all empty where there is none
-  run='' key='' boot='' started=0 limit=0 code='' ended=0 oom=0
+  run='' key='' boot='' started=0 limit=0 code='' ended=0 oom=0 bound=''
   while IFS='=' read -r name value; do
     case $name in run) run=$value ;; key) key=$value ;; boot) boot=$value ;; started) started=$value ;;
-      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; oom) oom=$value ;; esac
+      limit) limit=$value ;; code) code=$value ;; ended) ended=$value ;; oom) oom=$value ;; bound) bound=$value ;; esac
   done 2>/dev/null <"$dir/state"
 }
 
 begun() { # a run is on record whole or not at all
-  printf 'run=%s\nkey=%s\nboot=%s\nstarted=%s\nlimit=%s\n' "$run" "$key" "$boot" "$started" "$limit" \
-    >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
+  printf 'run=%s\nkey=%s\nboot=%s\nstarted=%s\nlimit=%s\nbound=%s\n' \
+    "$run" "$key" "$boot" "$started" "$limit" "$bound" >"$dir/state.new" && mv -f "$dir/state.new" "$dir/state"
 }
 
 memory_kills() { # how many programs the kernel has ended for want of memory, since the boot
@@ -93,10 +94,10 @@ answer() { # STATE FROM
   [ "$1" != 'done' ] || now=$ended
   [ "$1" != 'done' ] || [ "$oom" = 0 ] || why=oom
   [ ! -e "$log" ] || to=$(wc -l <"$log")
-  if [ "$1" = aborted ]; then
-    why=killed
-    [ "$boot" = "$(boot_id)" ] || why=reboot
-  fi
+  case $1 in
+    running) why=${bound:+bound} ;; # to its session, with which logind ends it
+    aborted) if [ "$boot" != "$(boot_id)" ]; then why=reboot; else why=${bound:+logout}; why=${why:-killed}; fi ;;
+  esac
   echo "@job state=$1 run=$run key=$key started=$started now=$now to=$to code=$code limit=$limit log=$log why=$why"
   from=$2
   [ $((to - from)) -le $LINES ] || from=$((to - LINES))
@@ -121,13 +122,33 @@ poll() { # RUN FROM WAIT
   answer running "$2"
 }
 
-launch() { # the runner, out of reach of this session's end
+launch() { # the runner, out of reach of this session's end; $bound where the host keeps it within
   set -- "$self" supervise "$step" "$wanted_key" "$wanted_run" "$limit" "$nice" "$oom"
-  if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password \
-    --unit="qwen-rig-$step-$wanted_run" --property=OOMPolicy=continue /bin/sh "$@" </dev/null >/dev/null 2>&1 8>&-; then
-    return
+  [ -d /run/systemd/system ] && unit "$@" </dev/null >/dev/null 2>&1 8>&- && return
+  setsid /bin/sh "$@" "$bound" </dev/null >/dev/null 2>&1 8>&- &
+}
+
+unit() { # as a unit of systemd's: root's, and a user's where logind would end it with the session
+  set -- --quiet --collect --no-ask-password --unit="qwen-rig-$step-$wanted_run" --property=OOMPolicy=continue \
+    /bin/sh "$@"
+  me=$(id -un)
+  if [ "$(id -u)" = 0 ]; then
+    systemd-run "$@"
+  elif sessions_end; then
+    if [ -e "/var/lib/systemd/linger/$me" ]; then # else systemd ends a user's own units with the last session
+      XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$(id -u)} systemd-run --user "$@" && return
+    fi
+    sudo -n systemd-run --uid="$me" "$@" && return
+    bound=1
+    return 1
+  else
+    return 1
   fi
-  setsid /bin/sh "$@" </dev/null >/dev/null 2>&1 8>&- &
+}
+
+sessions_end() { # whether logind ends what a session leaves behind: logind.conf(5), KillUserProcesses
+  [ "$(timeout 5 busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager \
+    KillUserProcesses)" = 'b true' ]
 }
 
 start() {
@@ -157,7 +178,7 @@ start() {
     [ -z "$run" ] || [ -n "$code" ] || [ "$boot" != "$(boot_id)" ] || sweep "$run"
     rm -f "$dir"/pipe.*
     said=$(mkfifo "$pipe" 2>&1) || die "$said"
-    limit=$wanted_limit
+    limit=$wanted_limit bound=''
     launch
     environment=$(printf 'umask %s\n' "$mask"; export -p)
     # Opening the pipe waits for its reader, who reads when it has the lock and the state is written.
@@ -174,7 +195,7 @@ supervise() { # in a session or unit of its own
   lock "$HANDOVER" 9 || exit 75
   [ -p "$pipe" ] || exit 75 # given up meanwhile, or begun by another
   recall
-  run=$wanted_run key=$wanted_key boot=$(boot_id) started=$(now) limit=$wanted_limit
+  run=$wanted_run key=$wanted_key boot=$(boot_id) started=$(now) limit=$wanted_limit bound=$wanted_bound
   [ ! -e "$dir/log" ] || mv -f "$dir/log" "$dir/log.1"
   : >"$dir/log" && begun || exit 73
   tidy_all
@@ -222,7 +243,7 @@ body() { # OOM SCRATCH: environment, script and input come by the pipe
 
 case $verb in
   start) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wait=$8 since=$9 ;;
-  supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 ;;
+  supervise) step=$2 wanted_key=$3 wanted_run=$4 wanted_limit=$5 nice=$6 oom=$7 wanted_bound=${8:-} ;;
   poll) step=$2 ;;
   body) body "$2" "$3"; exit ;;
   tidy) tidy "$2"; exit ;;

@@ -53,6 +53,16 @@ def envs_dir(ctx: Context) -> str:
     return f"{prefix(ctx)}/envs"
 
 
+def known_as(ctx: Context) -> str:
+    """The link by which conda finds the env by its name; empty where the env lies in a folder that conda looks in
+    (those of .condarc, its own, the user's ~/.conda)."""
+    found, own = conda(ctx), f"{prefix(ctx)}/envs"
+    users = f"{ctx.machine.user.home}/.conda/envs"
+    if envs_dir(ctx) in (own, users, *ctx.state.condarc.envs_dirs):
+        return ""
+    return f"{users if found and not found.writable else own}/{ctx.knobs.env_name}"
+
+
 def aside_names(name: str) -> tuple[str, ...]:
     """Names as long as an env's own, for one that steps aside; none where the name is too short."""
     ends = (".old", *(f".ol{number}" for number in range(2, 10)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
 from rich.text import Text
 
@@ -29,13 +30,15 @@ def end(state: State | None, report: Report, memory: Memory) -> None:
         lost = _keep(state, report, memory)
     elif report.commands:
         report.show_commands(adapter.hosts(state))
+    caveats = {name: [f"{name}: {text}" for text in texts] for name, texts in report.caveats.items()}
     if not state.is_executing and not report.cards:
-        for line in render.caveat_lines(_unlike(state, report, memory)):
+        untold = chain.from_iterable(lines for name, lines in caveats.items() if name not in report.plans)
+        for line in render.caveat_lines([*untold, *_unlike(state, report, memory)]):
             report.console.print(line)
         return
     report.console.print()
-    caveats = [f"{name}: {text}" for name, texts in report.caveats.items() for text in texts]
-    report.console.print(render.report(_rows(state, report), caveats + _unlike(state, report, memory) + lost))
+    report.console.print(render.report(_rows(state, report), [*chain.from_iterable(caveats.values()),
+                                                               *_unlike(state, report, memory), *lost]))
     if after := _next(state, report):  # whole lines, however narrow the terminal: they are to be copied
         report.console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
 

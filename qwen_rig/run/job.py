@@ -23,6 +23,8 @@ from .run import Run
 
 POLL_S = 15  # one question waits on the host for the job's end this long: four round trips a minute
 RESTARTS = 2  # of a job that was cut off (a reboot, a kill) within one operation
+LOGOUT = "logind ends it with the connection (KillUserProcesses=yes)"
+CUT_OFF = {"reboot": "the host was rebooted", "killed": "it was killed", "logout": LOGOUT}  # why, as the host says it
 BACKOFF_S = (1, 30)  # the first and the longest pause between two tries to connect again
 
 
@@ -77,14 +79,14 @@ class Attendant:
         self.lines: list[str] = []
         self.shown = Progress()
         self.seen = False  # at work there, by the host's own word
+        self.bound = False  # to the connection
 
     def attend(self) -> Outcome:
         answer = self._once()
         for _ in range(RESTARTS):
             if answer is None or answer.state not in ("aborted", "gone"):
                 break
-            cause = {"reboot": "the host was rebooted", "killed": "it was killed"}.get(answer.why, "the host forgot it")
-            self._tell(f"cut off ({cause}): starting again")
+            self._tell(f"cut off ({CUT_OFF.get(answer.why, 'the host forgot it')}): starting again")
             answer = self._once()
         if answer is None:  # the card is written
             return Outcome(False, tuple(self.lines))
@@ -94,7 +96,7 @@ class Attendant:
         if answer.code == 124:  # or a `timeout` of the script's own, which has words of its own
             why = f"{why}; raise its timeout_… knob" if answer.elapsed >= answer.limit else ""
         if answer.state != "done":
-            why = f"{self.job.title} could not be run: {answer.why or answer.state}"
+            why = f"{self.job.title} could not be run: {CUT_OFF.get(answer.why, answer.why) or answer.state}"
         where = [f"log on the host: {answer.log}"] if answer.log else []
         self.run.report.said(self.host.name, [*self.lines, *([f"qwen-rig: {why}"] if why else []), *where])
         return Outcome(False, tuple(self.lines), answer.code, answer.log)
@@ -128,6 +130,10 @@ class Attendant:
             if time.monotonic() > end:
                 self._overdue(answer)
                 return None
+            if answer.why == "bound" and not self.bound:
+                self.bound = True
+                self.run.report.jobs.pop(self.host.name, None)  # nothing goes on there by itself
+                self._tell(f"{LOGOUT}: `sudo loginctl enable-linger` for this user, on the host, lets it go on alone")
             if said := self.shown.feed(answer):
                 self._tell(said)
             answer = self.ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
@@ -156,8 +162,8 @@ class Attendant:
                 pass
             if end is None:
                 end = time.monotonic() + self.patience
-                goes_on = "; the job goes on there" if self.seen else ""
-                self._tell(f"connection lost{goes_on}, connecting again")
+                ends = ", and the job ends with it;" if self.bound else "; the job goes on there,"
+                self._tell(f"connection lost{ends if self.seen else ','} connecting again")
             elif time.monotonic() > end:
                 self._lost()
                 return None
@@ -167,12 +173,17 @@ class Attendant:
     def _lost(self) -> None:
         """Write the card of a host that did not come back: what is known of the job there, and no more."""
         last = self.run.links.refused.get(self.host.name, "")
-        stands = f"{self.job.title} was at work there, and goes on unless the host went down" if self.seen else \
-            f"whether {self.job.title} was begun there isn't known"
+        then = "" if self.seen and self.bound else ": it attaches to what is at work there"
+        if not self.seen:
+            stands = f"whether {self.job.title} was begun there isn't known"
+        elif self.bound:
+            stands = f"{self.job.title} was ended with it"
+        else:
+            stands = f"{self.job.title} was at work there, and goes on unless the host went down"
         self.run.report.fail(
             self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: {stands}"
             f"{f'; at the last try: {last}' if last else ''}",
-            "run the same command again when the host can be reached: it attaches to what is at work there")
+            f"run the same command again when the host can be reached{then}")
 
     def _end(self) -> float:
         """When this machine stops asking for what begins now: the job's limit is the host's to keep, and may not be."""

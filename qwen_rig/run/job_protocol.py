@@ -16,6 +16,9 @@ from qwen_rig.program import Call, load
 MARK = "@job "
 # What a job may print: done, of how many, of what.
 PROGRESS = re.compile(r"@progress ([0-9]{1,9}) ([0-9]{1,9})(?: (.+))?")
+# What apt says of a lock that it waits for, or was refused.
+LOCKED = re.compile(r"(?:Waiting for cache lock|E): Could not get lock /\S*"
+                    r"(?: It is held by process ([0-9]{1,10}) \((.{1,40}?)\))?")
 STATES = ("running", "done", "aborted", "busy", "gone", "error")
 SAY_EVERY_S = 60  # without news, a sign of life this often
 TELLING = 4  # kernels take from seconds to minutes: from the first few of 73, 40 min and 2 h 13 were told of one build
@@ -63,9 +66,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a job stands. `state`: running · done (`code` tells how) · aborted (`why`: killed or reboot; of one that
-    is done and failed: oom, where the kernel ended a program for want of memory meanwhile) · busy
-    (another job of this step is at work) · gone (the host knows no such run) · error (`why`).
+    """How a job stands. `state`: running (`why`: bound where logind ends it with its session) · done (`code` tells
+    how; `why` of one that failed: oom, where the kernel ended a program for want of memory meanwhile) · aborted
+    (`why`: killed, logout or reboot) · busy (another job of this step is at work) · gone (the host knows no such run) ·
+    error (`why`).
 
     Times in seconds of the host's clock, `now` of a job that is done when it ended; `limit`: how long it may take;
     `to`: lines of log so far; `log`: its path on the host.
@@ -142,8 +146,12 @@ def last(lines: list[str], most: int) -> list[str]:
 
 
 def plain(lines: Iterable[str]) -> list[str]:
-    """A log without its progress marks."""
-    return [line for line in lines if not PROGRESS.fullmatch(line)]
+    """A log without its progress marks, and with apt's wait for a lock, a line a second, once."""
+    kept: list[str] = []
+    for line in lines:
+        if not PROGRESS.fullmatch(line) and not (LOCKED.match(line) and line in kept[-1:]):
+            kept.append(line)
+    return kept
 
 
 def span(seconds: float) -> str:
@@ -163,23 +171,35 @@ def cause(code: int | None, limit: int, why: str = "") -> str:
         code or 0, "")
 
 
+def _holder(locked: re.Match[str]) -> str:
+    """What to say of a lock of apt's: who holds it."""
+    name = f"{locked[2]} (pid {locked[1]})" if locked[1] else "another process"
+    return f"waits for {name}, which holds apt's lock"
+
+
 class Progress:
     """Turns what a job prints into the few lines that a person wants to see."""
 
     def __init__(self) -> None:
         self._mark: tuple[int, int, str] | None = None
         self._said: tuple[tuple[int, int, str] | None, int] = (None, 0)
-        self._last = ""
+        self._last = self._waits = ""
 
     def feed(self, answer: Answer) -> str | None:
-        """What to say now: `31/73 kernels · 12 min · ~16 left` when the count has moved, a sign of life with the last
-        line of the log after each minute without; None where there's nothing to say. No time is said to be left before
-        a part of 1 / TELLING is done."""
+        """What to say now: who is waited for, once; `31/73 kernels · 12 min · ~16 left` when the count has moved; a
+        sign of life with the last line of the log after each minute without. None where there's nothing to say. No time
+        is said to be left before a part of 1 / TELLING is done."""
+        waits = ""
         for line in answer.lines:
             if found := PROGRESS.fullmatch(line):
                 self._mark = (int(found[1]), int(found[2]), found[3] or "")
+            elif locked := LOCKED.match(line):
+                self._last = waits = _holder(locked)
             elif line.strip():
                 self._last = line.strip()
+        if waits and waits != self._waits:
+            self._waits = waits
+            return waits
         mark, elapsed = self._said
         if self._mark == mark and answer.elapsed - elapsed < SAY_EVERY_S:
             return None

@@ -39,6 +39,9 @@ holder() { # whose lock it is, apt says only where it doesn't wait, or where its
 }
 
 unlocked() { # wait until apt would let us install; fail naming who holds it if it never does; change nothing
+  said=$(apt-get -q -o DPkg::Lock::Timeout=0 check 2>&1) && return
+  printf '%s\n' "$said"
+  case $said in *"Could not get lock"*) ;; *) exit 1 ;; esac
   said=$(apt-get -q -o DPkg::Lock::Timeout="${lock_s:?}" check 2>&1) || {
     printf '%s\n' "$said"
     holder
@@ -48,11 +51,18 @@ unlocked() { # wait until apt would let us install; fail naming who holds it if 
 
 update() { # `apt-get update`, waiting for the lists' lock too: DPkg::Lock::Timeout covers dpkg's alone
   export DEBIAN_FRONTEND=noninteractive
-  end=$(($(date +%s) + ${lock_s:?}))
+  end=$(($(date +%s) + ${lock_s:?})) told=''
   while ! said=$(apt-get -o Acquire::http::Timeout="${patience:-30}" -o Acquire::https::Timeout="${patience:-30}" \
     -o Acquire::Retries=1 -o APT::Update::Error-Mode=any update 2>&1); do
     case $said in
-      *"Could not get lock"*) if [ "$(date +%s)" -lt "$end" ]; then sleep 2; continue; fi ;;
+      *"Could not get lock"*)
+        if [ "$(date +%s)" -lt "$end" ]; then
+          [ -n "$told" ] || printf '%s\n' "$said" # whose it is: qwen_rig/run/job_protocol.py reads that
+          told=1
+          sleep 2
+          continue
+        fi
+        ;;
     esac
     printf '%s\n' "$said"
     exit 1

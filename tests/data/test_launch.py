@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from qwen_rig import launch as plan
+from qwen_rig.domain import Domain, Identity
 from qwen_rig.errors import RigError
 from qwen_rig.launch import Member, together
 from qwen_rig.training import training_settings
@@ -20,6 +21,14 @@ SETTINGS = training_settings(32607, "12.0")
 def member(name: str, address: str, *addresses: tuple[str, str, int], **more: Any) -> Member:
     return replace(Member(name, address, "/opt/envs/qwen-train", (f"GPU-{name}",), torch="2.8.0",
                           addresses=addresses or (("eth0", address, 24),)), **more)
+
+
+def test_hosts_of_several_trust_domains_are_told_what_they_let_each_other_do() -> None:
+    own = [Domain(None, Identity(name)) for name in "ab"]
+    for domains, said in ((tuple(own), "2 trust domains (a alone, b alone)"), ((Domain("lab"), Domain("lab")), ""),
+                          ((Domain("lab"), own[1]), "2 trust domains (domain lab, b alone)")):
+        made = together([replace(A, domain=domains[0]), replace(B, domain=domains[1])])
+        assert said in plan.trusting(made) and bool(plan.trusting(made)) is bool(said)
 
 
 A, B = member("a", "10.0.0.5"), member("b", "10.0.0.6")

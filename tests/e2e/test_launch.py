@@ -45,6 +45,7 @@ def test_two_hosts_get_their_files_once(lab: Lab) -> None:
     pair = ("--limit", "one-01", "--limit", "one-02")
     dry = lab.pyinfra("--dry", "deploy/launch.py", *pair)
     assert dry.code == 0 and "Traceback" not in dry.stderr, dry.stderr
+    assert " ".join(dry.stderr.split()).count("2 trust domains (one-01 alone, one-02 alone)") == 1, dry.stderr
     assert "launch.sh" not in lab.on("one-01", f"ls {ENV}/.rig")
     first = lab.pyinfra("-y", "deploy/launch.py", *pair)
     assert first.code == 0, first.stderr

@@ -344,3 +344,27 @@ def test_the_network_is_read_without_its_passwords(shell: list[str], tmp_path: P
     assert network["proxies"]["http_proxy"] == "http://***@proxy.test:3128"
     assert network["proxies"]["no_proxy"] == "127.0.0.1,.lan"
     assert (network["pip_index"], network["tmpdir"]) == ("https://***@mirror.test/simple", str(tmp_path))
+
+
+@each_shell
+def test_condas_name_for_an_env_on_a_data_disk_is_no_second_env(shell: list[str], tmp_path: Path) -> None:
+    """Neither while that disk is there nor when it is gone; an env of the user's own by that name is one."""
+    home, data = tmp_path / "home", tmp_path / "data"
+    place, forge = data / "qwen-rig" / "envs", home / "miniforge3"
+    for folder in (place / ".qwen-train-0a1b2c3d4e5f-1" / "bin", forge / "conda-meta", forge / "bin", forge / "envs"):
+        folder.mkdir(parents=True)
+    (forge / "bin" / "conda").write_text("#!/bin/sh\n")
+    (place / "qwen-train").symlink_to(".qwen-train-0a1b2c3d4e5f-1")
+    (forge / "envs" / "qwen-train").symlink_to(place / "qwen-train")
+
+    def envs(data_dir: Path | None) -> list[str]:
+        asked = HostState().command(data_dir=str(data_dir) if data_dir else None)
+        text = "\n".join(_run(asked, shell, HOME=str(home)))
+        return [line.split()[1] for line in text.splitlines() if line.startswith("##env ")]
+
+    assert envs(data) == [str(place / "qwen-train")]
+    data.rename(tmp_path / "gone")
+    assert envs(None) == []
+    (forge / "envs" / "qwen-train").unlink()
+    (forge / "envs" / "qwen-train" / "bin").mkdir(parents=True)
+    assert envs(None) == [str(forge / "envs" / "qwen-train")]

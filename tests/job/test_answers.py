@@ -78,6 +78,20 @@ def test_progress_says_what_has_moved_and_a_sign_of_life() -> None:
     assert shown.feed(_running(802, "@progress 1 2")) == "1/2 · 13 min · ~13 left"
 
 
+def test_whoever_holds_apts_lock_is_named_at_once_and_once() -> None:
+    """The words of apt 2.6 and 3.0, of a lock that it waits for and of one that it doesn't."""
+    waits = "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process {} ({})"
+    shown = Progress()
+    first = waits.format(1752, "unattended-upgr")
+    assert shown.feed(_running(1, first)) == "waits for unattended-upgr (pid 1752), which holds apt's lock"
+    assert shown.feed(_running(2, first, first)) is None
+    assert shown.feed(_running(3, waits.format(9, "apt-get"), "Reading lists")) == (
+        "waits for apt-get (pid 9), which holds apt's lock")
+    lists = "E: Could not get lock /var/lib/apt/lists/lock - open (11: Resource temporarily unavailable)"
+    assert Progress().feed(_running(1, lists)) == "waits for another process, which holds apt's lock"
+    assert jobs.plain([first, first, first, "Setting up x"]) == [first, "Setting up x"]
+
+
 def test_marks_of_progress_are_no_part_of_the_log() -> None:
     assert jobs.plain(["a", "@progress 1 2 files", "@progress is a word", "b"]) == ["a", "@progress is a word", "b"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qwen_rig.deploy.planning import make_plan
-from qwen_rig.plan.env import envs_dir, prefix
+from qwen_rig.plan.env import envs_dir, known_as, prefix
 from qwen_rig.plan.place import data_folder, load_stops
 from tests.plan.states import RTX5090, bare, context, with_driver
 
@@ -60,3 +60,7 @@ def test_a_conda_that_is_there_is_adopted_and_the_env_goes_to_the_data_disk() ->
     ctx = context(state, data_dir="/root/autodl-tmp")
     assert not make_plan(ctx).step_changes("conda") and prefix(ctx) == "/root/miniconda3"
     assert envs_dir(ctx) == "/root/autodl-tmp/qwen-rig/envs"
+    assert known_as(ctx) == "/root/miniconda3/envs/qwen-train", "where `conda activate qwen-train` looks"
+    assert known_as(context(state)) == "", "no data disk: there it is"
+    state["conda"][0]["writable"] = False
+    assert known_as(context(state, data_dir="/root/autodl-tmp")) == "/root/.conda/envs/qwen-train"
