@@ -134,10 +134,11 @@ class Stack:
         """What that lock holds for a Python. Raises RigError."""
         return select(read_lock(self.build_lock, {}), python)
 
-    def advised(self, python: str) -> tuple[Advisory, ...]:
-        """What is known of the stack and of the versions in its lock."""
-        return (*self.advisories,
-                *advisories.about({name: r.version for name, r in self.requirements(python).items()}))
+    def advised(self, python: str, cards: Sequence[Version | None] = (None,),
+                family: str | None = None) -> tuple[Advisory, ...]:
+        """What is known of the stack, and of the versions in its lock on these cards, for a model of that family."""
+        versions = {name: r.version for name, r in self.requirements(python).items()}
+        return (*self.advisories, *advisories.about(versions, cards, family))
 
     def torch_source(self, source: str | None, python: str) -> TorchSource | None:
         """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""

@@ -165,6 +165,11 @@ def check(torch, dims=DIMS, cost=""):
     old = [torch.cuda.get_device_name(d) for d in devices if torch.cuda.get_device_capability(d)[0] < 8]
     if old:
         return verdict("not_run", f"{old[0]} has no bf16, without which Qwen3.5 gives NaN")
+    return on_gpu(torch, devices, dims, cost)
+
+
+def on_gpu(torch, devices, dims, cost):
+    """flash-linear-attention's kernels on each card; their time, and that of transformers' torch code."""
     kernel, name = fast()
     plain, plain_name = slow()
     if kernel is None:

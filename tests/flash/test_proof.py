@@ -1,5 +1,5 @@
-"""What attention.py makes of a proof: right and faster than SDPA for each head dimension, or SDPA with both figures; and
-the plan, which knows for whose head dimensions it was decided."""
+"""What attention.py makes of a proof: right and faster than SDPA for each head dimension, or SDPA with both figures.
+The plan knows for whose head dimensions it was decided."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def kept(head_dims: list[int] | None, tried: bool = True, model: str | None = No
     """A host with the guide's env and a record of flash-attn, decided for these head dimensions."""
     state = converged("guide")
     state["gpus"] = SMI[:1]
-    row = {"rung": "wheel", "why_not": "right, but no faster than SDPA on this card: head_dim 64: 2.00 ms, SDPA 1.90 ms"}
+    why = "right, but no faster than SDPA on this card: head_dim 64: 2.00 ms, SDPA 1.90 ms"
+    row = {"rung": "wheel", "why_not": why}
     record = state["generations"][0]["records"]["flash_attn"]
     record |= {"attention": "sdpa", "rung": "sdpa", "why": f"wheel: {row['why_not']}", "tried": [row] if tried else []}
     if head_dims is not None:
