@@ -87,14 +87,23 @@ def flash_spec(ctx: Context) -> AttentionPayload:
             python=ctx.knobs.python, glibc=ctx.machine.glibc,
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
-        if ctx.knobs.flash_attn_unverified:
-            wheels = [*wheels, *others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc,
-                                       [gpu.compute_capability for gpu in ctx.fit])]
+        wheels += [wheel for wheel in _others(ctx) if wheel.sha256 or ctx.knobs.flash_attn_unverified]
     if mode in ("auto", "build"):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
     return AttentionPayload(ctx.stack.flash_package, ctx.stack.flash_check, gpu, tuple(wheels), tuple(builds),
                             tuple(rejected), _fingerprint(ctx, wheels, builds, rejected), ctx.head_dims)
+
+
+def _others(ctx: Context) -> list[Candidate]:
+    """The wheels that somebody else built, and that would fit: open and closed ones."""
+    return others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc, [gpu.compute_capability for gpu in ctx.fit])
+
+
+def _closed(ctx: Context, spec: AttentionPayload) -> list[Candidate]:
+    """Those that fit, and aren't tried for want of a sha256."""
+    return [wheel for wheel in _others(ctx) if wheel not in spec.wheels] if ctx.knobs.flash_attn in ("auto", "wheel") \
+        else []
 
 
 def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
@@ -272,6 +281,8 @@ def explain(ctx: Context) -> Parts:
                  "probe.HostState (.rig/flash_attn.json)"),
             fact("its speed", made.speed or None if made else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"closed: {wheel.name}: nobody vouches for its bytes (a sha256 in `pinned`, or flash_attn_unverified, "
+               "opens it)", "qwen_rig/data/sources.yml") for wheel in _closed(ctx, spec)],
         *[Rule(f"candidate: {built_on(ctx, wheel.host)}, sha256 {wheel.sha256[:12]}…", "this controller's cache")
           for wheel in _shared(ctx, spec)],
         *[Rule(f"{build.rung}: {build.source} "

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn.plan import decision, explain, flash_spec, step
 from qwen_rig.facts.records import AttentionRecord
@@ -110,6 +111,21 @@ def test_plan_and_explain_say_what_it_is_kept_for_and_what_it_took() -> None:
     facts, rules = explain(ctx)
     assert ("proven for head_dim", "64, 128") in {(fact.name, str(fact.value)) for fact in facts}
     assert any("faster than SDPA by 2 % for each head_dim, else SDPA" in rule.text for rule in rules)
+
+
+def test_a_third_partys_wheel_is_closed_until_its_sha256_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, name = converged("guide"), "flash_attn-2.8.3+cu128torch2.8-cp310-cp310-manylinux_2_24_x86_64." \
+                                      "manylinux_2_28_x86_64.whl"
+    state["gpus"] = SMI[:1]
+    assert not [wheel for wheel in flash_spec(context(state)).wheels if wheel.name == name]
+    assert any(rule.text.startswith(f"closed: {name}: nobody vouches") for rule in explain(context(state))[1])
+    asked = flash_spec(context(state, flash_attn_unverified=True)).wheels[-1]
+    assert (asked.name, asked.sha256) == (name, None)
+    row = load_sources().flash_attn.others["mjun0812"]
+    monkeypatch.setitem(row.pinned, name, "1" * 64)
+    opened = flash_spec(context(state)).wheels[-1]
+    assert (opened.name, opened.sha256) == (name, "1" * 64)
+    assert not any(rule.text.startswith("closed: ") for rule in explain(context(state))[1])
 
 
 def test_what_release_0_2_0_wrote_gives_the_same_training_json() -> None:
