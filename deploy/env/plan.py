@@ -74,7 +74,7 @@ def kept(ctx: Context) -> str | None:
 
 def _grown_aside(ctx: Context) -> str | None:
     """One left aside by another stack that grew into the wanted lock in place, and still has the name of an older one.
-    None where that lock has a build of its own, or where what runs is of it: any other was left because it was wrong."""
+    None where that lock has a build of its own, or where what runs is of it: any other was left for being wrong."""
     now, wanted = current(ctx), ctx.stack.lock_sha256
     if env_record(ctx).lock_sha256 == wanted or any(_number(ctx, g.name) is not None for g in ctx.state.generations):
         return None
