@@ -80,9 +80,9 @@ def _begin(state: State, host: Host) -> bool:
 def expect(ctx: Context) -> dict[str, Any]:
     """What qwen_rig/host/certify.py is told: the host's own training settings, and the limits that it needs there."""
     gate, made = load_gates().checks["other_users"], records(ctx).training
-    wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu)
+    wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     return {
-        **{key: wanted[key] for key in ("stack", "gpu", "torch", "model")},
+        **{key: wanted[key] for key in ("stack", "gpu", "torch", "model", "head_dims", "gated_delta")},
         "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify,
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},

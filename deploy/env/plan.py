@@ -69,7 +69,18 @@ def kept(ctx: Context) -> str | None:
     found = {number: g.name for g in ctx.state.generations
              if g.complete and not g.gone and (number := _number(ctx, g.name)) is not None
              and number > max(passed, default=0)}
-    return found[max(found)] if found else None
+    return found[max(found)] if found else _grown_aside(ctx)
+
+
+def _grown_aside(ctx: Context) -> str | None:
+    """One left aside by another stack that grew into the wanted lock in place, and still has the name of an older one.
+    None where that lock has a build of its own, or where what runs is of it: any other was left for being wrong."""
+    now, wanted = current(ctx), ctx.stack.lock_sha256
+    if env_record(ctx).lock_sha256 == wanted or any(_number(ctx, g.name) is not None for g in ctx.state.generations):
+        return None
+    grown = [g.name for g in ctx.state.generations if g.complete and not g.gone and g is not now
+             and g.records.env and g.records.env.lock_sha256 == wanted]
+    return max(grown, default=None)
 
 
 def next_generation(ctx: Context) -> str:

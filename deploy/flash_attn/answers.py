@@ -12,6 +12,7 @@ from typing import Any
 from qwen_rig import strictjson
 
 LAST = 20  # lines of a failure that are kept
+LONG = 1000  # characters of one sentence
 TRIED = 50  # rungs; a plan has a handful
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -25,6 +26,7 @@ def proven(lines: Sequence[str]) -> dict[str, Any] | None:
     return {
         "rung": raw["rung"], "why": _text(raw, "why"), "version": _text(raw, "version"), "sha256": _sha256(raw),
         "archs": _texts(raw, "archs"), "minutes": _number(raw, "minutes"), "proof": _proof(raw.get("proof")),
+        "speed": _text(raw, "speed")[:LONG],
         "built": _built_by(built) if isinstance(built, dict) else None,
         "tried": [_row(row) for row in raw["tried"][:TRIED] if isinstance(row, dict)],
     }
@@ -49,7 +51,7 @@ def _last(lines: Sequence[str]) -> dict[str, Any] | None:
 def _row(raw: dict[str, Any]) -> dict[str, Any]:
     """One rung that was tried; `why_not` None: it holds."""
     row: dict[str, Any] = {"rung": _text(raw, "rung"), "sha256": _sha256(raw), "minutes": _number(raw, "minutes"),
-                           "why_not": None if raw.get("why_not") is None else str(raw["why_not"])[:1000],
+                           "why_not": None if raw.get("why_not") is None else str(raw["why_not"])[:LONG],
                            "last": _texts(raw, "last")[-LAST:]}
     row |= {key: said for key in ("wheel", "source", "version") if (said := _text(raw, key))}
     row |= {"archs": _texts(raw, "archs")} if "archs" in raw else {}

@@ -113,7 +113,9 @@ class Attempt(FunctionCommand):
         own = self.spec.package == source.package
         spec = {"package": self.spec.package, "check": self.spec.check, "gpu": self.spec.gpu,
                 "wheels": [wheel.to_json() for wheel in wheels], "tried": self.tried, "rejected": self.spec.rejected,
-                "last": last, "build": build, "fingerprint": self.spec.fingerprint, "minutes": round(self.minutes, 2),
+                "last": last, "build": build,
+                "head_dims": list(self.spec.head_dims), "faster_pct": bounds.faster_pct,
+                "fingerprint": self.spec.fingerprint, "minutes": round(self.minutes, 2),
                 "index": self.run.network.source_index(self.ctx) if own else None,
                 "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
                                if own],
@@ -243,7 +245,9 @@ def _figures(made: Mapping[str, Any]) -> str:
     """What was measured of the rung that held."""
     proof, parts = made["proof"] or {}, []
     if isinstance(proof.get("worst"), (int, float)):
-        parts.append(f"differs from SDPA by {proof['worst']:.1e} at most")
+        parts.append(f"differs from the formula by {proof['worst']:.1e} at most")
+    if made["speed"]:
+        parts.append(f"faster than SDPA: {made['speed']}")
     if made["minutes"] >= 1:
         parts.append(f"{made['minutes']:.0f} min")
     return f" ({', '.join([*parts, 'sha256 ' + made['sha256'][:12]])})" if made["sha256"] else ""

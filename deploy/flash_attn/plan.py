@@ -6,11 +6,11 @@ A wheel that another host of the same trust domain builds in this run is known o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_rig.catalog.flash_build import Source
+from qwen_rig.catalog.flash_build import Source, flash_file
 from qwen_rig.catalog.flash_wheels import Candidate, others
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.compilers import plan as compilers
@@ -27,6 +27,7 @@ from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 
 FETCHES = ("flash_attn",)  # wheels of a release, or sources
 GIT = "git"  # a version, and the rung that has it
+PROVEN_ONCE = (64, 128)  # head dimensions: what release 0.2.0 proved, and didn't write down
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class AttentionPayload(Payload):
     builds: tuple[BuildSpec, ...]
     rejected: tuple[str, ...]
     fingerprint: str
+    head_dims: tuple[int, ...] = ()
 
     @property
     def able(self) -> tuple[tuple[BuildSpec, Here], ...]:
@@ -85,14 +87,23 @@ def flash_spec(ctx: Context) -> AttentionPayload:
             python=ctx.knobs.python, glibc=ctx.machine.glibc,
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
-        if ctx.knobs.flash_attn_unverified:
-            wheels = [*wheels, *others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc,
-                                       [gpu.compute_capability for gpu in ctx.fit])]
+        wheels += [wheel for wheel in _others(ctx) if wheel.sha256 or ctx.knobs.flash_attn_unverified]
     if mode in ("auto", "build"):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
     return AttentionPayload(ctx.stack.flash_package, ctx.stack.flash_check, gpu, tuple(wheels), tuple(builds),
-                            tuple(rejected), _fingerprint(ctx, wheels, builds, rejected))
+                            tuple(rejected), _fingerprint(ctx, wheels, builds, rejected), ctx.head_dims)
+
+
+def _others(ctx: Context) -> list[Candidate]:
+    """The wheels that somebody else built, and that would fit: open and closed ones."""
+    return others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc, [gpu.compute_capability for gpu in ctx.fit])
+
+
+def _closed(ctx: Context, spec: AttentionPayload) -> list[Candidate]:
+    """Those that fit, and aren't tried for want of a sha256."""
+    return [wheel for wheel in _others(ctx) if wheel not in spec.wheels] if ctx.knobs.flash_attn in ("auto", "wheel") \
+        else []
 
 
 def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
@@ -196,7 +207,29 @@ def decision(record: AttentionRecord | None) -> dict[str, Any]:
                       for row in made.tried if row.why_not],
             "rejected": list(made.rejected),
             "proof": {key: proof[key] for key in ("worst", "tolerance", "said") if key in proof} or None,
-            "minutes": made.minutes}
+            "minutes": made.minutes, **({"speed": made.speed} if made.speed else {})}
+
+
+def _other_models(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> str:
+    """Why what was decided for other models' head dimensions doesn't count for the ones wanted now; "" where it does,
+    or where nothing was tried, for which it can't matter."""
+    proven = set(PROVEN_ONCE if made.head_dims is None else made.head_dims)
+    counts = set(spec.head_dims) <= proven if made.head_dims is None else set(spec.head_dims) == proven
+    if counts or not made.tried or not (spec.wheels or spec.builds):
+        return ""
+    whose = ctx.model.name if ctx.model else f"stack {ctx.stack.name}"
+    return f"decided for head_dim {_dims(proven)}, and {whose} has {_dims(spec.head_dims)}: tried again"
+
+
+def _dims(head_dims: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(head_dims)))
+
+
+def _kept_if(spec: AttentionPayload) -> str:
+    """What decides: a script of ours knows head dimensions and times them; a module of a package's own doesn't."""
+    if not spec.head_dims or not (spec.check or "").endswith(".py"):
+        return "an attempt: kept only if it imports and works"
+    return f"an attempt: kept only if right and faster than SDPA on this card, for head_dim {_dims(spec.head_dims)}"
 
 
 def _bytes(spec: AttentionPayload) -> int | None:
@@ -210,7 +243,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     """The attempt; done again where what it was decided on has changed."""
     spec, made, env_changes = flash_spec(ctx), records(ctx).flash_attn, new_env(before)
     wanted = _wanted(ctx, spec)
-    why = "; ".join([*(["an attempt: kept only if it imports and works"] if spec.wheels or spec.able else []),
+    why = "; ".join([*([_kept_if(spec)] if spec.wheels or spec.able else []),
                      *spec.rejected])
     if env_changes or not made:
         return Step("flash-attn", "none", wanted, Action.ADD, why,
@@ -224,6 +257,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if came := _came_since(ctx, spec, made):
         return Step("flash-attn", now, wanted, Action.CHANGE, f"one was {built_on(ctx, came.host)}, since",
                     payload=spec, fetches=FETCHES)
+    if other := _other_models(ctx, spec, made):
+        return Step("flash-attn", now, wanted, Action.CHANGE, other, payload=spec, fetches=FETCHES, bytes=_bytes(spec))
     if made.fingerprint == spec.fingerprint:
         origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
@@ -241,8 +276,13 @@ def explain(ctx: Context) -> Parts:
             fact("memory and cores", f"{ctx.machine.memory_mib} MiB, {ctx.machine.cores:g}", "host.Host"),
             fact("trust domain", ctx.domain, "probe.HostState; the knob trust_domain"),
             fact("decided before", f"{made.attention}: {made.why or 'no reason on record'}" if made
-                  else None, "probe.HostState (.rig/flash_attn.json)")], [
+                  else None, "probe.HostState (.rig/flash_attn.json)"),
+            fact("proven for head_dim", _dims(made.head_dims) if made and made.head_dims else None,
+                 "probe.HostState (.rig/flash_attn.json)"),
+            fact("its speed", made.speed or None if made else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"closed: {wheel.name}: nobody vouches for its bytes (a sha256 in `pinned`, or flash_attn_unverified, "
+               "opens it)", "qwen_rig/data/sources.yml") for wheel in _closed(ctx, spec)],
         *[Rule(f"candidate: {built_on(ctx, wheel.host)}, sha256 {wheel.sha256[:12]}…", "this controller's cache")
           for wheel in _shared(ctx, spec)],
         *[Rule(f"{build.rung}: {build.source} "
@@ -252,6 +292,10 @@ def explain(ctx: Context) -> Parts:
         *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build")
                else "qwen_rig/data/flash.yml")
           for why in spec.rejected],
+        *([Rule(f"for head_dim {_dims(spec.head_dims)}: {ctx.model.name if ctx.model else 'all that the stack trains'}",
+                "qwen_rig/data/models.yml")] if spec.head_dims else []),
+        *([Rule(f"kept if faster than SDPA by {flash_file().proof.faster_pct:g} % for each head_dim, else SDPA",
+                "qwen_rig/data/flash.yml")] if (spec.check or "").endswith(".py") else []),
         Rule("an attempt; SDPA is a normal outcome", "guide, step 4, plan B")]
 
 

@@ -22,7 +22,7 @@ from qwen_rig.ssh import shell_line
 
 def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     """The proof, and its judgement."""
-    expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu)
+    expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verification.json", "--fingerprint",
              fingerprint(ctx)]
     yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification, quiet="out")
@@ -51,6 +51,9 @@ def _judge(state: State, host: Host) -> bool:
     skipped = [check.name for check in made.checks if check.status == "not_run"]
     if skipped:
         run.report.caveats[host.name].append(f"verified: {summary(made)} ({', '.join(skipped)})")
+    # One that measured something beside what was asked of it has something to tell: a slow kernel that serves.
+    run.report.caveats[host.name] += [f"{check.name}: {check.why}" for check in made.checks
+                                      if check.status == "not_run" and check.measured and check.why]
     return True
 
 

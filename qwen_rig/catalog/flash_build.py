@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from qwen_rig.catalog import datafile
-from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Row, Sha256, Text, Whole
+from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Number, Row, Sha256, Text, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class _Proof(Row):
     import_s: Whole
     check_s: Whole
     source: Text
+    faster_pct: Number
+    faster_source: Text
     companions: dict[Text, _Wheel]
 
 
@@ -88,7 +90,8 @@ class Companion:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What proving and building may take. Seconds; `nice` and `oom_score` as nice(1) and proc(5) have them."""
+    """What proving and building may take. Seconds; `nice` and `oom_score` as nice(1) and proc(5) have them;
+    `faster_pct`: by how much it must be faster than SDPA."""
 
     install_s: int
     import_s: int
@@ -96,6 +99,7 @@ class Bounds:
     nice: int
     oom_score: int
     companions: tuple[Companion, ...]
+    faster_pct: float
 
 
 @cache
@@ -109,4 +113,5 @@ def load() -> tuple[Source, Bounds]:
     """The project's own sources and bounds. Raises RigError where the file is wrong."""
     proof, build = flash_file().proof, flash_file().build
     companions = tuple(Companion(name, row.version, row.sha256, row.source) for name, row in proof.companions.items())
-    return build, Bounds(proof.install_s, proof.import_s, proof.check_s, build.nice, build.oom_score, companions)
+    return build, Bounds(proof.install_s, proof.import_s, proof.check_s, build.nice, build.oom_score, companions,
+                         proof.faster_pct)

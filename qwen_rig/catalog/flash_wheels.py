@@ -101,7 +101,7 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
 
 def others(torch: Torch | None, python: str, glibc: str | None,
            compute_capabilities: Sequence[Version | None]) -> list[Candidate]:
-    """A third party's wheels that fit, none with a checksum: for those who say flash_attn_unverified."""
+    """A third party's wheels that fit; without a sha256 it is closed but for those who say flash_attn_unverified."""
     found = []
     for other in load_sources().flash_attn_others if torch and torch.release else ():
         release = ".".join(str(torch.release if torch else "").split(".")[:2])
@@ -112,7 +112,7 @@ def others(torch: Torch | None, python: str, glibc: str | None,
                 one, torch, glibc, [cc for cc in compute_capabilities if cc is not None]):
             name = other.file.format(version=other.version, cuda=other.cuda.replace(".", ""), torch=release,
                                      tag="cp" + python.replace(".", ""))
-            found.append(Candidate(name, f"{other.url}/{quote(name)}", None))
+            found.append(Candidate(name, f"{other.url}/{quote(name)}", other.pinned.get(name)))
     return found
 
 

@@ -4,7 +4,7 @@ reading that file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -312,6 +312,25 @@ def models() -> Mapping[str, Model]:
 def family(name: str) -> Family:
     """What a family of transformers takes. KeyError for one that isn't in the file."""
     return _file().families[name]
+
+
+def head_dims(families: Iterable[str]) -> tuple[int, ...]:
+    """The head dimensions of all models of these families, the least first."""
+    wanted = set(families)
+    return tuple(sorted({model.head_dim for model in models().values() if model.family in wanted}))
+
+
+def linear_layers(family: str) -> dict[str, Any] | None:
+    """What the proof of a family's linear layers is told: a head's dimensions, and what a missing fast kernel costs;
+    None where the family has none."""
+    it = next((model.linear_attention for model in models().values()
+               if model.family == family and model.linear_attention), None)
+    if it is None:
+        return None
+    hybrid = speed().hybrid
+    return {"dims": [it.key_dim, it.value_dim],
+            "cost": f"a training step takes about {hybrid.fast / hybrid.slow:.1f} times as long "
+                    f"({hybrid.source.partition(';')[0]})"}
 
 
 def costs() -> Mapping[str, float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 from qwen_rig import strictjson
-from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Text, Whole, checked, load, wrong
+from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Sha256, Text, Whole, checked, load, wrong
 from qwen_rig.catalog.yamlfile import given, shown
 
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
@@ -72,7 +72,8 @@ class NvidiaApt(Row):
 
 @dataclass(frozen=True)
 class OtherWheels(Row):
-    """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), torch (2.8), tag (cp310)."""
+    """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), torch (2.8), tag (cp310);
+    `pinned`: those of which we hold the sha256, by name. All others are closed without consent."""
 
     url: Text
     file: Text
@@ -82,6 +83,7 @@ class OtherWheels(Row):
     source: Text
     torch: MaybeTexts = ()
     archs: MaybeTexts = ()
+    pinned: dict[Text, Sha256] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from qwen_rig.catalog.flash_build import Source, load
 from qwen_rig.catalog.flash_wheels import FlashAttn
 from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.lock import Entry, Requirement, lines_of, read_lock, read_sizes, select
+from qwen_rig.catalog.models import Model, head_dims, linear_layers
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
@@ -134,10 +135,11 @@ class Stack:
         """What that lock holds for a Python. Raises RigError."""
         return select(read_lock(self.build_lock, {}), python)
 
-    def advised(self, python: str) -> tuple[Advisory, ...]:
-        """What is known of the stack and of the versions in its lock."""
-        return (*self.advisories,
-                *advisories.about({name: r.version for name, r in self.requirements(python).items()}))
+    def advised(self, python: str, cards: Sequence[Version | None] = (None,),
+                family: str | None = None) -> tuple[Advisory, ...]:
+        """What is known of the stack, and of the versions in its lock on these cards, for a model of that family."""
+        versions = {name: r.version for name, r in self.requirements(python).items()}
+        return (*self.advisories, *advisories.about(versions, cards, family))
 
     def torch_source(self, source: str | None, python: str) -> TorchSource | None:
         """What comes from an index of torch's own (`source`: the knob source_torch_index), None where nothing does."""
@@ -173,14 +175,17 @@ class Stack:
             return self.lock_text
         return self.lock_for((name for name in self.requirements(python) if name not in torch.names), python)
 
-    def expect(self, python: str, gpu: bool = True) -> dict[str, Any]:
-        """What qwen_rig/host/verify.py is told to look for (its --expect). `gpu` False: none is expected to answer."""
+    def expect(self, python: str, gpu: bool = True, model: Model | None = None) -> dict[str, Any]:
+        """What qwen_rig/host/verify.py is told to look for (its --expect). `gpu` False: none is expected to answer;
+        `model`: the one that is wanted, None where all that the stack trains are."""
         torch = self.torch
         return {
             "stack": self.name, "standin": self.standin, "python": python, "gpu": gpu,
             "packages": {name: r.version for name, r in sorted(self.requirements(python).items())},
             "torch": {"release": torch.release, "cuda": torch.cuda, "archs": list(torch.archs)} if torch else None,
             "import_gate": self.import_gate, "model": self.model,
+            "head_dims": [model.head_dim] if model else list(head_dims(self.trains)),
+            "gated_delta": linear_layers(self.model),
         }
 
     @property

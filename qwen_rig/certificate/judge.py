@@ -25,8 +25,8 @@ JUDGES: dict[str, tuple[str, Callable[[Case, Gate], Check]]] = {
     "power_limit": ("identity", judge_card.power_limit), "throttle": ("load", judge_card.throttle),
     "temperature": ("load", judge_card.temperature),
     **{name: (name, getattr(judge_work, name)) for name in (
-        "torch_build", "first_kernel", "precision", "matmul", "bandwidth", "transfer", "memory", "training",
-        "largest_batch", "peers", "all_reduce")},
+        "torch_build", "first_kernel", "precision", "matmul", "bandwidth", "transfer", "memory", "gated_delta",
+        "training", "largest_batch", "peers", "all_reduce")},
     "sustained": ("load", judge_work.sustained), "sdpa": ("sdpa", judge_work.attention),
     "flash_attention": ("flash_attention", judge_work.attention), "save": ("training", judge_work.save),
     "resume": ("training", judge_work.resume),

@@ -124,8 +124,25 @@ def attention(case: Case, gate: Gate) -> Check:
     """SDPA's or flash-attn's largest relative difference."""
     data = case.data(gate.name)
     name = f"flash-attn {data['version']}" if data.get("version") else data.get("dtype", "")
-    return check(gate, "pass" if data["worst"] < gate["most"] else "fail", f"{name} differs by {data['worst']:.1e}",
-                 f"< {gate['most']:.0e}", "attention computes wrongly")
+    times = [f"head_dim {row['head_dim']}: {row['ms']:.2f} ms, SDPA {row['sdpa_ms']:.2f} ms"
+             for row in data.get("speed") or ()]
+    return check(gate, "pass" if data["worst"] < gate["most"] else "fail",
+                 "; ".join([f"{name} differs by {data['worst']:.1e}", *times]), f"< {gate['most']:.0e}",
+                 "attention computes wrongly")
+
+
+def gated_delta(case: Case, gate: Gate) -> Check:
+    """The largest difference of the linear layers' rule from the same written out; a missing fast kernel is a warning
+    that says what it costs."""
+    data = case.data("gated_delta")
+    times = [f"{data[key]:.1f} ms{words}" for key, words in (("ms", ""), ("torch_ms", " by torch's own code"))
+             if data[key]]
+    measured = f"{data['kernel']} differs by {data['worst']:.1e}" + (f", {', '.join(times)}" if times else "")
+    expected = f"< {gate['most']:.0e} by flash-linear-attention"
+    if not data["worst"] < gate["most"]:
+        return check(gate, "fail", measured, expected, "the linear layers compute wrongly")
+    return check(gate, "warn" if data["missing"] else "pass", measured, expected, data["missing"] or "",
+                 numbers=number("gated delta, forward and backward", data["ms"], "ms", "lower"))
 
 
 def training(case: Case, gate: Gate) -> Check:

@@ -1,12 +1,13 @@
 """Runs on the host, under the env's python: try each flash-attn wheel, keep one only if it proves itself, else SDPA.
 
 Usage: attention.py --spec JSON. Each wheel is installed, imported in a process of its own with a time limit, then
-computes forward and backward as SDPA does (flash_attn_check.py); else it is taken out again and the next one is tried.
+computes forward and backward for the head dimensions of the models that train here (flash_attn_check.py). One that is
+wrong, or for one of them no faster than SDPA on this card, is taken out again and the next one is tried.
 
 Writes flash_attn.json beside itself, and prints it as its last line: the rung (fleet, wheel, build, git, sdpa), why
 each one before it was not kept, version, sha256, the architectures that its .so really has code for, what the proof
-measured, minutes. Exits 0 with SDPA too, which is a normal end. `last` false in the spec: other rungs may follow, so
-that without a good wheel nothing is decided and nothing written.
+measured, both speeds, minutes. Exits 0 with SDPA too, which is a normal end. `last` false in the spec: other rungs may
+follow, so that without a good wheel nothing is decided and nothing written.
 """
 
 import argparse
@@ -110,15 +111,32 @@ def prove(spec, limits):
     if code != 0:
         return f"installed, but can't be imported: {' '.join(told(said)[-1:])}", told(said)
     check = spec["check"]
-    proof = [str(HERE / check)] if check.endswith(".py") else check.split()  # a script beside us, or `-m module`
+    dims = ["--head-dims", *map(str, spec["head_dims"])] if spec["head_dims"] else []
+    # A script beside us, or `-m module`, which knows no head dimensions.
+    proof = [str(HERE / check), *dims] if check.endswith(".py") else check.split()
     code, said = run([sys.executable, *proof], limits["check"])
     measured = None
     with suppress(ValueError, IndexError):
         measured = json.loads(said[-1])
-    if code == 0:
-        return None, measured if isinstance(measured, dict) else {"said": told(said)}
-    why = (isinstance(measured, dict) and measured.get("why")) or " ".join(told(said))[-400:]
-    return f"imported, but its kernels aren't proven: {why}", told(said)
+    if code != 0:
+        why = (isinstance(measured, dict) and measured.get("why")) or " ".join(told(said))[-400:]
+        return f"imported, but its kernels aren't proven: {why}", told(said)
+    if not isinstance(measured, dict):
+        return None, {"said": told(said)}
+    slow = not_faster(measured.get("speed", []), spec["faster_pct"])
+    if slow:
+        return f"right, but no faster than SDPA on this card: {speeds(slow)}", [speeds(measured["speed"])]
+    return None, measured
+
+
+def not_faster(rows, percent):
+    """Those head dimensions for which it isn't faster than SDPA by so much; a time that is none is no proof."""
+    return [row for row in rows if not row["ms"] * (1 + percent / 100) <= row["sdpa_ms"]]
+
+
+def speeds(rows):
+    """`head_dim 128: 1.90 ms, SDPA 2.20 ms; …`, forward and backward."""
+    return "; ".join(f"head_dim {row['head_dim']}: {row['ms']:.2f} ms, SDPA {row['sdpa_ms']:.2f} ms" for row in rows)
 
 
 def archs(package):
@@ -176,8 +194,11 @@ def decide(spec):
         remove(spec, before)
     reasons = [f"{row['rung']}: {row['why_not']}" for row in tried if row["why_not"]]
     reasons += [line for line in rejected if not (reasons and line.startswith("flash_attn="))]
-    return {**made, "why": f"{made['wheel']} works" if "wheel" in made else "; ".join(reasons), "tried": tried,
-            "rejected": rejected, "build": spec["build"], "minutes": round(spec["minutes"] + minutes(began), 2),
+    timed = speeds((made["proof"] or {}).get("speed", []))
+    works = f"{made.get('wheel')} works" + (f", faster than SDPA here: {timed}" if timed else "")
+    return {**made, "why": works if "wheel" in made else "; ".join(reasons), "tried": tried, "speed": timed,
+            "head_dims": spec["head_dims"], "rejected": rejected,
+            "build": spec["build"], "minutes": round(spec["minutes"] + minutes(began), 2),
             "fingerprint": spec["fingerprint"], "time": int(time.time())}
 
 

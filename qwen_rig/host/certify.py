@@ -1,8 +1,8 @@
 """Runs on the host, under any Python (3.9 or newer) that has torch: measure each card, and write what was seen as JSON.
 
 Usage: certify.py --out FILE [--expect JSON or @FILE]. Needs the files certify_*.py, processes.py,
-nvidia_text.py, tiny_qwen.py and flash_attn_check.py beside it, no root and no network. It changes nothing on the host
-but FILE.
+nvidia_text.py, tiny_qwen.py, flash_attn_check.py and gated_delta.py beside it, no root and no network. It changes
+nothing on the host but FILE.
 
 It measures and doesn't judge: whether a number is good is said on the controller, by qwen_rig/data/gates.yml
 (`qwen-rig certificate read FILE`). Every check ends as measured, fail (it crashed, hung or computed wrongly) or
@@ -33,6 +33,7 @@ FORMAT = 1  # of what is written; qwen_rig/certificate/ reads this one
 DEFAULTS = {
     "stack": None, "gpu": True, "torch": {}, "model": None, "steps": 20, "length": 1024, "size": "half-billion",
     "deadline_seconds": None, "load_seconds": 6,
+    "head_dims": [64, 128], "gated_delta": None,
     "allow_busy_gpu": False, "busy": {"utilization": 10, "memory_mib": 1024},
     "training": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "bf16": True, "tf32": True,
                  "fp16": False, "attn_implementation": "sdpa", "use_cache": False},
@@ -46,6 +47,7 @@ BATCHES = (
      "load": (certify_compute.load, 120), "bandwidth": (certify_compute.bandwidth, 90),
      "transfer": (certify_compute.transfer, 60), "memory": (certify_compute.memory, 180),
      "sdpa": (certify_attention.sdpa, 90), "flash_attention": (certify_attention.flash_attention, 270)},
+    {"gated_delta": (certify_attention.linear_attention, FIRST)},
     {"training": (certify_training.training, 600)},
     {"largest_batch": (certify_training.largest_batch, 240)},
 )
@@ -84,6 +86,9 @@ def certify_one(card, expect, deadline):
         if expect["torch"] is None:
             why = f"no GPU to compute on: stack {expect['stack']} has no torch"
             checks.update({check: result("not_run", why=why) for check in batch})
+            continue
+        if expect["gated_delta"] is None and "gated_delta" in batch:  # no process for that
+            checks["gated_delta"] = result("not_run", why="the Qwen of this stack has no linear layers")
             continue
         say(f"{name}: {', '.join(batch)}")
         checks.update(processes.run(__file__, list(batch), asked, SECONDS, environment, deadline,
@@ -132,7 +137,8 @@ def measure(expect):
 def program_id():
     """Of the very files that measured: two certificates of unlike programs can differ for that alone."""
     here = Path(__file__).resolve().parent
-    names = sorted([*here.glob("certify*.py"), here / "processes.py", here / "nvidia_text.py", here / "tiny_qwen.py"])
+    beside = ("processes.py", "nvidia_text.py", "tiny_qwen.py", "flash_attn_check.py", "gated_delta.py")
+    names = sorted([*here.glob("certify*.py"), *(here / name for name in beside)])
     return hashlib.sha256(b"".join(name.read_bytes() for name in names)).hexdigest()[:12]
 
 

@@ -1,48 +1,40 @@
-"""Travels with certify.py: attention forward and backward on the card, against float32."""
+"""Travels with certify.py: attention forward and backward on the card, against float32; a hybrid's linear layers."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import flash_attn_check
+import gated_delta
 from certify_compute import dtype, gpu, name_of
 from processes import NotRun, largest, one_line, result
 
-SHAPE = (2, 8, 1024)  # batch, heads, length
-HEAD_DIMS = (64, 128)
-
 
 def sdpa(expect):
-    """Relative differences of PyTorch's scaled_dot_product_attention in the training dtype from the formula in float32.
-
-    The formula is written out, so that no kernel of the same library stands on both sides.
-    """
+    """Relative differences of PyTorch's scaled_dot_product_attention in the training dtype from the formula in float32,
+    for the head dimensions of the models that train here."""
     torch = gpu(expect)
-    kind, cases = dtype(torch), []
-    torch.backends.cuda.matmul.allow_tf32 = False
-
-    def plain(q, k, v, causal):
-        weights = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        if causal:
-            hidden = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
-            weights = weights.masked_fill(hidden, float("-inf"))
-        return weights.softmax(-1) @ v
-
-    for head_dim in HEAD_DIMS:
-        for causal in (False, True):
-            torch.manual_seed(head_dim + causal)
-            q, k, v, upstream = (torch.randn(*SHAPE, head_dim, device="cuda", dtype=kind) for _ in range(4))
-            ours = [x.clone().requires_grad_() for x in (q, k, v)]
-            out = torch.nn.functional.scaled_dot_product_attention(*ours, is_causal=causal)
-            out.backward(upstream)
-            theirs = [x.float().requires_grad_() for x in (q, k, v)]
-            exact = plain(*theirs, causal)
-            exact.backward(upstream.float())
-            pairs = [(out, exact)] + [(x.grad, y.grad) for x, y in zip(ours, theirs)]  # noqa: B905
-            differences = [((x.float() - y).norm() / y.norm()).item() for x, y in pairs]
-            cases.append({"head_dim": head_dim, "causal": causal, "differences": differences})
+    kind = dtype(torch)
+    cases = [{"head_dim": head_dim, "causal": causal, "differences": flash_attn_check.compare(
+        torch, flash_attn_check.sdpa(torch), "cuda", head_dim, causal, kind)}
+        for head_dim in expect["head_dims"] for causal in (False, True)]
     worst = largest([error for case in cases for error in case["differences"]])
     return result("measured", data={"dtype": name_of(kind), "cases": cases, "worst": worst})
+
+
+def linear_attention(expect):
+    """What gated_delta.py finds; a missing fast kernel is measured too, and judged on the controller."""
+    import torch
+
+    asked = expect["gated_delta"]
+    found = gated_delta.check(torch, tuple(asked["dims"]), asked["cost"])
+    if found["status"] == "fail":
+        return result("fail", why=found["why"])
+    if not torch.cuda.is_available() or "worst" not in found:  # on the CPU it is no proof of any card
+        raise NotRun(found["why"] + (f", {found['worst']:.1e} apart" if "worst" in found else ""))
+    return result("measured", data={key: found.get(key) for key in ("kernel", "worst", "ms", "torch_ms")}
+                  | {"missing": found["why"]})
 
 
 def flash_attention(expect):
@@ -57,7 +49,8 @@ def flash_attention(expect):
     program = Path(__file__).resolve().parent / "flash_attn_check.py"
     if not program.exists():
         raise NotRun("flash_attn_check.py isn't beside this program")
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=240)
+    command = [sys.executable, str(program), "--head-dims", *map(str, expect["head_dims"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     try:
         said = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -66,4 +59,5 @@ def flash_attention(expect):
         raise NotRun(said["why"])
     if said["status"] == "fail":
         return result("fail", why=said["why"], data={"version": said.get("version")})
-    return result("measured", data={"version": said.get("version"), "worst": said["worst"]})
+    return result("measured", data={"version": said.get("version"), "worst": said["worst"],
+                                    "speed": said.get("speed") or []})

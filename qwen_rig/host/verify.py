@@ -1,7 +1,8 @@
 """Runs on the host, under the env's python: prove the env, check by check, and write what was seen as JSON.
 
 Usage: verify.py --expect JSON --record PATH --fingerprint TEXT. Prints the record too; exits 0 whatever the checks
-say, 1 only where the record can't be written. It is one file and needs no other: it travels alone.
+say, 1 only where the record can't be written. Needs processes.py, tiny_qwen.py, flash_attn_check.py and gated_delta.py
+beside it.
 
 Each check is pass, fail or not_run, with what was measured, what was expected and why. What couldn't run is never a
 pass. Checks that import anything heavy run in a process of their own, so that a crash or a hang costs one check.
@@ -17,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import flash_attn_check
+import gated_delta
 import processes
 import tiny_qwen
 from processes import largest, result
@@ -153,6 +156,31 @@ def attention():
         return "sdpa"
 
 
+def check_attention(expect):
+    """The attention that training uses, forward and backward, for the head dimensions of the models that train here."""
+    torch, found = gpus()
+    if not found:
+        return result("not_run", None, None, "torch sees no GPU")
+    bf16 = torch.cuda.get_device_capability(found[0])[0] >= 8
+    used, function = attention() if bf16 else "sdpa", flash_attn_check.sdpa(torch)
+    if used != "sdpa":
+        from flash_attn import flash_attn_func as function
+    head_dims = expect.get("head_dims") or list(flash_attn_check.HEAD_DIMS)
+    done, why = flash_attn_check.cases(torch, function, [f"cuda:{i}" for i in found], head_dims,
+                                       torch.bfloat16 if bf16 else torch.float16)
+    measured = {"attention": used, "head_dims": head_dims, "worst": None if why else flash_attn_check.worst(done)}
+    return judged(why is None, measured, f"differs from the formula by less than {flash_attn_check.TOLERANCE:g}", why)
+
+
+def check_gated_delta(expect):
+    """The rule of a hybrid's linear layers, forward and backward; a missing fast kernel is not a pass."""
+    import torch
+
+    found = gated_delta.check(torch, tuple(expect["gated_delta"]["dims"]), expect["gated_delta"]["cost"])
+    measured = {key: found[key] for key in ("kernel", "worst", "ms", "torch_ms") if found.get(key) is not None}
+    return result(found["status"], measured or None, "as the rule written out, by flash-linear-attention", found["why"])
+
+
 def check_lora(expect):
     """Five LoRA steps of a tiny random Qwen on one text again and again: the loss must be finite and fall."""
     torch, found = gpus()
@@ -184,10 +212,12 @@ CHECKS = {
     "gpu_arch": (check_gpu_arch, 60, True),
     "kernel": (check_kernel, 120, True),
     "bf16_matmul": (check_bf16_matmul, 120, True),
+    "attention": (check_attention, 120, True),
+    "gated_delta": (check_gated_delta, FIRST_SECONDS, True),  # Triton compiles each kernel in many forms, once
     "import": (check_import, FIRST_SECONDS, False),
     "lora": (check_lora, FIRST_SECONDS, True),
 }
-ALONE = ("import", "lora")  # these get a fresh process: what ran before must not help or hinder them
+ALONE = ("gated_delta", "import", "lora")  # these get a fresh process: what ran before must not help or hinder them
 
 
 def run_checks(names, expect):
@@ -203,11 +233,12 @@ def run_checks(names, expect):
 
 def verify(expect, fingerprint):
     """The whole record."""
-    names = [name for name, (_, _, torch) in CHECKS.items() if expect["torch"] or not torch]
-    done = {name: result("not_run", None, None, f"stack {expect['stack']} has no torch") for name in CHECKS
+    asked = [name for name in CHECKS if name != "gated_delta" or expect.get("gated_delta")]
+    names = [name for name in asked if expect["torch"] or not CHECKS[name][2]]
+    done = {name: result("not_run", None, None, f"stack {expect['stack']} has no torch") for name in asked
             if name not in names}
     done.update(run_checks(names, expect))
-    checks = [dict(name=name, **done[name]) for name in CHECKS]
+    checks = [dict(name=name, **done[name]) for name in asked]
     states = {check["status"] for check in checks}
     overall = "fail" if "fail" in states else "partial" if "not_run" in states else "pass"
     return {"fingerprint": fingerprint, "time": int(time.time()), "stack": expect["stack"],

@@ -58,7 +58,9 @@ def _known(ctx: Context) -> dict[str, Any]:
     """What is known of the stack that is about to be installed; nothing of a stand-in, which is nobody's choice."""
     if ctx.stack.standin:
         return {}
-    return {"deviations": ctx.stack.deviations, "advisories": ctx.stack.advised(ctx.knobs.python)}
+    told = ctx.stack.advised(ctx.knobs.python, [gpu.compute_capability for gpu in ctx.fit],
+                             ctx.model.family if ctx.model else None)
+    return {"deviations": ctx.stack.deviations, "advisories": told}
 
 
 def _users(ctx: Context) -> tuple[str, ...]:

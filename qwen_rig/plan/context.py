@@ -9,7 +9,7 @@ from functools import cached_property
 
 from packaging.version import InvalidVersion, Version
 
-from qwen_rig.catalog.models import Model, find
+from qwen_rig.catalog.models import Model, find, head_dims
 from qwen_rig.catalog.rules import Rules
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.domain import Domain, Identity, domain_of
@@ -81,6 +81,11 @@ class Context:
     def model(self) -> Model | None:
         """The model that is wanted, None where none is named."""
         return find(self.knobs.model, self.host) if self.knobs.model else None
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """What attention is proven for: the wanted model's head dimension, else those of all that the stack trains."""
+        return (self.model.head_dim,) if self.model else head_dims(self.stack.trains)
 
     @cached_property
     def domain(self) -> Domain:

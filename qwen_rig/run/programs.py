@@ -15,9 +15,10 @@ from qwen_rig.run.job_protocol import Job
 from qwen_rig.run.place import place
 
 # The program, and what travels with it.
-VERIFY = ("verify.py", "processes.py", "tiny_qwen.py")
+VERIFY = ("verify.py", "processes.py", "tiny_qwen.py", "flash_attn_check.py", "gated_delta.py")
 CERTIFY = ("certify.py", "certify_attention.py", "certify_card.py", "certify_compute.py", "certify_peers.py",
-           "certify_training.py", "processes.py", "nvidia_text.py", "tiny_qwen.py", "flash_attn_check.py")
+           "certify_training.py", "processes.py", "nvidia_text.py", "tiny_qwen.py", "flash_attn_check.py",
+           "gated_delta.py")
 
 NO_WAY_OUT = MappingProxyType({"proxy": "", "secret_tunnel": ""})  # as the host has it
 PROGRAM = load("shell/place.sh", "shell/network.sh", "host/program.sh")

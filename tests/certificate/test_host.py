@@ -156,6 +156,7 @@ def test_without_torch_every_check_says_so_and_nothing_passes(tmp_path: Path, mo
                           timeout=HANG_S, env={"PATH": str(tmp_path)})  # no nvidia-smi, no dmesg
     assert done.returncode == 0, done.stderr
     checks = json.loads(out.read_text())["cards"][0]["checks"]
+    assert checks.pop("gated_delta")["why"] == "the Qwen of this stack has no linear layers"
     assert {check["status"] for check in checks.values()} == {"fail"}
     assert {check["why"] for check in checks.values()} == {"torch is not installed"}
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

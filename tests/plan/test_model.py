@@ -11,7 +11,7 @@ import pytest
 from qwen_rig import knobs
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack import load_stack
-from qwen_rig.deploy.env.plan import Mend
+from qwen_rig.deploy.env.plan import Build, Mend
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
@@ -118,6 +118,27 @@ def test_bitsandbytes_comes_in_place_to_a_host_that_was_right(stack: str) -> Non
     assert env.why == f"bitsandbytes absent → {load_stack(stack).pins['bitsandbytes'].version}"
     done = make_plan(context(older(stack, ()), stack)).step("env")
     assert not done.action.changes, "afterwards the env is right, whatever its folder is called"
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_an_env_moves_to_another_stack_and_back_to_the_very_one(grown: bool) -> None:
+    """Also to one that got a package in place, and still has its older lock's name; not to one that is gone or half."""
+    state = older("guide", ()) if grown else converged("guide")
+    here = state["generations"][0]
+    here["records"]["env"] = {"stack": "guide", "lock_sha256": load_stack("guide").lock_sha256}
+    there = make_plan(context(state, "qwen3")).step("env")
+    assert there.action.value == "change" and "the lock of stack qwen3 is another" in there.why
+    assert "the old env is kept" in there.why and isinstance(there.payload, Build) and not there.payload.kept
+    moved = converged("qwen3")
+    moved["generations"].append({**here, "gone": None})
+    moved["generations"][0]["records"]["env"] = {"stack": "qwen3", "previous": here["name"]}
+    back = make_plan(context(moved, "guide")).step("env")
+    assert isinstance(back.payload, Build) and (back.payload.generation, back.payload.kept) == (here["name"], True)
+    assert back.bytes == 0 and "is whole: proved again, then linked" in back.why
+    for spoilt in ({"complete": False}, {"gone": "no Python in it"}):
+        moved["generations"][1] = {**here, "gone": None, **spoilt}
+        again = make_plan(context(moved, "guide")).step("env").payload
+        assert isinstance(again, Build) and not again.kept
 
 
 @pytest.mark.parametrize("change", ["torch", "stack", "many"])

@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,18 +35,6 @@ config = getattr(transformers, sys.argv[2] + kind)(**base)
 getattr(transformers, sys.argv[2] + "ForCausalLM")(config).save_pretrained(sys.argv[3])
 words.save_pretrained(sys.argv[3])
 """
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if named := os.environ.get("QWEN_RIG_QWEN35_PYTHON"):
-        yield named
-        return
-    venv, uv = tmp_path_factory.mktemp("qwen35"), str(Path(sys.executable).with_name("uv"))
-    subprocess.run([uv, "venv", "-q", "--clear", "-p", STACK.python, str(venv)], check=True)
-    subprocess.run([uv, "pip", "install", "-q", "--no-config", "-p", str(venv / "bin" / "python"), "--require-hashes",
-                    "-r", str(STACK.lock)], check=True)
-    yield str(venv / "bin" / "python")
 
 
 @pytest.mark.parametrize("family", STACK.trains)
