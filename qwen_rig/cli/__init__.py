@@ -27,6 +27,8 @@ VERBS = (
     "certificate",
     "doctor",
     "fits",
+    "train",
+    "runs",
     "launch",
     "host-keys",
     "bundle",

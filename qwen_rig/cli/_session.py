@@ -76,6 +76,18 @@ class Session:
 
         return [made for made in process.look(self.state, see) if made is not None]
 
+    def work(self, do: Callable[[Host], T]) -> list[T]:
+        """What `do` makes of each connected host, side by side, with the board of long work; a card, and nothing, where
+        that raises."""
+
+        def each(host: Host) -> T | None:
+            with adapter.on(self.state, host):
+                return self.report.contained(host.name, lambda: do(host))
+
+        hosts = dict.fromkeys((host.name for host in adapter.active(self.state)), 1)
+        with self.run.board.shown(self.report.console, hosts):
+            return [made for made in process.work(self.state, each) if made is not None]
+
     def afterwards(self) -> list[Plan]:
         """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""
         contexts = [self.run.memory.remembered(host) for host in self.state.inventory.get_active_hosts()]

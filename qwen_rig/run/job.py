@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
@@ -54,31 +54,40 @@ def job(step: Step, call: Call, seconds: int, stdin: str = "", nice: int = 0, oo
     return JobCommand(Job(step.component, step.title, call, seconds, stdin, nice, oom))
 
 
-def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
+class Shown(Protocol):
+    """What makes of an answer what is said of the progress: Progress, or another's own words."""
+
+    def feed(self, answer: Answer) -> str | None: ...
+
+
+def attend(host: Host, job: Job, sudo: bool = False, shown: Shown | None = None, begun: str = "",
+           wait: int = POLL_S) -> Outcome:
     """Start the job or attach to it, show its progress, and come back with its end (inside a FunctionCommand).
+
+    `begun`: attach to that beginning of it alone, and start nothing; `wait`: seconds that one question may wait.
 
     The job's own failure, its time limit and a connection that stays lost all end as an Outcome that isn't ok, with
     the last words already on record for the host's card.
     """
-    return _Attendant(host, job, sudo).attend()
+    return _Attendant(host, job, sudo, shown or Progress(), begun, wait).attend()
 
 
 class _Attendant:
     """One job of one host, seen through to its end."""
 
-    def __init__(self, host: Host, job: Job, sudo: bool) -> None:
+    def __init__(self, host: Host, job: Job, sudo: bool, shown: Shown, begun: str, wait: int) -> None:
         self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
+        self.shown, self.begun, self.wait = shown, begun, wait
         self.patience = memory.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
         self.since = known.machine.time if known else 0
         self.bounds = load_bounds()
         self.limit = job.seconds + self.bounds.step.slack_seconds
         self.lines: list[str] = []
-        self.shown = Progress()
 
     def attend(self) -> Outcome:
         answer = self._once()
-        for _ in range(RESTARTS):
+        for _ in range(0 if self.begun else RESTARTS):
             if answer is None or answer.state not in ("aborted", "gone"):
                 break
             cause = {"reboot": "the host was rebooted", "killed": "it was killed"}.get(answer.why, "the host forgot it")
@@ -99,10 +108,13 @@ class _Attendant:
 
     def _once(self) -> Answer | None:
         """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
+        if self.begun:
+            self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)
+            return self._through(self._ask(jobs.poll(self.job, self.begun, 0, self.wait)))
         own = uuid.uuid4().hex[:12]
         self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)  # from its asking on it may be at work
         while True:
-            answer = self._ask(*jobs.start(self.job, own, POLL_S, self.since))
+            answer = self._ask(*jobs.start(self.job, own, self.wait, self.since))
             if answer is None or answer.state != "busy":
                 break
             self._tell(f"waits for another run that does this step with other settings, "
@@ -117,6 +129,10 @@ class _Attendant:
             self._tell("done meanwhile by another run" if answer.state == "done" else
                        f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
             self.run.report.under_way(self.host.name, min(answer.elapsed, self.limit))  # the host's own word
+        return self._through(answer)
+
+    def _through(self, answer: Answer | None) -> Answer | None:
+        """The same beginning's end, its progress shown meanwhile."""
         self.lines.clear()
         end = self._end()
         while answer:
@@ -128,7 +144,7 @@ class _Attendant:
                 return None
             if said := self.shown.feed(answer):
                 self._tell(said)
-            answer = self._ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+            answer = self._ask(jobs.poll(self.job, answer.run, answer.to, self.wait))
         if answer:
             self.run.report.jobs.pop(self.host.name, None)
         return answer

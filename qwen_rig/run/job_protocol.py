@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from qwen_rig import durations
 from qwen_rig.program import Call, load
 
+span = durations.span
 MARK = "@job "
 # What a job may print: done, of how many, of what.
 PROGRESS = re.compile(r"@progress ([0-9]{1,9}) ([0-9]{1,9})(?: (.+))?")
@@ -142,14 +144,6 @@ def last(lines: list[str], most: int) -> list[str]:
 def plain(lines: Iterable[str]) -> list[str]:
     """A log without its progress marks."""
     return [line for line in lines if not PROGRESS.fullmatch(line)]
-
-
-def span(seconds: float) -> str:
-    """A duration as people say it."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def cause(code: int | None, limit: int) -> str:
