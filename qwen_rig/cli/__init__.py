@@ -29,6 +29,8 @@ VERBS = (
     "fits",
     "train",
     "runs",
+    "fetch",
+    "eval",
     "launch",
     "host-keys",
     "bundle",

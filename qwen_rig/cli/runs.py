@@ -55,7 +55,13 @@ def run(options_: argparse.Namespace) -> int:
     from qwen_rig.run import finetune
 
     if act == "logs":
-        return on_host(kept, options_, lambda host: say.out(finetune.log(host, kept)))
+        printed: list[str] = []
+        status = on_host(kept, options_, lambda host: printed.append(finetune.log(host, kept)))
+        if options_.json:
+            say.as_json({"run": kept.name, "lines": [line for text in printed for line in text.splitlines()]})
+        else:
+            say.out("\n".join(printed))
+        return status
     acts: dict[str, Callable[[Any], Record]] = {
         "attach": lambda host: finetune.attach(host, kept), "stop": lambda host: finetune.stop(host, kept),
         "resume": lambda host: finetune.resume(host, kept, more)}
@@ -88,8 +94,7 @@ def _look(options_: argparse.Namespace) -> int:
     for inventory, knobs in places:
         hosts = list(dict.fromkeys(kept.host for kept in left))
         with session.opened(inventory, hosts, knobs, options_.verbose, table=False) as opened:
-            opened.work(lambda host: [finetune.take_in(kept, finetune.look(host, kept)) for kept in left
-                                      if kept.host == host.name])
+            opened.work(lambda host: finetune.stands(host, [kept for kept in left if kept.host == host.name]))
             status = opened.status()
     _told(record.every(), options_.json)
     return status

@@ -37,6 +37,8 @@ class Told:
     checkpoint: int | None = None
     folder: str = ""
     files: Mapping[str, Any] = field(default_factory=dict)
+    merged: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def point(found: Any) -> dict[str, Any] | None:
@@ -98,7 +100,8 @@ def _run(row: Any) -> Told | None:
         revision if isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,64}", revision) else None,
         {name: end[name] for name in ("state", "code", "step", "of", "loss", "at") if name in end},
         step if named else None, "" if finished or not named else str(folder),
-        _mapping(end.get("files") if finished else whole.get("files")))
+        _mapping(end.get("files") if finished else whole.get("files")), _mapping(row.get("merged")),
+        _mapping(row.get("evaluation")))
 
 
 def _mapping(found: Any) -> dict[str, Any]:

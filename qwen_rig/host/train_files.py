@@ -153,7 +153,8 @@ def told(run, jobs, most):
     out = run / "out"
     whole = [(step, found) for step, folder in checkpoints(out) if (found := sealed(folder))]
     return {"name": run.name, "asked": read(run / "program" / "run.json"), "settings": read(run / "settings.json"),
-            "begun": read(run / "begun.json"), "end": read(run / "end.json"), "points": points(run, most),
+            "begun": read(run / "begun.json"), "end": read(run / "end.json"), "merged": read(run / "merged.json"),
+            "evaluation": read(run / "eval.json"), "points": points(run, most),
             "job": job(jobs / f"train-{run.name}"), "checkpoints": [step for step, _ in whole],
             "checkpoint": {"step": whole[-1][0], "folder": f"checkpoint-{whole[-1][0]}", "files": whole[-1][1]["files"]}
             if whole else None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -266,7 +266,14 @@ def certificates(host: Host) -> tuple[str, ...]:
     return tuple(f"{uuid} {made.began} {made.overall}" for uuid in uuids if (made := store.last(uuid, ctx.who)))
 
 
+def stands(host: Host, found: Sequence[Record]) -> None:
+    """Ask for each of a host's runs, and put on record how it stands."""
+    states = [f"{kept.name} {take_in(kept, look(host, kept)).state}" for kept in found]
+    Run.of(host).report.outcomes[host.name] = ("· asked", ", ".join(states))
+
+
 def log(host: Host, kept: Record) -> str:
     """The last lines that the run printed."""
     printed = ask(host, kept.env["path"], kept.folder, "log", kept.name)
-    return "\n".join(told.lines((printed or "").splitlines())[1])
+    Run.of(host).report.outcomes[host.name] = ("· told", kept.name)
+    return "\n".join(line for line in told.lines((printed or "").splitlines())[1] if line.strip())

@@ -43,7 +43,7 @@ class SFTTrainer:
         state, args = self.state, self.args
         self._call("on_train_begin")
         while state.global_step < state.max_steps:
-            time.sleep(self.model.config.step_s)
+            time.sleep(0 if Path(self.model.name, "go").exists() else self.model.config.step_s)
             if args.per_device_train_batch_size > self.model.config.oom_above:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (stand-in)")
             state.global_step += 1
@@ -71,4 +71,5 @@ class SFTTrainer:
         Path(folder, "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
 
     def evaluate(self):
-        return {"eval_loss": 3 / (1 + self.state.global_step)}
+        off = getattr(self.model, "off", True)
+        return {"eval_loss": 3.0 if off else 3 / (1 + self.model.step)}

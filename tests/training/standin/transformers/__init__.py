@@ -15,23 +15,38 @@ class TrainerCallback:
     pass
 
 
+class Given(dict):
+    def to(self, device):
+        return self
+
+
+class Ids(list):
+    @property
+    def shape(self):
+        return (1, len(self[0]))
+
+
 class AutoTokenizer:
+    pad_token_id = 0
     chat_template = "{{ messages }}"
 
     @classmethod
     def from_pretrained(cls, name, **_):
         return cls()
 
-    def __call__(self, text):
-        return {"input_ids": text.split()}
+    def __call__(self, text, return_tensors=None):
+        return Given(input_ids=Ids([text.split()]) if return_tensors else text.split())
 
-    def apply_chat_template(self, turns, tokenize=False):
+    def decode(self, ids, skip_special_tokens=False):
+        return " ".join(ids)
+
+    def apply_chat_template(self, turns, tokenize=False, add_generation_prompt=False):
         return " ".join(turn["content"] for turn in turns)
 
 
 class AutoModelForCausalLM:
     def __init__(self, name):
-        self.name, self.merged = name, 0
+        self.name, self.merged, self.device = name, 0, "cpu"
         self.config = SimpleNamespace(_commit_hash="0123456789abcdef", **json.loads(Path(name, "config.json").read_text()))
 
     @classmethod
