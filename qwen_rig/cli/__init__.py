@@ -31,6 +31,8 @@ VERBS = (
     "runs",
     "fetch",
     "eval",
+    "watch",
+    "remove",
     "launch",
     "host-keys",
     "bundle",

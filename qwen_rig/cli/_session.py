@@ -70,9 +70,14 @@ class Session:
         `diagnose`: as Report.contained has it.
         """
 
+        return self.look_at(lambda host: make(self.run.memory.context(host)), diagnose)
+
+    def look_at(self, make: Callable[[Host], T], diagnose: bool = False) -> list[T]:
+        """The same of the host itself, where more is asked than the probe brings."""
+
         def see(host: Host) -> T | None:
             with adapter.on(self.state, host):
-                return preview.probed(host, lambda: make(self.run.memory.context(host)), False, diagnose)
+                return preview.probed(host, lambda: make(host), False, diagnose)
 
         return [made for made in process.look(self.state, see) if made is not None]
 

@@ -36,8 +36,9 @@ def answer(model, words, prompt, tokens):
         turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         prompt = words.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     given = words(prompt, return_tensors="pt").to(model.device)
+    taken = {name: given[name] for name in ("input_ids", "attention_mask") if name in given}
     with torch.no_grad():
-        made = model.generate(**given, max_new_tokens=tokens, do_sample=False, pad_token_id=words.pad_token_id)
+        made = model.generate(**taken, max_new_tokens=tokens, do_sample=False, pad_token_id=words.pad_token_id)
     return words.decode(made[0][given["input_ids"].shape[1]:], skip_special_tokens=True)[:LETTERS]
 
 
