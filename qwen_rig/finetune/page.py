@@ -65,16 +65,11 @@ def _run(each: Record) -> dict[str, Any]:
 
 def curve(each: Record) -> Plot | None:
     """The run's loss by step; None of fewer than two points."""
-    points = [(float(row["step"]), float(row["loss"])) for row in each.points
-              if _number(row.get("step")) and _number(row.get("loss"))]
+    points = [(float(row["step"]), float(row["loss"])) for row in each.points if "loss" in row]
     if len(points) < 2 or max(loss for _, loss in points) <= 0:
         return None
     stride = -(-len(points) // PLOTTED)
     return plot("loss by step", [*points[:-1:stride], points[-1]], None, False)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from qwen_rig import atomic, homes, strictjson
 from qwen_rig.errors import RigError
+from qwen_rig.finetune import curve
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 LARGEST = 2_000_000  # letters
@@ -147,7 +148,7 @@ def of(found: Mapping[str, Any] | None) -> Record | None:
     if not {"name", "id", "host", "inventory", "folder", "began"} <= set(known) or not NAME.fullmatch(known["name"]):
         return None
     texts = all(isinstance(each, str) for name in ("knobs", "certificates") for each in known.get(name, ()))
-    rows = tuple(row for row in known.get("points", ()) if isinstance(row, dict))
+    rows = tuple(row for each in known.get("points", ()) if (row := curve.point(each)))
     for name in ("knobs", "certificates"):
         known[name] = tuple(known.get(name, ()))
     known["points"] = rows

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from qwen_rig import strictjson
+from qwen_rig.finetune.curve import KEPT, point
 from qwen_rig.finetune.record import NAME
 
 LARGEST = 1_000_000  # letters of one answer
-KEPT = 500  # points of a curve
 TRAIN, FROM, END = "@train ", "@train-from ", "@train-end "
-MOST = 10 ** 12
-NUMBERS = ("step", "of", "at", "loss", "eval_loss", "tokens_s", "left_s", "memory_mib", "memory_of")
 STATES = ("finished", "stopped", "failed")
 JOBS = {"running": "running", "aborted": "aborted", "none": "begun"}
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -41,16 +38,6 @@ class Told:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def point(found: Any) -> dict[str, Any] | None:
-    """One row of a curve: known numbers, finite and in bounds; None where it has no step."""
-    if not isinstance(found, dict):
-        return None
-    row = {name: found[name] for name in NUMBERS
-           if isinstance(found.get(name), (int, float)) and not isinstance(found[name], bool)
-           and math.isfinite(found[name]) and abs(found[name]) < MOST}
-    return row if isinstance(row.get("step"), int) and row["step"] >= 0 else None
-
-
 def lines(printed: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """(points, the other lines) of a job's log."""
     points, rest = [], []
@@ -61,17 +48,6 @@ def lines(printed: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
         elif not line.startswith((FROM, END)):
             rest.append(line)
     return points, rest
-
-
-def merged(points: Iterable[Mapping[str, Any]], more: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """One curve of two: a step that comes again was done again, from a checkpoint before it."""
-    found: dict[int, Mapping[str, Any]] = {int(row["step"]): row for row in points}
-    for row in more:
-        step = int(row["step"])
-        if step in found and found[step] != row:
-            found = {each: old for each, old in found.items() if each < step}
-        found[step] = row
-    return tuple(found[step] for step in sorted(found))[-KEPT:]
 
 
 def runs(output: str) -> list[Told]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen_rig.certificate import store
 from qwen_rig.errors import RigError
-from qwen_rig.finetune import checks, options, record, told, words
+from qwen_rig.finetune import checks, curve, options, record, told, words
 from qwen_rig.finetune.data import Data
 from qwen_rig.finetune.record import Record
 from qwen_rig.finetune.told import Told
@@ -180,7 +180,7 @@ def take_in(kept: Record, found: Told | None) -> Record:
         return record.changed(kept, state="lost" if kept.job else kept.state, seen=now())
     return record.changed(
         kept, state=found.state, job=found.job or kept.job, seen=now(), settings={**kept.settings, **found.settings},
-        points=told.merged(kept.points, found.points), revision=found.revision or kept.revision,
+        points=curve.merged(kept.points, found.points), revision=found.revision or kept.revision,
         result={**found.end, "files": dict(found.files)} if found.end else kept.result)
 
 
@@ -195,7 +195,7 @@ class Followed:
         points, rest = told.lines(answer.lines)
         if answer.run and (points or answer.run != self.kept.job):
             self.kept = record.changed(self.kept, job=answer.run, state="running", seen=now(),
-                                       points=told.merged(self.kept.points, points))
+                                       points=curve.merged(self.kept.points, points))
         last = self.kept.last
         if points and last.get("of"):
             Run.of(self.host).board.of(self.host.name, int(last["step"]), int(last["of"]))

@@ -11,7 +11,7 @@ import pytest
 
 from qwen_rig import cli, exits
 from qwen_rig.errors import RigError
-from qwen_rig.finetune import checks, data, options, record, told, words
+from qwen_rig.finetune import checks, curve, data, options, record, words
 from qwen_rig.host import train_qwen
 
 CHAT = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
@@ -121,9 +121,9 @@ def test_a_record_is_read_back_and_a_name_is_one_run(tmp_path: Path, monkeypatch
 def test_a_step_that_is_done_again_replaces_what_followed_it() -> None:
     points = [{"step": n, "loss": 1.0} for n in range(1, 11)]
     again = [{"step": n, "loss": 0.5} for n in (6, 7)]
-    assert [(row["step"], row["loss"]) for row in told.merged(points, again)] == [
+    assert [(row["step"], row["loss"]) for row in curve.merged(points, again)] == [
         *((n, 1.0) for n in range(1, 6)), (6, 0.5), (7, 0.5)]
-    assert told.merged(points, points) == tuple(points)
+    assert curve.merged(points, points) == tuple(points)
 
 
 def said(text: str) -> str:

@@ -3,6 +3,7 @@ STAND-IN (tests/training/standin); train_qwen.py and the programs beside it are 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -124,11 +125,10 @@ def test_memory_that_is_out_is_told_and_a_wrong_option_ends_before_the_imports(t
 
 
 def test_a_part_of_a_file_and_none_through_a_link(tmp_path: Path) -> None:
-    import base64
-
     host = OnHost(tmp_path)
     (tmp_path / "file").write_bytes(bytes(range(256)) * 40)
-    assert base64.b64decode(host.asked("part", str(tmp_path / "file"), "250", "10")) == bytes([*range(250, 256), *range(4)])
+    part = base64.b64decode(host.asked("part", str(tmp_path / "file"), "250", "10"))
+    assert part == bytes([*range(250, 256), *range(4)])
     (tmp_path / "link").symlink_to(tmp_path / "file")
     assert host.asked("part", str(tmp_path / "link"), "0", "10") == ""
 

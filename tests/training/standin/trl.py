@@ -20,7 +20,7 @@ class SFTConfig:
 class SFTTrainer:
     def __init__(self, model=None, train_dataset=None, eval_dataset=None, peft_config=None, args=None, callbacks=None,
                  processing_class=None):
-        self.model, self.data, self.test, self.args, self.callbacks = model, train_dataset, eval_dataset, args, callbacks
+        self.model, self.data, self.args, self.callbacks = model, train_dataset, args, callbacks
         per_epoch = max(1, len(self.data) // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * per_epoch)
         self.state = SimpleNamespace(global_step=0, max_steps=steps, num_input_tokens_seen=0,

@@ -47,7 +47,8 @@ class AutoTokenizer:
 class AutoModelForCausalLM:
     def __init__(self, name):
         self.name, self.merged, self.device = name, 0, "cpu"
-        self.config = SimpleNamespace(_commit_hash="0123456789abcdef", **json.loads(Path(name, "config.json").read_text()))
+        said = json.loads(Path(name, "config.json").read_text())
+        self.config = SimpleNamespace(_commit_hash="0123456789abcdef", **said)
 
     @classmethod
     def from_pretrained(cls, name, **_):
