@@ -230,6 +230,10 @@ def _tell(host: Host, kept: Record, outcome: Outcome) -> None:
         report.outcomes[host.name] = (f"✓ {kept.state}", f"{kept.name}: {far}{loss}; next: {nxt}")
         return
     _, said = told.lines(outcome.lines)
+    if kept.state == "aborted":
+        report.fail(host.name, f"{kept.name} was cut off: the host was rebooted, or somebody killed it",
+                    f"qwen-rig runs resume {kept.name}")
+        return
     if any("out of memory" in line.lower() for line in said):
         settings = {name: kept.settings.get(name) for name in ("per_device_train_batch_size", "max_length")}
         report.fail(host.name, f"{kept.name}: the card's memory is out with batch "

@@ -35,9 +35,9 @@ def test_a_name_that_could_do_harm_is_refused(name: str) -> None:
 @pytest.mark.parametrize("found", [
     {}, {"adapter_config.json": row()}, {**GOOD, "a.json": None}, {**GOOD, "a.json": {"bytes": -1, "sha256": "0" * 64}},
     {**GOOD, "a.json": {"bytes": "5", "sha256": "0" * 64}}, {**GOOD, "a.json": {"bytes": True, "sha256": "0" * 64}},
-    {**GOOD, "a.json": {"bytes": 10 ** 12, "sha256": "0" * 64}}, {**GOOD, "a.json": {"bytes": 5, "sha256": "x"}},
+    {**GOOD, "a.json": {"bytes": 10 ** 9, "sha256": "0" * 64}}, {**GOOD, "a.json": {"bytes": 5, "sha256": "x"}},
     {**GOOD, "a.json": row(), "A.json": row()}, {f"{n}.json": row() for n in range(501)},
-    {f"model-{n:05d}-of-00009.safetensors": {"bytes": 150 * 10 ** 9, "sha256": "0" * 64} for n in range(2)},
+    {f"model-{n:05d}-of-00009.safetensors": {"bytes": 600 * 10 ** 9, "sha256": "0" * 64} for n in range(2)},
 ])
 def test_a_list_that_no_honest_host_makes_is_refused(found: dict[str, Any]) -> None:
     with pytest.raises(RigError):

@@ -9,8 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import pytest
 
 from qwen_rig.finetune import told
 from qwen_rig.training import training_settings
+from tests import HANG_S, until
 
 HOST = Path(__file__).parents[2] / "qwen_rig" / "host"
 STANDIN = Path(__file__).parent / "standin"
@@ -51,7 +50,7 @@ class OnHost:
                                 env={**os.environ, "PYTHONPATH": str(STANDIN), "HOME": str(self.folder)})
 
     def end(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=HANG_S)
         return process.returncode, said
 
     def step(self) -> int:
@@ -68,13 +67,6 @@ class OnHost:
         with open(HOST / "train_files.py", encoding="utf-8") as program:
             return subprocess.run([sys.executable, "-I", "-", *arguments], stdin=program, text=True, check=True,
                                   capture_output=True, env={**os.environ, "HOME": str(self.folder)}).stdout
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_killed_torn_stopped_and_resumed_it_is_one_run_with_one_curve(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from qwen_rig.training import training_settings
-from tests import HANG_S
+from tests import HANG_S, until
 
-from .test_run import HOST, PROGRAMS, OnHost, until
+from .test_run import HOST, PROGRAMS, OnHost
 from .test_train_qwen import SAVE, python  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.real
