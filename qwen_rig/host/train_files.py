@@ -148,6 +148,11 @@ def job(folder):
             "started": said.get("started", ""), "ended": said.get("ended", "")}
 
 
+def fetched(found):
+    """Those of some files that may be fetched: the others have no sha256."""
+    return {name: row for name, row in found.items() if "sha256" in row}
+
+
 def told(run, jobs, most):
     """All that is told of one run."""
     out = run / "out"
@@ -156,8 +161,8 @@ def told(run, jobs, most):
             "begun": read(run / "begun.json"), "end": read(run / "end.json"), "merged": read(run / "merged.json"),
             "evaluation": read(run / "eval.json"), "points": points(run, most),
             "job": job(jobs / f"train-{run.name}"), "checkpoints": [step for step, _ in whole],
-            "checkpoint": {"step": whole[-1][0], "folder": f"checkpoint-{whole[-1][0]}", "files": whole[-1][1]["files"]}
-            if whole else None}
+            "checkpoint": {"step": whole[-1][0], "folder": f"checkpoint-{whole[-1][0]}",
+                           "files": fetched(whole[-1][1]["files"])} if whole else None}
 
 
 def jobs_folder():

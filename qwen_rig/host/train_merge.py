@@ -24,8 +24,8 @@ def main(run, adapter, step):
     for path in adapter.glob("*.json"):  # the tokenizer's
         if not path.name.startswith(("adapter", "trainer")) and not (made / path.name).exists():
             shutil.copy(path, made)
-    train_files.write(run / "merged.json", {"step": int(step), "files": {
-        name: row for name, row in train_files.files(made, synced=True).items() if "sha256" in row}})
+    files = train_files.fetched(train_files.files(made, synced=True))
+    train_files.write(run / "merged.json", {"step": int(step), "files": files})
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def ended(run, code):
     result = train_files.files(run / "out", synced=True) if found and (run / "out").is_dir() else {}
     write(run / "end.json", {"state": state, "code": code, "at": int(time.time()), "loss": last.get("loss"),
                              "step": (found or last).get("step"), "of": (found or last).get("of"),
-                             "files": {name: row for name, row in result.items() if "sha256" in row}})
+                             "files": train_files.fetched(result)})
     return state
 
 

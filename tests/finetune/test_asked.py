@@ -97,7 +97,7 @@ def test_smaller_settings_come_to_an_end_and_keep_the_effective_batch() -> None:
         seen.append(less)
         settings.update(less)
         assert settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] >= 18
-    assert [list(each)[0] for each in seen] == ["per_device_train_batch_size"] * 2 + [
+    assert [next(iter(each)) for each in seen] == ["per_device_train_batch_size"] * 2 + [
         "gradient_checkpointing", "load_in_4bit", "max_length", "max_length", "max_length"]
     assert "smallest settings" in words.again(settings, "x")
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from qwen_rig.finetune import told
+from qwen_rig.finetune.fetched import listed
 from qwen_rig.training import training_settings
 from tests import HANG_S, until
 
@@ -91,6 +92,8 @@ def test_killed_torn_stopped_and_resumed_it_is_one_run_with_one_curve(tmp_path: 
     assert not torn.exists()
     stopped = host.look()
     assert stopped.end["state"] == "stopped" and stopped.checkpoint == stopped.end["step"] == stopped.points[-1]["step"]
+    assert {file.name for file in listed(stopped.files, "host")} == {
+        "adapter_model.safetensors", "adapter_config.json", "trainer_state.json"}, "what holds pickles stays there"
     third = host.begin()
     until(lambda: host.step() > stopped.points[-1]["step"])
     os.killpg(third.pid, signal.SIGTERM)  # a shutdown, a spot machine's notice
