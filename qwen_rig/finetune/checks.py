@@ -113,14 +113,14 @@ def _fitting(ctx: Context, model: models.Model, method: str, settings: Mapping[s
         return []
     where = f"{model.name} by {method} takes {gib(need)} with batch {batch} of {length} tokens, and " \
         f"{gib(usable)} can be used"
-    found = fits.fit(model, usable / models.costs()["usable"], method, length, rank)
-    if found:
+    for other in dict.fromkeys((method, "qlora")):
+        if (found := fits.fit(model, usable / models.costs()["usable"], other, length, rank)) is None:
+            continue
         steps = max(1, batch * (settings["gradient_accumulation_steps"] or 1) // found.batch)
         less = {"per_device_train_batch_size": found.batch, "gradient_accumulation_steps": steps,
-                **({"gradient_checkpointing": True} if found.checkpointing else {})}
+                **({"gradient_checkpointing": True} if found.checkpointing else {}),
+                **({"load_in_4bit": True, "use_peft": True} if other != method else {})}
         raise RigError(where, ctx.host, " ".join(options.words(less)))
-    if method != "qlora" and fits.fit(model, usable / models.costs()["usable"], "qlora", length, rank):
-        raise RigError(where, ctx.host, "--load_in_4bit")
     raise RigError(where, ctx.host, f"a smaller model or --max_length: qwen-rig fits {ctx.host}")
 
 

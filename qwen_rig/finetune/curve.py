@@ -29,4 +29,7 @@ def merged(points: Iterable[Mapping[str, Any]], more: Iterable[Mapping[str, Any]
         if step in found and found[step] != row:
             found = {each: old for each, old in found.items() if each < step}
         found[step] = row
-    return tuple(found[step] for step in sorted(found))[-KEPT:]
+    rows = [found[step] for step in sorted(found)]
+    while len(rows) > KEPT:  # each other one: the whole curve stays, from its first step to its last
+        rows = [*rows[:-1:2], rows[-1]]
+    return tuple(rows)

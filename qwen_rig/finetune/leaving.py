@@ -3,7 +3,7 @@ on the host (host/remove.sh)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from posixpath import dirname
 
@@ -28,9 +28,16 @@ class Thing:
     kib: int = 0
 
 
-def things(ctx: Context, runs: bool, conda: bool) -> list[Thing]:
-    """All that may be there, in the order in which it goes. `runs`: the training runs and their data too; `conda`: a
-    conda that is marked as ours too."""
+def prefixes(ctx: Context) -> list[str]:
+    """Where a conda of ours may be: the one that holds the env, and the one on the data disk."""
+    placed = data_folder(ctx)
+    ours = (dirname(envs_dir(ctx)), f"{placed}/miniforge3" if placed else None)
+    return [each.prefix for each in ctx.state.conda if each.prefix in ours]
+
+
+def things(ctx: Context, runs: bool, marked: Collection[str]) -> list[Thing]:
+    """All that may be there, in the order in which it goes. `runs`: the training runs and their data too; `marked`: the
+    prefixes of condas that go too, as they are marked as ours."""
     home, uid = ctx.machine.user.home.rstrip("/"), ctx.machine.user.uid
     envs, name = envs_dir(ctx), ctx.knobs.env_name
     link, placed = f"{envs}/{name}", data_folder(ctx)
@@ -43,16 +50,15 @@ def things(ctx: Context, runs: bool, conda: bool) -> list[Thing]:
     found += [Thing("file", f"{envs}/.{name}.lock", "the env's lock")]
     found += [Thing("tree", f"{home}/.cache/{each}", "a cache: it can be had again") for each in ("qwen-rig", "uv")]
     found.append(Thing("tree", f"{home}/.cache/pip", "a cache: it can be had again"))
-    if conda:
-        found += [Thing("tree", each.prefix, "conda, which was installed for the env") for each in ctx.state.conda
-                  if each.prefix == dirname(envs) and not others(ctx, each)]
+    found += [Thing("tree", each.prefix, "conda, which was installed for the env") for each in ctx.state.conda
+              if each.prefix in marked and not others(ctx, each)]
     if runs:
         found += [Thing("tree", f"{root}/{each}", what) for root in dict.fromkeys((f"{home}/qwen-rig", placed)) if root
                   for each, what in (("runs", "training runs with their checkpoints"), ("data", "data that were sent"))]
     if placed:
         found += [Thing("tree", f"{placed}/{each}", "caches and models on the data disk")
                   for each in ("cache", "pkgs", "tmp", "huggingface")]
-        found += [Thing("empty", f"{placed}/{each}", "") for each in ("envs", ".")]
+        found += [Thing("empty", each, "") for each in (f"{placed}/envs", placed)]
     if uid != 0:
         found.append(Thing("tree", f"{home}/.local/state/qwen-rig", "the jobs' logs"))
     found += [Thing("empty", f"{home}/{each}", "") for each in ("qwen-rig", ".conda", ".cache")]
@@ -76,13 +82,13 @@ def _roots(ctx: Context) -> list[Thing]:
             Thing("tree", "/var/lib/qwen-rig", "root's jobs and their logs", True)]
 
 
-def stays(ctx: Context, runs: bool, conda: bool) -> list[str]:
+def stays(ctx: Context, runs: bool, marked: Collection[str]) -> list[str]:
     """What is left, in words."""
     said = []
     if any("nvidia" in name for name in ctx.state.dpkg):
         said.append("the driver, with NVIDIA's repository: apt-get purge '^nvidia-' removes it")
     for each in ctx.state.conda:
-        if each.prefix != dirname(envs_dir(ctx)) or not conda:
+        if each.prefix not in marked:
             said.append(f"conda in {each.prefix}")
         elif names := others(ctx, each):
             said.append(f"conda in {each.prefix}, for its envs {', '.join(names[:5])}")

@@ -72,7 +72,7 @@ def _run(row: Any) -> Told | None:
     points = [made for each in _list(row.get("points")) if (made := point(each))]
     return Told(
         row["name"], state, run if isinstance(run, str) and RUN_ID.fullmatch(run) else "",
-        id_ if isinstance(id_, str) else "", tuple(points[-KEPT:]), _mapping(row.get("settings")),
+        id_ if isinstance(id_, str) else "", tuple(points[:KEPT]), _mapping(row.get("settings")),
         revision if isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,64}", revision) else None,
         {name: end[name] for name in ("state", "code", "step", "of", "loss", "at") if name in end},
         step if named else None, "" if finished or not named else str(folder),

@@ -108,7 +108,7 @@ def prune(out):
 
 
 def points(run, most=POINTS):
-    """The loss curve, one row a step, the newest `most`; a line that was torn by a power cut is passed over."""
+    """The loss curve from its first step to its last, in `most` rows; a line that a power cut tore is passed over."""
     found = {}
     try:
         with open(run / "progress.jsonl", encoding="utf-8", errors="replace") as lines:
@@ -123,7 +123,9 @@ def points(run, most=POINTS):
                 found[step] = row
     except OSError:
         return []
-    return [found[step] for step in sorted(found)][-most:]
+    rows = [found[step] for step in sorted(found)]
+    stride = -(-len(rows) // most)
+    return [*rows[:-1:stride], rows[-1]][-most:] if rows else []
 
 
 def job(folder):

@@ -8,7 +8,6 @@ from qwen_rig import ledger
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import leaving
 from qwen_rig.finetune.leaving import Thing
-from qwen_rig.plan.env import envs_dir
 from qwen_rig.program import load
 
 from . import adapter, memory
@@ -33,7 +32,7 @@ class Leaving:
 def look(host: Host, runs: bool, conda: bool) -> Leaving:
     """What is there of ours. Raises RigError where a job of ours is at work."""
     ctx = Run.of(host).memory.context(host)
-    marked = conda and _ours(host, f"{envs_dir(ctx).rpartition('/')[0]}/{leaving.OURS}")
+    marked = _marked(host) if conda else []
     asked = leaving.things(ctx, runs, marked)
     found: list[Thing] = []
     for part, output in _both(host, asked, "look"):
@@ -44,16 +43,20 @@ def look(host: Host, runs: bool, conda: bool) -> Leaving:
     return Leaving(host.name, tuple(found), tuple(leaving.stays(ctx, runs, marked)))
 
 
-def _ours(host: Host, mark: str) -> bool:
-    """Whether the conda there bears our mark."""
-    _, output = run_script(host, REMOVE("file", mark, **_fixed(host, "look")), 60)
-    return output.strip().endswith(mark)
+def _marked(host: Host) -> list[str]:
+    """The condas there that bear our mark."""
+    marks = {f"{prefix}/{leaving.OURS}": prefix for prefix in leaving.prefixes(Run.of(host).memory.context(host))}
+    asked = [Thing("file", mark, "") for mark in marks]
+    if not asked:
+        return []
+    _, output = run_script(host, REMOVE(*leaving.words(asked), **_fixed(host, "look")), 60)
+    return [marks[each.path] for each in leaving.read(output, asked)[0]]
 
 
 def remove(host: Host, runs: bool, conda: bool) -> list[Thing]:
     """Remove it; what went."""
-    ctx, run = Run.of(host).memory.context(host), Run.of(host)
-    marked = conda and _ours(host, f"{envs_dir(ctx).rpartition('/')[0]}/{leaving.OURS}")
+    run = Run.of(host)
+    ctx, marked = run.memory.context(host), _marked(host) if conda else []
     asked, gone = leaving.things(ctx, runs, marked), list[Thing]()
     for part, output in _both(host, asked, "remove"):
         gone += leaving.read(output, part)[0]

@@ -124,6 +124,8 @@ def test_a_step_that_is_done_again_replaces_what_followed_it() -> None:
     assert [(row["step"], row["loss"]) for row in curve.merged(points, again)] == [
         *((n, 1.0) for n in range(1, 6)), (6, 0.5), (7, 0.5)]
     assert curve.merged(points, points) == tuple(points)
+    long = curve.merged((), [{"step": n, "loss": 1.0} for n in range(1, 3001)])
+    assert len(long) <= curve.KEPT and (long[0]["step"], long[-1]["step"]) == (1, 3000), "the whole curve stays"
 
 
 def said(text: str) -> str:
