@@ -19,6 +19,7 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 from qwen_rig import program  # noqa: E402
 from qwen_rig.run import job_protocol as job  # noqa: E402
+from qwen_rig.units import span  # noqa: E402
 
 POLL_S = 10
 
@@ -49,10 +50,10 @@ def main() -> int:
         if said := shown.feed(answer):
             print(f"{o.name}: {said}", flush=True)
         if time.monotonic() > deadline:
-            print(f"{o.name}: at work for {job.span(answer.elapsed)}; the same command again attaches to it")
+            print(f"{o.name}: at work for {span(answer.elapsed)}; the same command again attaches to it")
             return 3
         answer = ask(job.poll(made, answer.run, answer.to, POLL_S))
-    print(f"{o.name}: {answer.state} {answer.why} exit status {answer.code} after {job.span(answer.elapsed)}; "
+    print(f"{o.name}: {answer.state} {answer.why} exit status {answer.code} after {span(answer.elapsed)}; "
           f"log {answer.log}")
     return answer.code if answer.state == "done" and answer.code is not None else 1
 

@@ -49,4 +49,5 @@ fi
 : >"$work/begun"
 bash "$work/installer.sh" -b -p "$prefix"
 "$prefix/bin/conda" --version
+: >"$prefix/.qwen-rig-installed" # so that `qwen-rig remove` knows whose it is
 rm "$work/begun"

@@ -27,8 +27,8 @@ from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import rules
 from qwen_rig.run import memory
 from qwen_rig.run.adapter import Host
-from qwen_rig.run.job_protocol import span
 from qwen_rig.run.run import Run
+from qwen_rig.units import span
 
 # After a killed run the host that was building goes on by itself: this long the others wait for it to come first.
 GRACE_S = 20

@@ -42,6 +42,13 @@ class _File(Row):
 
 
 @dataclass(frozen=True)
+class _Run(Row):
+    bytes: Whole
+    json_bytes: Whole
+    source: Text
+
+
+@dataclass(frozen=True)
 class Bounds(Row):
     """What a host may take and send; each number's reason stands in bounds.yml."""
 
@@ -51,6 +58,7 @@ class Bounds(Row):
     answer: _Answer
     log: _Log
     file: _File
+    run: _Run
 
 
 @cache

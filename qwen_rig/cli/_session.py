@@ -71,11 +71,28 @@ class Session:
         `diagnose`: as Report.contained has it.
         """
 
+        return self.look_at(lambda host: make(self.run.memory.context(host)), diagnose)
+
+    def look_at(self, make: Callable[[Host], T], diagnose: bool = False) -> list[T]:
+        """The same of the host itself, where more is asked than the probe brings."""
+
         def see(host: Host) -> T | None:
             with adapter.on(self.state, host):
-                return preview.probed(host, lambda: make(self.run.memory.context(host)), False, diagnose)
+                return preview.probed(host, lambda: make(host), False, diagnose)
 
         return [made for made in process.look(self.state, see) if made is not None]
+
+    def work(self, do: Callable[[Host], T]) -> list[T]:
+        """What `do` makes of each connected host, side by side, with the board of long work; a card, and nothing, where
+        that raises."""
+
+        def each(host: Host) -> T | None:
+            with adapter.on(self.state, host):
+                return self.report.contained(host.name, lambda: do(host))
+
+        hosts = dict.fromkeys((host.name for host in adapter.active(self.state)), 1)
+        with self.run.board.shown(self.report.console, hosts):
+            return [made for made in process.work(self.state, each) if made is not None]
 
     def afterwards(self) -> list[Plan]:
         """What a plan of each host that is left says after the run, shown as well; drift is left out: it was us."""

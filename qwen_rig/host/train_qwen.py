@@ -20,7 +20,7 @@ import shutil
 import sys
 from pathlib import Path
 
-OWN = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "qwen-rig" / "training.json"
+OWN = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "qwen-rig" / "training.json"
 OLD = {"--model": "--model_name_or_path", "--data": "--dataset_name", "--output": "--output_dir"}  # read for a release
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 FLAGS = ("load_in_4bit", "gradient_checkpointing", "packing", "completion_only_loss", "use_peft", "trust_remote_code")
@@ -340,6 +340,15 @@ def config(settings, evaluates):
                    completion_only_loss=True if settings["completion_only_loss"] else None))
 
 
+def followers():
+    """The callbacks of a run that `qwen-rig train` began (train_follow.py beside this file); None elsewhere."""
+    if not (run := os.environ.get("QWEN_RIG_RUN")):
+        return None
+    from train_follow import Follow
+
+    return [Follow(run)]
+
+
 def enough_room(settings, model):
     """Stop where a checkpoint (what is trained, and AdamW's two moments) has no room."""
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
@@ -372,6 +381,7 @@ def train(given, settings):
                       target_modules=targets.split(",") if "," in targets else targets, task_type="CAUSAL_LM")
     trainer = SFTTrainer(model=model, train_dataset=data, eval_dataset=test,
                          peft_config=lora if settings["use_peft"] else None, args=config(settings, test is not None),
+                         callbacks=followers(),
                          **accepted(SFTTrainer.__init__, tokenizer=words, processing_class=words))
     enough_room(settings, trainer.model)
     try:

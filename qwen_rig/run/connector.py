@@ -32,9 +32,8 @@ from pyinfra.connectors.util import (
 from qwen_rig import hosttext
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.program import load
-from qwen_rig.units import size
+from qwen_rig.units import size, span
 
-from .job_protocol import span
 from .limits import Flooded, Overdue, Unanswered
 
 T = TypeVar("T")

@@ -6,12 +6,13 @@ import random
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
 from qwen_rig.ssh import shell_line
+from qwen_rig.units import span
 
 from . import adapter, beforehand
 from . import job_protocol as jobs
@@ -57,33 +58,43 @@ def job(step: Step, call: Call, seconds: int, stdin: str = "", nice: int = 0, oo
     return JobCommand(Job(step.component, step.title, call, seconds, stdin, nice, oom))
 
 
-def attend(host: Host, job: Job, sudo: bool = False) -> Outcome:
+class Shown(Protocol):
+    """What makes of an answer what is said of the progress: Progress, or another's own words."""
+
+    def feed(self, answer: Answer) -> str | None: ...
+
+
+def attend(host: Host, job: Job, sudo: bool = False, shown: Shown | None = None, begun: str = "",
+           wait: int = POLL_S) -> Outcome:
     """Start the job or attach to it, show its progress, and come back with its end (inside a FunctionCommand).
+
+    `begun`: attach to that beginning of it alone, and start nothing; `wait`: seconds that one question may wait.
 
     The job's own failure, its time limit and a connection that stays lost all end as an Outcome that isn't ok, with
     the last words already on record for the host's card.
     """
-    return Attendant(host, job, sudo).attend()
+    return Attendant(host, job, sudo, shown, begun, wait).attend()
 
 
 class Attendant:
     """One job of one host, seen through to its end."""
 
-    def __init__(self, host: Host, job: Job, sudo: bool) -> None:
+    def __init__(self, host: Host, job: Job, sudo: bool, shown: Shown | None = None, begun: str = "",
+                 wait: int = POLL_S) -> None:
         self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
+        self.shown, self.begun, self.wait = shown or Progress(), begun, wait
         self.patience = beforehand.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
         self.since = known.machine.time if known else 0
         self.bounds = load_bounds()
         self.limit = job.seconds + self.bounds.step.slack_seconds
         self.lines: list[str] = []
-        self.shown = Progress()
         self.seen = False  # at work there, by the host's own word
         self.bound = False  # to the connection
 
     def attend(self) -> Outcome:
         answer = self._once()
-        for _ in range(RESTARTS):
+        for _ in range(0 if self.begun else RESTARTS):
             if answer is None or answer.state not in ("aborted", "gone"):
                 break
             self._tell(f"cut off ({CUT_OFF.get(answer.why, 'the host forgot it')}): starting again")
@@ -103,14 +114,17 @@ class Attendant:
 
     def _once(self) -> Answer | None:
         """One beginning of the job, to its end; None where the connection stays lost (its card is written)."""
+        if self.begun:
+            self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)
+            return self._through(self.ask(jobs.poll(self.job, self.begun, 0, self.wait)))
         own = uuid.uuid4().hex[:12]
         self.run.report.jobs[self.host.name] = (self.job.step, self.sudo)  # from its asking on it may be at work
         while True:
-            answer = self.ask(*jobs.start(self.job, own, POLL_S, self.since))
+            answer = self.ask(*jobs.start(self.job, own, self.wait, self.since))
             if answer is None or answer.state != "busy":
                 break
             self._tell(f"waits for another run that does this step with other settings, "
-                       f"begun {jobs.span(answer.elapsed)} ago")
+                       f"begun {span(answer.elapsed)} ago")
             other, end = answer.run, self._end()
             while answer and answer.state in ("busy", "running"):
                 if time.monotonic() > end:
@@ -119,8 +133,12 @@ class Attendant:
                 answer = self.ask(jobs.poll(self.job, other, answer.to, POLL_S))
         if answer and answer.run not in ("", own):
             self._tell("done meanwhile by another run" if answer.state == "done" else
-                       f"attached to the job that is at work there, begun {jobs.span(answer.elapsed)} ago")
+                       f"attached to the job that is at work there, begun {span(answer.elapsed)} ago")
             self.run.report.under_way(self.host.name, min(answer.elapsed, self.limit))  # the host's own word
+        return self._through(answer)
+
+    def _through(self, answer: Answer | None) -> Answer | None:
+        """The same beginning's end, its progress shown meanwhile."""
         self.lines.clear()
         end = self._end()
         while answer:
@@ -136,7 +154,7 @@ class Attendant:
                 self._tell(f"{LOGOUT}: `sudo loginctl enable-linger` for this user, on the host, lets it go on alone")
             if said := self.shown.feed(answer):
                 self._tell(said)
-            answer = self.ask(jobs.poll(self.job, answer.run, answer.to, POLL_S))
+            answer = self.ask(jobs.poll(self.job, answer.run, answer.to, self.wait))
         if answer:
             self.run.report.jobs.pop(self.host.name, None)
         return answer
@@ -181,7 +199,7 @@ class Attendant:
         else:
             stands = f"{self.job.title} was at work there, and goes on unless the host went down"
         self.run.report.fail(
-            self.host.name, f"connection lost, and not back within {jobs.span(self.patience)}: {stands}"
+            self.host.name, f"connection lost, and not back within {span(self.patience)}: {stands}"
             f"{f'; at the last try: {last}' if last else ''}",
             f"run the same command again when the host can be reached{then}")
 
@@ -191,7 +209,7 @@ class Attendant:
 
     def _overdue(self, answer: Answer, what: str = "it") -> None:
         """Write the card of a host that would have been asked for ever."""
-        limit, slack = jobs.span(self.job.seconds), jobs.span(self.bounds.step.slack_seconds)
+        limit, slack = span(self.job.seconds), span(self.bounds.step.slack_seconds)
         login = shell_line(self.host.name, adapter.data(self.host))
         where = f": {login} tail {answer.log}" if answer.log else ""
         self.run.report.fail(

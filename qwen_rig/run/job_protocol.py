@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from qwen_rig.program import Call, load
+from qwen_rig.units import span
 
 MARK = "@job "
 # What a job may print: done, of how many, of what.
@@ -152,14 +153,6 @@ def plain(lines: Iterable[str]) -> list[str]:
         if not PROGRESS.fullmatch(line) and not (LOCKED.match(line) and line in kept[-1:]):
             kept.append(line)
     return kept
-
-
-def span(seconds: float) -> str:
-    """A duration as people say it."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def cause(code: int | None, limit: int, why: str = "") -> str:

@@ -84,6 +84,13 @@ def look(state: State, see: Callable[[Host], Any]) -> list[Any]:
     return list(state.pool.map(see, list(state.inventory.get_active_hosts())))
 
 
+def work(state: State, do: Callable[[Host], Any]) -> list[Any]:
+    """What `do` makes of each connected host, side by side, in a stage in which hosts are worked on."""
+    state.set_stage(StateStage.Execute)
+    state.is_executing = True
+    return list(state.pool.map(do, list(state.inventory.get_active_hosts())))
+
+
 def disconnect(state: State) -> None:
     """Close all connections."""
     state.set_stage(StateStage.Disconnect)

@@ -48,6 +48,11 @@ class Board:
         self._progress.update(self._tasks[host], description=what)
         return True
 
+    def of(self, host: str, done: int, total: int) -> None:
+        """How much of a host's work is done, where it isn't counted in steps of a plan."""
+        if self._progress is not None and host in self._tasks:
+            self._progress.update(self._tasks[host], completed=done, total=total)
+
     def done(self, host: str) -> None:
         """A host's step is done."""
         if self._progress is not None and host in self._tasks:

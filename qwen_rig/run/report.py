@@ -138,9 +138,10 @@ class Report:
                 self._commands_shown.add(host.name)
                 self.console.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
 
-    def started(self, host: str, step: Step) -> None:
-        """A step begins to change a host."""
-        self.touched.add(host)
+    def started(self, host: str, step: Step, changes: bool = True) -> None:
+        """A step begins on a host, which it `changes`, or whose work there it does."""
+        if changes:
+            self.touched.add(host)
         self._running[host] = (step, time.monotonic())
         self._board.at(host, step.title)
 

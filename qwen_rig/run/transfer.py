@@ -60,14 +60,15 @@ def drop(path: Path) -> None:
         path.parent.rmdir()
 
 
-def send(host: Host, path: Path, landing: str, folder: str) -> str:
-    """Put a file into a folder, under its own name, its sha256 checked there; the path there.
+def send(host: Host, path: Path, landing: str, folder: str, name: str = "") -> str:
+    """Put a file into a folder, under its own name or another, its sha256 checked there; the path there.
 
     `landing`: a folder that is there, on the same disk; the other is made by the one command that checks. Raises
     RigError.
     """
-    sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{path.name}"
-    part = f"{landing.rstrip('/')}/.qwen-rig-{path.name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
+    name = name or path.name
+    sha256, target = cache.sha256_of(path), f"{folder.rstrip('/')}/{name}"
+    part = f"{landing.rstrip('/')}/.qwen-rig-{name}.{uuid.uuid4().hex[:12]}.part"  # another run may send it too
     check = LAND(landing=landing, abandoned_min=str(ABANDONED_MIN), part=part, sha256=sha256, folder=folder,
                  target=target)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan import Context
 from qwen_rig.program import Call, load
+from qwen_rig.units import span
 
 from . import adapter
-from . import job_protocol as jobs
 from .adapter import LOST, Host, State
 from .converge import script
 from .job import POLL_S, Attendant
@@ -93,13 +93,13 @@ def _waited(host: Host, run: Run, known: Context) -> Answer | None:
     while (answer := asking.ask(call)) and answer.state == "busy":
         if time.monotonic() > end:
             run.report.fail(host.name, f"another run, with other settings, writes env {env} there since "
-                            f"{jobs.span(answer.elapsed)}", "let that run end, or end it; then run this command again")
+                            f"{span(answer.elapsed)}", "let that run end, or end it; then run this command again")
             return None
         if gone(answer.run, run.part(Claims).me):  # what it has begun is waited for all the same
             call = _call(run, known, "claim", gone=answer.run)
         if not told:
             run.report.progress(host.name, f"waits for another run that writes env {env} with other settings, begun "
-                                           f"{jobs.span(answer.elapsed)} ago")
+                                           f"{span(answer.elapsed)} ago")
         told = True
     if answer and answer.state != "done":
         run.report.fail(host.name, f"env {env} can't be claimed for writing: {answer.why or answer.state}",

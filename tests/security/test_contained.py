@@ -129,6 +129,7 @@ JSON_READERS = {
     "qwen_rig/catalog/sources.py", "qwen_rig/network/collect.py", "qwen_rig/network/preflight.py",
     "qwen_rig/network/index.py", "qwen_rig/network/archive.py", "qwen_rig/bundle.py",  # an index, a bundle
     "qwen_rig/flash/cache.py",  # this machine's own cache
+    "qwen_rig/finetune/data.py",  # the user's own data, a sample at a time
 }
 
 

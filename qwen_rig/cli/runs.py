@@ -1,0 +1,117 @@
+"""`rig runs`: the training runs that were begun from here: listed, attached to, read, stopped, resumed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from qwen_rig import exits, say
+from qwen_rig.errors import RigError
+from qwen_rig.finetune import options, record, words
+from qwen_rig.finetune.record import Record
+
+SUMMARY = "training runs: list, look, attach, logs, stop, resume"
+ACTS = {
+    "list": "what is on record here, without asking a host (the default)",
+    "look": "ask the hosts of all runs that haven't finished",
+    "attach": "see a run that is at work through to its end",
+    "logs": "the last lines that it printed",
+    "stop": "have it write a checkpoint and end",
+    "resume": "go on from the last whole checkpoint: after a stop, a reboot, a spot machine's end",
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    general(parser)
+    acts = parser.add_subparsers(dest="act", metavar="ACT", parser_class=type(parser))
+    for act, told in ACTS.items():
+        own = acts.add_parser(act, help=told, description=told)
+        if act not in ("list", "look"):
+            own.add_argument("name", metavar="NAME", help="a run's name")
+        general(own, argparse.SUPPRESS)
+        if act == "resume":
+            options.declare(own, options.AGAIN)
+
+
+def general(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    """The options of each verb that works on runs by their names."""
+    parser.add_argument("-i", "--inventory", metavar="FILE", default=default,
+                        help="another inventory than the one that the run was begun with")
+    parser.add_argument("--json", action="store_true", default=default or False, help="as JSON on standard output")
+    parser.add_argument("-v", "--verbose", action="count", default=default or 0, help="say more")
+
+
+def run(options_: argparse.Namespace) -> int:
+    """0: done · 1: no such run, bad input, or it failed · 3: unreachable."""
+    act = options_.act or "list"
+    if act == "list":
+        _told(record.every(), options_.json)
+        return exits.OK
+    if act == "look":
+        return _look(options_)
+    kept, more = record.load(record.checked(options_.name)), options.given(options_)
+    from qwen_rig.run import finetune
+
+    if act == "logs":
+        printed: list[str] = []
+        status = on_host(kept, options_, lambda host: printed.append(finetune.log(host, kept)))
+        if options_.json:
+            say.as_json({"run": kept.name, "lines": [line for text in printed for line in text.splitlines()]})
+        else:
+            say.out("\n".join(printed))
+        return status
+    acts: dict[str, Callable[[Any], Record]] = {
+        "attach": lambda host: finetune.attach(host, kept), "stop": lambda host: finetune.stop(host, kept),
+        "resume": lambda host: finetune.resume(host, kept, more)}
+    status = on_host(kept, options_, acts[act])
+    if options_.json:
+        say.as_json(words.shown(record.load(kept.name)))
+    return status
+
+
+def on_host(kept: Record, options_: argparse.Namespace, do: Callable[[Any], Any]) -> int:
+    """Do it on a run's host; the exit status."""
+    from qwen_rig.cli import _session as session
+
+    inventory = options_.inventory or kept.inventory
+    with session.opened(inventory, [kept.host], kept.knobs, options_.verbose, table=False) as opened:
+        opened.work(do)
+        return opened.status()
+
+
+def _look(options_: argparse.Namespace) -> int:
+    """Ask each run's host how it stands; those of one inventory side by side."""
+    from qwen_rig.cli import _session as session
+    from qwen_rig.run import finetune
+
+    left = [kept for kept in record.every() if kept.state in record.OPEN]
+    places = {(options_.inventory or kept.inventory, kept.knobs) for kept in left}
+    if len(places) > 1:
+        raise RigError("these runs are of several inventories", "", "name one: -i FILE; or runs attach NAME")
+    status = exits.OK
+    for inventory, knobs in places:
+        hosts = list(dict.fromkeys(kept.host for kept in left))
+        with session.opened(inventory, hosts, knobs, options_.verbose, table=False) as opened:
+            opened.work(lambda host: finetune.stands(host, [kept for kept in left if kept.host == host.name]))
+            status = opened.status()
+    _told(record.every(), options_.json)
+    return status
+
+
+def _told(found: list[Record], as_json: bool) -> None:
+    if as_json:
+        say.as_json([words.shown(each) for each in found])
+        return
+    if not found:
+        say.err("No runs yet: qwen-rig train HOST --model_name_or_path … --dataset_name …")
+        return
+    from rich.table import Table
+
+    from qwen_rig.render import out
+
+    table = Table("run", "host", "state", "how far", box=None, pad_edge=False)
+    for each in found:
+        table.add_row(*words.row(each))
+    out().print(table)

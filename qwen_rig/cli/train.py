@@ -1,0 +1,45 @@
+"""`rig train HOST`: a fine-tuning on a host, which goes on when this terminal is closed."""
+
+from __future__ import annotations
+
+import argparse
+
+from qwen_rig import say
+from qwen_rig.cli import _hosts
+from qwen_rig.errors import RigError
+from qwen_rig.finetune import data, options, record, words
+
+SUMMARY = "fine-tune on a host: check, send the data, train as a job that outlives this terminal"
+ON_HOST = "host:"  # before a path that is the host's
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("host", metavar="HOST", help="a host of the inventory")
+    parser.add_argument("--name", metavar="NAME", help="the run's (default: after model and data); a name is one run")
+    parser.add_argument("--json", action="store_true", help="at the end, the run's record on standard output")
+    _hosts.arguments(parser, limit=False)
+    options.declare(parser)
+
+
+def run(options_: argparse.Namespace) -> int:
+    """0: trained, or stopped with a checkpoint · 1: refused or failed, or bad input · 3: unreachable."""
+    given = options.given(options_)
+    name = options_.name
+    if name is not None and record.path(name).exists():
+        raise record.taken(name)
+    if not (source := given.get("dataset_name")):
+        raise RigError("no data are named", "--dataset_name", "a file here (.jsonl, .json, .csv, .parquet), a data set "
+                       f"of the hub (OWNER/NAME), or {ON_HOST}/PATH on the host")
+    on_host = source.startswith(ON_HOST)
+    found = data.looked_at(source.removeprefix(ON_HOST), on_host)
+    from qwen_rig.cli import _session as session
+    from qwen_rig.run import finetune
+
+    with session.opened(options_.inventory, [options_.host], options_.data, options_.verbose, table=False) as opened:
+        wanted = finetune.Wanted(name or "", opened.asked["inventory"], tuple(options_.data), given, found)
+        made = opened.work(lambda host: finetune.begin(host, wanted))
+        status = opened.status()
+    if options_.json:
+        say.as_json([words.shown(each) for each in made])
+    return status

@@ -1,0 +1,88 @@
+"""train_qwen.py's options at the door: the same names and types, and what all settings come to. Pure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qwen_rig.errors import RigError
+from qwen_rig.host import train_qwen
+
+OURS = ("output_dir", "dataset_name")  # the run's folder, and what is sent there
+# Those that may change between two beginnings of one run: what it takes, never what it learns from.
+AGAIN = ("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "save_steps",
+         "logging_steps", "eval_steps", "num_train_epochs", "max_steps", "attn_implementation")
+
+
+def declare(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(train_qwen.DEFAULTS)) -> None:
+    """Declare these options of train_qwen.py's, but for its output folder."""
+    group = parser.add_argument_group("train_qwen.py's options, with TRL's names")
+    for name in names:
+        if name == "output_dir":
+            continue
+        kind: Any = str
+        more: dict[str, Any] = {}
+        if name in train_qwen.WHOLE:
+            kind = int
+        elif name in train_qwen.FRACTIONS:
+            kind = float
+        elif name in train_qwen.FLAGS:
+            kind, more = train_qwen.truth, {"nargs": "?", "const": True}
+        elif name == "report_to":
+            more = {"choices": train_qwen.REPORTS}
+        group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), dest=name, type=kind,
+                           default=None, metavar=name.rpartition("_")[2].upper(),
+                           help=f"default: {train_qwen.DEFAULTS[name]}", **more)
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of them. Raises RigError for what train_qwen.py would refuse."""
+    found = {name: value for name in train_qwen.DEFAULTS if (value := getattr(options, name, None)) is not None}
+    for name in (*train_qwen.WHOLE, *train_qwen.FRACTIONS):
+        least = -1 if name == "max_steps" else 0 if name in (*train_qwen.FRACTIONS, "seed") else 1
+        if name in found and not least <= found[name] < 10 ** 9:
+            raise RigError(f"--{name} can't be {found[name]}", "", f"a number from {least} on")
+    if not 0 <= found.get("test_split_size", 0) < 1:
+        raise RigError(f"--test_split_size is a share below 1, not {found['test_split_size']}")
+    for name, text in found.items():
+        if isinstance(text, str) and (not text or not text.isprintable() or len(text) > 1000):
+            raise RigError(f"--{name} can't be {text[:60]!r}", "", "a text without control characters")
+    if found.get("load_in_4bit") and found.get("use_peft") is False:
+        raise RigError("--load_in_4bit trains an adapter only", "--use_peft", "leave --use_peft true")
+    return found
+
+
+def settled(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings as far as they are known here: the command line over the host's training.json over the defaults. The
+    user's own file there stands between the two; the host tells what came of it (settings.json)."""
+    known = {name: value for name, value in made.items() if name in train_qwen.DEFAULTS}
+    return {**train_qwen.DEFAULTS, **known, **given}
+
+
+def words(given: Mapping[str, Any]) -> list[str]:
+    """The same as words of train_qwen.py's command line."""
+    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()
+            if name != "output_dir"]
+
+
+def method(settings: Mapping[str, Any]) -> str:
+    """lora, qlora or full."""
+    if not settings.get("use_peft", True):
+        return "full"
+    return "qlora" if settings.get("load_in_4bit") else "lora"
+
+
+def smaller(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The next smaller settings after a card's memory was out, the effective batch the same; None where there are none:
+    half the batch, then checkpointing, then 4 bits, then half the length."""
+    batch, steps = settings.get("per_device_train_batch_size") or 1, settings.get("gradient_accumulation_steps") or 1
+    if batch > 1:
+        half = batch // 2
+        return {"per_device_train_batch_size": half, "gradient_accumulation_steps": -(-batch * steps // half)}
+    if not settings.get("gradient_checkpointing"):
+        return {"gradient_checkpointing": True}
+    if settings.get("use_peft", True) and not settings.get("load_in_4bit"):
+        return {"load_in_4bit": True}
+    length = settings.get("max_length") or 0
+    return {"max_length": length // 2} if length >= 256 else None

@@ -1,0 +1,87 @@
+"""A training run on this host: on from the last whole checkpoint, or from the start; its end is put on record.
+
+    python train_run.py RUN        RUN/program/run.json says what is trained
+
+Begun again it goes on where it was, and a run that has finished is not begun again. TRL trains (train_qwen.py beside
+this file); accelerate spreads it over this host's cards.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import train_files
+from train_files import read, write
+
+
+def command(run, asked, last):
+    """The command line of the trainer."""
+    here, env = run / "program", Path(asked["env"])
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(env / ".rig" / "accelerate.yaml")] \
+        if asked.get("launch") == "accelerate" else []
+    return [str(env / "bin" / "python"), *launcher, str(here / "train_qwen.py"),
+            "--settings", str(env / ".rig" / "training.json"), *asked["options"], "--output_dir", str(run / "out"),
+            *(["--resume"] if last is not None else [])]
+
+
+def settings(command_line):
+    """The settings that the trainer will settle on; it stops here, before an hour's imports, where one can't be."""
+    import train_qwen
+
+    words = command_line[next(n for n, word in enumerate(command_line) if word.endswith("train_qwen.py")) + 1:]
+    return {name: value for name, value in train_qwen.settled(train_qwen.arguments(words)).items()
+            if name in train_qwen.DEFAULTS}
+
+
+def held(path):
+    """The file that tells others of this run, locked as long as we live; None where there is none for us."""
+    try:
+        file = open(path, "r+") if path else None  # noqa: SIM115  as long as this process
+        if file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return file
+    except OSError:
+        return None
+
+
+def ended(run, code):
+    """What is put on record of the end."""
+    found = read(run / "trained.json") if code == 0 else None
+    last = (train_files.points(run, 1) or [{}])[-1]
+    state = (found or {}).get("state", "failed")
+    result = train_files.files(run / "out", synced=True) if found and (run / "out").is_dir() else {}
+    write(run / "end.json", {"state": state, "code": code, "at": int(time.time()), "loss": last.get("loss"),
+                             "step": (found or last).get("step"), "of": (found or last).get("of"),
+                             "files": train_files.fetched(result)})
+    return state
+
+
+def main(run):
+    asked = read(run / "program" / "run.json")
+    before = read(run / "end.json")
+    if before and before.get("state") == "finished":
+        print(f"qwen-rig: this run has finished already, at step {before.get('step')}")
+        return 0
+    for name in ("stop", "end.json", "trained.json"):
+        (run / name).unlink(missing_ok=True)
+    last = train_files.tidied(run / "out")
+    line = command(run, asked, last)
+    write(run / "settings.json", settings(line))
+    print(f"@train-from {last or 0}", flush=True)
+    busy = held(asked.get("busy"))
+    environment = {**os.environ, "QWEN_RIG_RUN": str(run), "QWEN_RIG_BUSY": asked["busy"] if busy else ""}
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the whole group gets it: the trainer saves, and we wait
+    code = subprocess.run(line, cwd=run, env=environment).returncode
+    if busy:
+        busy.truncate(0)
+    state = ended(run, code)
+    print(f"@train-end {state}", flush=True)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,140 @@
+"""The day after, over real SSH: train, lose the controller, stop, resume, fetch, evaluate, remove. The trainer's
+libraries on the host are a STAND-IN (tests/training/standin); train_qwen.py and all that is ours are the real ones,
+and tests/training/test_run_real.py (real) trains a tiny Qwen by the same programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import until
+
+from .conftest import Lab, Run
+
+pytestmark = pytest.mark.testbed
+ENV = "/root/miniforge3/envs/qwen-train"
+STANDIN = Path(__file__).parents[1] / "training" / "standin"
+
+
+@pytest.fixture(scope="module")
+def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    from testbed import HostSpec, host
+
+    made = Lab(bed, bed.up([HostSpec("card-01", driver="580.95.05:open")]), tmp_path_factory.mktemp("train"),
+               cuda_toolkit="never", flash_attn="off", verification="never")
+    made.before = made.on("card-01", FILES)  # type: ignore[attr-defined]
+    ready = made.deploy("-y")
+    assert ready.code == 0, ready.stderr
+    unpack = host.enter(bed._host_folder("card-01"), ["sh", "-c", "mkdir -p /opt/standin && tar -x -C /opt/standin"])
+    with subprocess.Popen(["tar", "-C", str(STANDIN), "-c", "."], stdout=subprocess.PIPE) as packed:
+        subprocess.run(unpack, stdin=packed.stdout, check=True)
+    made.on("card-01", f"""mkdir -p /opt/model && echo '{{"step_s": 0.4, "oom_above": 16}}' >/opt/model/config.json
+echo /opt/standin >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth" """)
+    chat = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}'
+    (made.folder / "chats.jsonl").write_text(f"{chat}\n" * 40)
+    yield made
+    bed.down()
+
+
+FILES = "find /root /etc/modprobe.d /etc/apt /var/lib/qwen-rig /run/qwen-rig -xdev ! -type d 2>/dev/null | sort"
+MODEL = ("--model_name_or_path", "/opt/model", "--dataset_name", "chats.jsonl", "--save_steps", "5")
+
+
+def begin(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
+    """`qwen-rig …` in the background."""
+    return subprocess.Popen([sys.executable, "-m", "qwen_rig", *arguments], cwd=lab.folder, text=True,
+                            env=lab._environment({}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, start_new_session=True)
+
+
+def step(lab: Lab, name: str) -> int:
+    last = lab.on("card-01", f"tail -n 1 /root/qwen-rig/runs/{name}/progress.jsonl 2>/dev/null || true")
+    return json.loads(last)["step"] if last.startswith("{") else 0  # type: ignore[no-any-return]
+
+
+def plain(done: Run) -> str:
+    """What it said, without the frames of cards and their line breaks."""
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+def starts(lab: Lab, name: str) -> list[str]:
+    return [line.split()[1] for line in lab.on("card-01", "cat /var/lib/qwen-rig/jobs/journal").splitlines()
+            if line.split()[2] == f"train-{name}"]
+
+
+def test_a_run_outlives_its_controller_stops_with_a_checkpoint_and_goes_on(lab: Lab) -> None:
+    controller = begin(lab, "train", "card-01", "-i", str(lab.file), "--name", "first", "--max_steps", "200", *MODEL)
+    until(lambda: step(lab, "first") >= 6 or controller.poll() is not None, lambda: str(controller.poll()))
+    controller.kill()  # no word, no signal's handler
+    said = controller.communicate()[1]
+    assert step(lab, "first") >= 6, said
+    again = lab.rig("train", "card-01", "--name", "first", *MODEL)
+    assert again.code == 1 and again.stderr.startswith("qwen-rig: there is a run first already"), again.stderr
+    other = lab.rig("train", "card-01", "--name", "second", *MODEL)
+    assert other.code == 1 and "the GPU is busy: user root, run first, step " in plain(other), other.stderr
+    early = lab.rig("fetch", "first", "--json")
+    assert early.code == 0 and json.loads(early.stdout)["state"] == "running", early.stderr
+    assert json.loads(early.stdout)["step"] in range(5, 200, 5)
+    refused = lab.rig("remove", "card-01", "--yes")
+    assert refused.code == 1 and "at work there: train-first" in plain(refused), refused.stderr
+    stopped = lab.rig("runs", "stop", "first", "--json")
+    assert stopped.code == 0 and "✓ stopped" in stopped.stderr, stopped.stderr
+    at = json.loads(stopped.stdout)
+    assert at["state"] == "stopped" and 6 <= at["last"]["step"] < 200 and at["revision"] == "0123456789abcdef"
+    assert f"checkpoint-{at['last']['step']}" in lab.on("card-01", "ls /root/qwen-rig/runs/first/out")
+    lab.on("card-01", "touch /opt/model/go")
+    resumed = lab.rig("runs", "resume", "first", "--json")
+    assert resumed.code == 0 and "✓ finished" in resumed.stderr, resumed.stderr
+    end = json.loads(resumed.stdout)
+    assert end["state"] == "finished" and end["last"]["step"] == end["result"]["step"] == 200
+    kept = json.loads((lab.folder / "state" / "qwen-rig" / "runs" / "first.json").read_text())
+    assert [row["step"] for row in kept["points"]] == list(range(1, 201)), "the loss curve is one"
+    assert starts(lab, "first") == ["start", "end", "start", "end"]
+    assert kept["data"]["sha256"] in lab.on("card-01", "ls /root/qwen-rig/data")
+    assert kept["env"]["lock_sha256"] and kept["seed"] == 42
+    over = lab.rig("runs", "resume", "first")
+    assert over.code == 1 and "has finished, step 200 of 200" in plain(over), over.stderr
+
+
+def test_what_it_made_comes_here_byte_for_byte_and_is_evaluated(lab: Lab) -> None:
+    done = lab.rig("fetch", "first", "--json")
+    assert done.code == 0, done.stderr
+    here = lab.folder / "first"
+    there = lab.on("card-01", "cd /root/qwen-rig/runs/first/out && sha256sum *.safetensors *.json").splitlines()
+    assert {line.split()[1]: line.split()[0] for line in there} == {
+        name: hashlib.sha256((here / name).read_bytes()).hexdigest() for name in json.loads(done.stdout)["files"]}
+    assert not [path for path in here.iterdir() if path.suffix not in (".json", ".safetensors")]
+    told = lab.rig("eval", "first", "--prompt", "hello?", "--json")
+    assert told.code == 0, told.stderr
+    made = json.loads(told.stdout)
+    assert made["loss"] < made["loss_base"] == 3 and made["answers"] == [
+        {"prompt": "hello?", "base": "as before", "adapter": "as trained-200"}]
+
+
+def test_memory_that_is_out_is_a_card_with_the_next_smaller_settings(lab: Lab) -> None:
+    done = lab.rig("train", "card-01", "--name", "large", *MODEL, "--per_device_train_batch_size", "32",
+                   "--gradient_accumulation_steps", "1")
+    assert done.code == 1 and "the card's memory is out with batch 32 of 1024 tokens" in plain(done), done.stderr
+    less = "--per_device_train_batch_size=16 --gradient_accumulation_steps=2"
+    assert f"qwen-rig runs resume large {less}" in plain(done), done.stderr
+    again = lab.rig("runs", "resume", "large", *less.split())
+    assert again.code == 0 and "✓ finished" in again.stderr, again.stderr
+
+
+def test_remove_leaves_the_host_as_it_was(lab: Lab) -> None:
+    before = lab.on("card-01", FILES)
+    dry = lab.rig("remove", "card-01", "--dry")
+    assert dry.code == 2 and "/root/miniforge3/envs/qwen-train" in dry.stdout, dry.stderr
+    assert lab.on("card-01", FILES) == before
+    done = lab.rig("remove", "card-01", "--yes")
+    assert done.code == 0 and "✓ removed" in done.stderr, done.stderr
+    assert lab.on("card-01", FILES) == lab.before  # type: ignore[attr-defined]
+    second = lab.rig("remove", "card-01", "--yes")
+    assert second.code == 0 and "nothing of ours is there" in second.stdout, second.stderr

@@ -1,0 +1,74 @@
+"""The programs of a run with the real libraries: a tiny random Qwen2 is trained, killed, resumed, stopped by a signal,
+evaluated and merged. It takes a Python with the guide's stack (test_train_qwen.py builds one, or QWEN_RIG_TRAIN_PYTHON
+names it)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qwen_rig.training import training_settings
+from tests import HANG_S, until
+
+from .test_run import HOST, PROGRAMS, OnHost
+from .test_train_qwen import SAVE, python  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.real
+
+
+class RealOnHost(OnHost):
+    """The same with the real libraries."""
+
+    def __init__(self, folder: Path, python: str, *options: str) -> None:  # noqa: F811
+        super().__init__(folder, *options)
+        self.python = python
+        (folder / "env/bin/python").write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+        subprocess.run([python, "-c", SAVE, str(HOST), str(folder / "model")], check=True, timeout=HANG_S)
+        (folder / "env/.rig/training.json").write_text(json.dumps(training_settings(12282, "8.9")))
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf"), "HOME": str(self.folder)}
+
+    def begin(self) -> subprocess.Popen[str]:
+        return subprocess.Popen([self.python, str(self.run / "program" / "train_run.py"), str(self.run)], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                                env=self.environment())
+
+    def program(self, name: str, *arguments: str) -> None:
+        for each in (name, *PROGRAMS):
+            (self.folder / "env/.rig" / each).write_text((HOST / each).read_text())
+        done = subprocess.run([self.python, str(self.folder / "env/.rig" / name), str(self.run), *arguments], text=True,
+                              capture_output=True, timeout=HANG_S, env=self.environment())
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_tiny_qwen_is_killed_resumed_stopped_evaluated_and_merged(tmp_path: Path, python: str) -> None:  # noqa: F811
+    host = RealOnHost(tmp_path, python, "--max_steps=24", "--max_length=32", "--gradient_accumulation_steps=1",
+                      "--save_steps=4")
+    first = host.begin()
+    until(lambda: host.step() >= 6 or first.poll() is not None)
+    os.killpg(first.pid, signal.SIGKILL)
+    host.end(first)
+    second = host.begin()
+    until(lambda: host.step() >= 10 or second.poll() is not None)
+    os.killpg(second.pid, signal.SIGTERM)
+    code, said = host.end(second)
+    stopped = host.look()
+    assert code == 0 and "@train-from 4" in said and stopped.end["state"] == "stopped", said[-3000:]
+    assert stopped.checkpoint == stopped.end["step"]
+    code, said = host.end(host.begin())
+    found = host.look()
+    assert code == 0 and found.end["state"] == "finished", said[-3000:]
+    assert [row["step"] for row in found.points] == list(range(1, 25))
+    assert found.points[-1]["loss"] < found.points[0]["loss"] and found.points[-1]["tokens_s"] > 0
+    spec = {"step": 24, "prompts": [], "tokens": 8, "samples": 8, "training": str(tmp_path / "env/.rig/training.json")}
+    host.program("train_eval.py", str(host.run / "out"), json.dumps(spec))
+    made = host.look().evaluation
+    assert made["loss"] < made["loss_base"] and len(made["answers"]) == 3
+    host.program("train_merge.py", str(host.run / "out"), "24")
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(host.look().merged["files"])
