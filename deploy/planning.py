@@ -8,7 +8,8 @@ from importlib import import_module
 from types import MappingProxyType
 
 from qwen_rig.deploy import ORDER
-from qwen_rig.plan import Context, Plan, assemble
+from qwen_rig.knobs import Knobs
+from qwen_rig.plan import Context, Plan, assemble, chosen
 from qwen_rig.plan.explain import Explanation, explain_step
 from qwen_rig.plan.planner import Planner
 
@@ -24,6 +25,11 @@ def planners() -> Mapping[str, Planner]:
 def make_plan(ctx: Context) -> Plan:
     """The plan for one host. Never raises for odd facts."""
     return assemble(ctx, planners())
+
+
+def refuse_unknown_steps(knobs: Knobs, where: str) -> None:
+    """Raises RigError where only_steps or skip_steps names no step, or leaves none."""
+    chosen.refuse_unknown(knobs, ORDER, where)
 
 
 def explain(ctx: Context, plan: Plan, step: str) -> Explanation:

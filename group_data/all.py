@@ -9,6 +9,9 @@ begin with x_.
 from qwen_rig.ssh import connect_kwargs as _connect_kwargs
 
 # -- What is wanted ----------------------------------------------------------------------------------
+only_steps = None  # None: all steps · names with commas between (env,training): no other step is done (--only)
+skip_steps = None  # None: no step is left out · names with commas between (driver,guard,reboot): these are (--skip).
+#                    A host on which a step that is left out is not done yet, and that another step needs, is refused
 model = None  # as Qwen/Qwen3.6-27B: settles stack, prefetch_model and the training settings; `rig fits --model` tells
 #               what it takes. None: the guide's stack, and its settings by the card's memory
 stack = "auto"  # auto: what `model` takes, else guide · a name in qwen_rig/data/stacks/ · the path of your own file

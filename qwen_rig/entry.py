@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from qwen_rig import homes, say
-from qwen_rig.deploy.planning import make_plan
+from qwen_rig.deploy.planning import make_plan, refuse_unknown_steps
 from qwen_rig.errors import RigError
 from qwen_rig.run import adapter, boundary, memory, options, stumble
 from qwen_rig.run.adapter import State
@@ -18,6 +18,7 @@ def configure() -> None:
     """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
     say.begin()
     boundary.tell_in_a_line(_tell)
+    boundary.fold()
     _or_exit(_refuse_bad_options)
     run = join(adapter.state_in_the_making(), Run(make_plan))
     atexit.register(_end, run)
@@ -80,4 +81,4 @@ def _refuse_bad_knobs(state: State) -> None:
     """One line and the end, before any host is dialled; but not where no deploy is run (`fact`, `exec`)."""
     if adapter.command_line() is not None and not adapter.deploys():
         return
-    _or_exit(lambda: memory.refuse_bad_knobs(state))
+    _or_exit(lambda: memory.refuse_bad_knobs(state, refuse_unknown_steps))

@@ -227,9 +227,18 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if made.fingerprint == spec.fingerprint:
         origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
-                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}")
+                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}", won=_won(ctx, made))
     return Step("flash-attn", now, wanted, Action.CHANGE,
                 "decided on another env, driver or GPU: tried again", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+
+
+def _won(ctx: Context, made: AttentionRecord) -> str:
+    """`flash-attn 2.8.3: a prebuilt wheel`: the rung that held, or why none did."""
+    if made.rung in (None, "sdpa"):
+        return f"attention by SDPA: {made.why}" if made.why else "attention by SDPA"
+    ways = {"wheel": "a prebuilt wheel", "fleet": f"{built_on(ctx, made.built.host)}" if made.built else "built before",
+            "build": "built here", GIT: "built here from the git head"}
+    return f"flash-attn {made.version or ''}: {ways.get(str(made.rung), str(made.rung))}".replace(" :", ":")
 
 
 def explain(ctx: Context) -> Parts:
@@ -259,4 +268,5 @@ def _known_after_reboot(ctx: Context, step: Step) -> bool:
     return step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus)
 
 
-PLANNER = Planner(step, explain, knobs=("flash_attn",), known_after_reboot=_known_after_reboot)
+PLANNER = Planner(step, explain, knobs=("flash_attn",), known_after_reboot=_known_after_reboot,
+                  needs=("compilers", "toolkit", "env"))

@@ -35,12 +35,14 @@ def _apply(component: str, commands: Commands) -> Generator[StringCommand | Func
         yield FunctionCommand(_unread, (str(error),), {})
         return
     if not step.action.changes:
+        run.past[host.name].add(component)
         host.noop(f"{step.title}: {step.why}")
         return
     if host.state.is_executing:
         run.report.started(host.name, step)
     ctx = run.memory.context(host)
     yield from commands(run, ctx, step)
+    run.past[host.name].add(component)
     run.memory.forget(host, known=ctx)
 
 

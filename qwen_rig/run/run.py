@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from .memory import Memory
 from .network import Network
 from .progress import Board
 from .report import Report
+from .screens import Screens, of_pyinfra
 from .tunnel import Tunnels
 
 T = TypeVar("T")
@@ -23,19 +25,20 @@ T = TypeVar("T")
 
 class Run:
     """A run: what is known of its hosts (memory), what is told (report, board), how they are reached (links, tunnels),
-    where their files come from
-    (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that every host's own must match.
+    where their files come from (network, lookups). `make_plan`: the planner of deploy/; `saved`: a saved plan that
+    every host's own must match. `past`: the steps that each host is through with.
     """
 
     def __init__(self, make_plan: Callable[[Context], Plan], tables: bool = True,
-                 saved: dict[str, Any] | None = None) -> None:
+                 saved: dict[str, Any] | None = None, screens: Screens | None = None) -> None:
         self.saved = saved
         self.links, self.tunnels, self.board = Links(), Tunnels(), Board()
         self.links.after_reconnect(self.tunnels.again)  # what is at work there may be fetching from a bundle
         self.memory = Memory(self.links, make_plan)
-        self.report = Report(self.memory, self.links, self.board, tables)
+        self.report = Report(self.memory, self.links, self.board, screens or of_pyinfra(), tables)
         self.network, self.lookups = Network(self.tunnels), Lookups()
         self.ender = Ender()
+        self.past: dict[str, set[str]] = defaultdict(set)
         self._parts: dict[Callable[[], Any], Any] = {}
 
     @classmethod
