@@ -95,7 +95,7 @@ class VerificationRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """training.json, which users may edit: `raw` is all of it. The other two are what launch files hang on."""
+    """training.json, which users may edit: `raw` is the whole file. Launch files depend on the other two."""
 
     raw: Mapping[str, Any]
     bf16: bool

@@ -156,8 +156,8 @@ def explanation(found: Explanation) -> RenderableType:
         facts.add_row(Text(fact.name), Text(fact.value), Text(fact.read_by, style="dim"))
     for rule in found.rules:
         rules.add_row(Text(rule.text), Text(rule.source, style="dim"))
-    blocks: list[RenderableType] = [Text(f"{found.host}: what is so", style="bold"), facts,
-                                    Text("What is gone by", style="bold"), rules, Text("So", style="bold")]
+    blocks: list[RenderableType] = [Text(f"{found.host}: facts", style="bold"), facts,
+                                    Text("Rules", style="bold"), rules, Text("Decision", style="bold")]
     if found.step:
         step = found.step
         blocks += [Padding(_steps([step]), (0, 2)), *(Padding(Text(f"✗ {p}", style="red"), (0, 5))

@@ -12,7 +12,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-MONTH = 31 * 24 * 3600  # seconds; no wait of ours is meant to be longer, and timers of 32 bits take it
+MONTH = 31 * 24 * 3600  # seconds; none of our waits is meant to be longer, and timers of 32 bits take it
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes: PATH_MAX less its NUL, NAME_MAX (Linux)
 # Folders of the system's own (Filesystem Hierarchy Standard 3.0), with all below them but what is for the user there.
 SYSTEM = re.compile("/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr)(/.*)?")

@@ -28,7 +28,7 @@ RUNS = {"dry-run": ["plan"], "live-run": ["apply", "--yes"]}
 
 
 def main() -> int:
-    """Write all of it; what a run ends with other than it should, ends this too."""
+    """Write the pictures and the page; a run with another exit status than it should have ends this too."""
     stack = load_stack("standin")
     bed = Testbed(paths.instance("pictures"))
     demo.fetch(stack)

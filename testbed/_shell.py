@@ -27,7 +27,7 @@ class TestbedError(Exception):
 
 
 def end_by_signals() -> None:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: hosts that are up are taken down on its way out."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: hosts that are up are taken down before it ends."""
     def end(number: int, _: FrameType | None) -> NoReturn:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)  # nothing keeps the hosts from being taken down

@@ -224,7 +224,7 @@ def _packages(ctx: Context) -> DriverSet | None:
 
 def from_own(ctx: Context) -> bool:
     """Whether the driver comes from the distribution's own archive: under Secure Boot, whose signature its modules
-    have, and where NVIDIA's repository can't be trusted by a key of ours."""
+    have, and where NVIDIA's repository can't be trusted by one of our keys."""
     found = _packages(ctx)
     return bool(found and found.own) and (ctx.machine.secure_boot == "enabled" or not repository_known(ctx))
 

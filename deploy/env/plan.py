@@ -219,7 +219,7 @@ def _room(ctx: Context) -> list[Refusal]:
 def explain(ctx: Context) -> Parts:
     """The env that is there, and the lock that is wanted."""
     env, generation, torch = ctx.state.env, current(ctx), ctx.stack.torch
-    facts = [fact("env", f"{env.path} → {env.target or 'a folder, no link of ours'}" if env else None,
+    facts = [fact("env", f"{env.path} → {env.target or 'a folder, not our link'}" if env else None,
                    "env.EnvPackages")]
     if env:
         build = env.torch

@@ -58,7 +58,7 @@ class BuildSpec:
 @dataclass(frozen=True)
 class AttentionPayload(Payload):
     """What the attempt is given: the wheels to try, best first; what may be built, the release first; why others are
-    out of the question; what proves one; and what all of it was decided on."""
+    out of the question; the program that proves one; and the digest of the decision's inputs."""
 
     package: str | None
     check: str | None
@@ -97,7 +97,7 @@ def flash_spec(ctx: Context) -> AttentionPayload:
 
 def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
                  rejected: Sequence[str]) -> str:
-    """What the decision hangs on. Records on hosts hold it: its form must not change, or all of them try again."""
+    """The decision's inputs as a digest. Records on hosts hold it: in another form, every host tries again."""
     env, uuids = current(ctx), sorted(gpu.uuid or "" for gpu in ctx.state.gpus)
     about = [env.name if env else None, [wheel.pinned() for wheel in wheels], list(rejected),
              [[build.rung, build.here is not None, build.source, build.key.to_json()] for build in builds],
@@ -219,8 +219,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if stranger := _stranger(ctx, made):
         return Step("flash-attn", now, wanted, Action.CHANGE,
                     f"the one in {envs_dir(ctx)}/{ctx.knobs.env_name} was built on {stranger}, outside this host's "
-                    "trust domain: tried again (trust_domain names whom it shares with)", payload=spec, fetches=FETCHES,
-                    bytes=_bytes(spec))
+                    "trust domain: tried again (trust_domain names the hosts that share builds)", payload=spec,
+                    fetches=FETCHES, bytes=_bytes(spec))
     if came := _came_since(ctx, spec, made):
         return Step("flash-attn", now, wanted, Action.CHANGE, f"one was {built_on(ctx, came.host)}, since",
                     payload=spec, fetches=FETCHES)

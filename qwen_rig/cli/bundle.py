@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
+    """0: the bundle is whole. Raises RigError where something can't be fetched; what came stays for the next try."""
     from qwen_rig import bundle
     from qwen_rig.knobs import pair, read, told_old
     from qwen_rig.network.collect import Collector

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _meant(kept: KnownHosts, options: argparse.Namespace) -> str:
     """The fingerprint that the user has seen and means. Raises RigError where none is named: the key that was refused
-    last may be another one than that which was shown."""
+    last may be another one than the key that was shown."""
     if options.fingerprint and FINGERPRINT.fullmatch(options.fingerprint):
         return str(options.fingerprint)
     refused = kept.refused_fingerprints(options.name)

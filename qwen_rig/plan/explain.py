@@ -13,7 +13,7 @@ from qwen_rig.plan.planner import Fact, Planner, Rule
 
 @dataclass(frozen=True)
 class Explanation:
-    """All of it for one step of one host."""
+    """Facts, rules and decision of one step of one host."""
 
     host: str
     facts: tuple[Fact, ...]

@@ -47,7 +47,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Drift:
-    """Something that isn't as the last apply left it, and that no run of ours has changed since."""
+    """Something that isn't as the last apply left it, and that no run of qwen-rig has changed since."""
 
     what: str
     was: str

@@ -38,7 +38,7 @@ __all__ = ["LOST", "CommandOutput", "ConnectError", "FunctionCommand", "Host", "
 # What a connection that breaks raises out of a command. Overdue, of a host that stalls or is gone, is an OSError; so
 # is Hopeless, after which no other try makes sense.
 LOST = (OSError, EOFError, SSHException)
-_RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
+_RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # our attributes on pyinfra's State, one State a run
 
 
 class Listener(Protocol):

@@ -270,4 +270,4 @@ def _words(error: Exception) -> tuple[str, str]:
         return adapter.lost(error), "run the same command again"
     if isinstance(error, PyinfraError):
         return f"the probe failed: {error}", "see its lines above"
-    return f"stumbled over this host: {stumble.told(error)}", stumble.REMEDY
+    return f"qwen-rig failed on this host: {stumble.told(error)}", stumble.REMEDY

@@ -1,4 +1,4 @@
-"""One run of the tool over some hosts: everything that a run remembers hangs on this object, and nothing on modules."""
+"""One run of the tool over some hosts: all state of a run is on this object, none on modules."""
 
 from __future__ import annotations
 

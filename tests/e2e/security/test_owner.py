@@ -159,7 +159,7 @@ def test_a_disk_as_its_provider_mounts_it(lab: Lab, mode: str, serves: bool) -> 
     plan = lab.rig("plan", "--limit", "pod")
     said = plain(plan.stdout + plan.stderr)
     assert plan.code == (2 if serves else 1), said
-    assert ("lie on /data" in said) is serves and ("/data belongs to nosudo" in said) is not serves, said
+    assert ("are on /data" in said) is serves and ("/data belongs to nosudo" in said) is not serves, said
 
 
 def test_a_disk_for_all_gets_a_folder_of_our_own(lab: Lab) -> None:
