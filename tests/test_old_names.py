@@ -96,7 +96,7 @@ def test_old_names_are_told_in_one_line_a_run(monkeypatch: pytest.MonkeyPatch,
     assert told.out == "" and told.err == (
         "qwen-rig: knobs have new names: verify is now verification, timeout_verify is now timeout_verification and "
         "timeout_certify · the old ones are read for this release\n")
-    memory.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}))
+    memory.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}), lambda knobs, where: None)
     assert capsys.readouterr() == ("", "")
 
 
