@@ -116,8 +116,9 @@ class Report:
                 screen.print(note, style="yellow")
             screen.print(self._table(plans, verbose))
             screen.print()
-        for host in self._waiting_cards:  # with --json too, and with -q
-            (self.screens.alarms if screen.quiet or not self.tables else screen).print(render.card(self.cards[host]))
+        for host in self._waiting_cards:  # a refusal belongs to its plan, where that is shown
+            below = host in self.plans and self.tables and not screen.quiet
+            (screen if below else self.screens.alarms).print(render.card(self.cards[host]))
         self._waiting_cards.clear()
 
     def _table(self, plans: list[Plan], verbose: bool) -> RenderableType:
