@@ -44,7 +44,8 @@ class Output:
         if self.json:
             say.as_json(document)
         elif isinstance(told := words(), str):
-            say.out(told)
+            if told:
+                say.out(told)
         else:
             from qwen_rig import render
 
