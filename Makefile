@@ -12,8 +12,8 @@ setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "qwen-rig needs Python 3.10 or newer: make PYTHON=python3.11 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@sh scripts/saying.sh "setup: makes $(VENV)" $(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): apt-get install python3-venv"; exit 1; }
+	@sh scripts/saying.sh "setup: installs the package and its tools" $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 check: setup
@@ -21,6 +21,7 @@ check: setup
 	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts gpu_e2e campaign
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck $$(git ls-files '*.sh')
+	$(BIN)/python -m scripts.words  # phrases that sentences do without
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
 
 test: check

@@ -37,7 +37,7 @@ class Case:
 
 def case(random: Random) -> Case:
     """One command that can't be meant. Not among them: `pyinfra --chdir nosuch`, which pyinfra ends by a traceback of
-    its own before it reads anything of ours."""
+    its own before it reads any of our files."""
     long, name = "x" * random.randint(300, 5000), "".join(random.choices("abcdefgh", k=6))
     pyinfra = ("pyinfra", "-y")
     bad = random.choice([

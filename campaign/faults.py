@@ -60,7 +60,7 @@ class Fault:
 # -- of a right host: the next run mends them --------------------------------------------------------------------
 
 def damages(random: Random) -> list[Fault]:
-    """Files and records of ours, deleted, emptied, filled with rubbish, replaced by folders and links."""
+    """Our files and records, deleted, emptied, filled with rubbish, replaced by folders and links."""
     record, own = random.choice(RECORDS), random.choice(OWN_FILES)
     some = f"$(ls -d {ENV}/lib/python3*/site-packages/*/ | grep -v dist-info | sort | sed -n {random.randint(1, 5)}p)"
     file = f"$(find {some} -name '*.py' -size +0 | sort | sed -n {random.randint(1, 9)}p)"
@@ -201,7 +201,7 @@ def _full(lab: Lab, process: Any, random: Random) -> None:
 
 
 # Whatever a job runs is counted, and at the chosen call the job and its runner are gone, as by a power cut: so each of
-# the moments between two commands of ours is met, the link's flip among them.
+# the moments between two of our commands is met, the link's flip among them.
 CUT = """mkdir -p /var/tmp/cut; echo {at} >/var/tmp/cut/left
 for tool in {tools}; do
   real=$(command -v $tool); [ ! -e /usr/local/bin/$tool ] || continue

@@ -297,7 +297,7 @@ KINDS = (
     Kind("hosts' states", mutants(HOST), no_verdict, 100, never),
     Kind("paths on command lines", st.builds(lambda door, path: [word.replace("PATH", path) for word in door],
                                              st.sampled_from(DOORS), BAD_LOCAL), at_our_door, 120),
-    Kind("options of ours", OPTIONS, at_our_door, 120),
+    Kind("our own options", OPTIONS, at_our_door, 120),
     Kind("pyinfra's options", OPTION, lambda pair, _: options.refuse_bad({**SOUND, **dict([pair])}), 150,
          of_the_users_own),
     Kind("COLUMNS", st.text(max_size=6).filter(lambda text: "\0" not in text)

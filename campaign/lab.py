@@ -28,7 +28,7 @@ SPEC = HostSpec(HOST, driver="580.95.05:open", root_mib=2048)
 
 @dataclass(frozen=True)
 class Run:
-    """One process of ours, finished. `code` None: it hung and was ended."""
+    """One of our processes, finished. `code` None: it hung and was ended."""
 
     code: int | None
     said: str
@@ -81,7 +81,7 @@ class Lab:
         return "" if done.returncode == 0 else (done.stderr or done.stdout or f"exit {done.returncode}")[-300:]
 
     def leftovers(self) -> list[str]:
-        """What lies about of ours that nobody needs: half generations, tries, temporary files, pipes."""
+        """Our leftovers that nobody needs: half generations, tries, temporary files, pipes."""
         return self.on(f"""cd {ENVS} 2>/dev/null && now=$(readlink qwen-train) &&
   was=$(sed -n 's/.*"previous": "\\([^"]*\\)".*/\\1/p' qwen-train/.rig/env.json)
 for each in .qwen-train-* .qwen-train.moved qwen-train.link.new qwen-train.new; do

@@ -64,11 +64,13 @@ BAD_LOCAL = st.one_of(NAME.map(lambda name: f"~nobody-{name}/x"), LONG.map(lambd
                       spoilt(NAME.map(lambda name: f"/nosuch/{name}"), CONTROL),
                       NAME.map(lambda name: f"/nosuch/{name}/" + "d/" * 3000))
 BAD_WORD = st.one_of(NAME.map(lambda name: f"{name}x9"), spoilt(NAME, CONTROL, BLANK))
+BAD_STEPS = spoilt(NAME, CONTROL, SHELL) | st.sampled_from(["", ",", "Driver", "driver,,,,env", "step9", "-env"])
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface", "proxy", "source_apt")
 BY_KNOB: dict[str, st.SearchStrategy[Any]] = {
     "env_name": BAD_ENV, "conda_prefix": BAD_PREFIX, "data_dir": BAD_FOLDER, "proxy_script": BAD_PATH,
     "launch_address": BAD_ADDRESS, "launch_port": BAD_PORT, "prefetch_model": BAD_MODEL, "model": BAD_MODEL,
+    **dict.fromkeys(("only_steps", "skip_steps"), BAD_STEPS),
     "source_miniforge_sha256": BAD_SHA, "source_miniforge_version": BAD_RELEASE,
     "source_nvidia_apt_key": BAD_FINGERPRINT, "bundle": BAD_LOCAL, "conda_lock": BAD_LOCAL, "mirrors": BAD_LOCAL,
     "stack": BAD_LOCAL | BAD_WORD, "trust_domain": spoilt(NAME, CONTROL, BLANK, SHELL) | st.sampled_from(["all", "-x"]),

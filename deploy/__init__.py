@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from qwen_rig import step_choice
+from qwen_rig.knobs import Knobs
+
 ORDER = (  # the only list of steps: the order of the guide; a step's name is its folder's
     "repository",
     "driver",
@@ -26,3 +29,8 @@ def watched() -> tuple[str, ...]:
     """Every path whose state the probe of a host must bring: those that the steps' folders name."""
     folders = (import_module(f"{__name__}.{name}") for name in ORDER)
     return tuple(path for folder in folders for path in getattr(folder, "watches", tuple)())
+
+
+def refuse_unknown_steps(knobs: Knobs, where: str) -> None:
+    """Raises RigError where only_steps or skip_steps names no step, or leaves none."""
+    step_choice.refuse_unknown(knobs, ORDER, where)

@@ -12,7 +12,7 @@ from qwen_rig.facts import _condarc, _dist, _paths, _sh
 
 RECORDS = ("env", "flash_attn", "verification", "training", "prefetch")
 FORMER = {"verify": "verification"}  # a record by its name in release 0.1.0; read where there is none by today's name
-BESIDE = ("accelerate.yaml", "train_qwen.py")  # files of ours in .rig that are no records: their digests are brought
+BESIDE = ("accelerate.yaml", "train_qwen.py")  # our files in .rig that are no records: their digests are brought
 
 
 UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was at work there, and hasn't ended

@@ -96,7 +96,7 @@ def _system(text: str) -> dict[str, Any]:
 def _machine(machine_id: str) -> str | None:
     """Which machine this is, across reinstalled names and changed addresses; None where it has no id.
 
-    machine-id(5) asks for its value to be kept, and a hash with a word of one's own to be shown instead.
+    machine-id(5) asks for its value to be kept, and a hash with the program's own word to be shown instead.
     """
     if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
         return None

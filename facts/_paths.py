@@ -17,8 +17,8 @@ from qwen_rig.trust import MEMORY, Entry, Fault, Tree, fault
 ROOT, OWN, CONDA, ENV, PLACE, SCRIPT, MODELS = "root", "own", "conda", "env", "place", "script", "models"
 KEPT = (CONDA, ENV, PLACE)  # what must not lie in memory, as it shall be there after a reboot
 
-# `look KIND SUBJECT PATH…` notes what a subject hangs on, and `fit` says whether all of it is ours alone. A name with a
-# control character in it is looked at no further: the subject falls by it.
+# `look KIND SUBJECT PATH…` notes the paths that a subject depends on, and `fit` says whether every path is ours
+# alone. A name with a control character in it is looked at no further: the subject falls by it.
 SHELL = r"""
 me=$(id -u) outer=$(outer)
 asked='' chains=''
@@ -36,7 +36,7 @@ there() { # PATH…: those that are there, a line each
 }
 """
 
-# What every run hangs on: our home, the job runner's folder, caches; what pip, uv, conda, apt and modprobe are told.
+# What every run depends on: our home, the job runner's folder, caches; what pip, uv, conda, apt and modprobe are told.
 OWN_PATHS = r"""
 cache=${XDG_CACHE_HOME:-$HOME/.cache} config=${XDG_CONFIG_HOME:-$HOME/.config}
 look own "$HOME" "$HOME"

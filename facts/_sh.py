@@ -66,7 +66,7 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def attempt(parse: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What a parser says, and None; or None and one line, whatever it stumbled over: one odd cell costs no host."""
+    """What a parser says, and None; or None and one line, whatever made it fail: one odd cell costs no host."""
     try:
         return parse(), None
     except KeyError as error:

@@ -26,7 +26,7 @@ class Os:
 
 @dataclass(frozen=True)
 class User:
-    """Whom we log in as. `uid` -1: not known."""
+    """The user that we log in as. `uid` -1: not known."""
 
     name: str = ""
     uid: int = -1

@@ -93,7 +93,7 @@ class HostState(ProbeFact[dict[str, Any]]):
 
     .. code:: python
 
-        {"host": {…},           # facts.host.Host, and in gpu_users also whom only nvidia-smi sees
+        {"host": {…},           # facts.host.Host, and in gpu_users also processes that only nvidia-smi sees
          "pci_gpus": [{…}],     # facts.gpu.PciGpus
          "gpus": [{…}],         # facts.gpu.Gpus, each with mig: True, False or None
          "driver": {…, "nouveau_loaded": False, "excerpt": None, "installed_flavour": "open"},

@@ -15,12 +15,15 @@ from pydantic import BeforeValidator
 @dataclass(frozen=True)
 class EnvRecord:
     """env.json, of the build of the env. `refused`: `label:why` of each source that didn't serve the lock, with `;`
-    between; `previous`: what the env's link pointed at before, "" where it pointed nowhere; None: not told."""
+    between; `installer`, `source`: what fetched the packages, and the label of the source; `previous`: what the env's
+    link pointed at before, "" where it pointed nowhere; None: not told."""
 
     stack: str | None = None
     lock_sha256: str | None = None
     hf_endpoint: str | None = None
     refused: str = ""
+    installer: str | None = None
+    source: str | None = None
     previous: str | None = None
 
 
@@ -95,7 +98,7 @@ class VerificationRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """training.json, which users may edit: `raw` is all of it. The other two are what launch files hang on."""
+    """training.json, which users may edit: `raw` is the whole file. Launch files depend on the other two."""
 
     raw: Mapping[str, Any]
     bf16: bool

@@ -9,6 +9,9 @@ begin with x_.
 from qwen_rig.ssh import connect_kwargs as _connect_kwargs
 
 # -- What is wanted ----------------------------------------------------------------------------------
+only_steps = None  # None: all steps · names with commas between (env,training): no other step is done (--only)
+skip_steps = None  # None: no step is left out · names with commas between (driver,guard,reboot): these are (--skip).
+#                    A host on which a step that is left out is not done yet, and that another step needs, is refused
 model = None  # as Qwen/Qwen3.6-27B: settles stack, prefetch_model and the training settings; `rig fits --model` tells
 #               what it takes. None: the guide's stack, and its settings by the card's memory
 stack = "auto"  # auto: what `model` takes, else guide · a name in qwen_rig/data/stacks/ · the path of your own file
@@ -17,7 +20,7 @@ env_name = "qwen-train"  # the conda env
 conda_prefix = None  # None: adopt the first sound conda that is there, else ~/miniforge3
 data_dir = None  # env, caches and HF_HOME go to its folder qwen-rig; None: below conda or home, and to the roomiest
 #                  local disk that you may write to where there is too little room for the stack
-installer = "auto"  # auto: uv, and pip where uv can't be had · uv · pip
+installer = "auto"  # auto: uv, and pip where uv can't be fetched · uv · pip
 
 # -- The machine -------------------------------------------------------------------------------------
 nvidia_driver = "auto"  # auto: install or replace where the GPU or the stack needs it · never
@@ -35,8 +38,8 @@ flash_attn = "auto"  # auto: a prebuilt wheel whose hash we hold, one that was b
 flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (qwen_rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well
-flash_attn_leader_failed = "next"  # one host builds for its like in its trust domain; where it fails: next: another
-#                                    tries · sdpa: none does
+flash_attn_leader_failed = "next"  # one host builds for others of its kind in its trust domain; where it fails: next:
+#                                    another tries · sdpa: none does
 prefetch_model = None  # as Qwen/Qwen2.5-0.5B: fetched into HF_HOME, from the endpoint that train_qwen.py uses; None:
 #                        what `model` names · off: none
 verification = "auto"  # auto: when what was verified has changed · always · never
@@ -57,7 +60,7 @@ accept_unpinned_python = True  # False: where no lock holds their sha256, an env
 source_miniforge = None  # folder URL that holds Miniforge3-<version>-Linux-x86_64.sh
 source_miniforge_version = None  # of the installer in source_miniforge
 source_miniforge_sha256 = None  # of that file
-source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and its like
+source_nvidia_apt = None  # base URL that holds debian12/x86_64/ and similar folders
 source_nvidia_apt_key = None  # fingerprint of the key that signs it
 source_apt = None  # archives that apt may fetch through a bundle, as its sources name them: URLs, blanks between
 source_flash_attn = None  # folder URL that holds v<version>/<wheel>
@@ -69,7 +72,7 @@ proxy = None  # http(s)_proxy for all that is fetched; None: as the host's own e
 proxy_script = "auto"  # auto: /etc/network_turbo, where there is one, for GitHub alone · off · a script on the host
 bundle = None  # a folder made by `qwen-rig bundle`: hosts fetch from it through their SSH connection, nothing else
 
-# -- Whom a host trusts --------------------------------------------------------------------------------
+# -- The hosts that a host trusts --------------------------------------------------------------------------------
 trust_domain = None  # None: what a host makes (a flash-attn build) is used on that host alone · a name (lab): the hosts
 #                      of that name share it, each one's root may run code on all of them. Give it to machines of your
 #                      own, in lab.yml, cloud.yml or group_data/<group>.py; never to a group that holds a stranger's

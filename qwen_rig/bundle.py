@@ -108,7 +108,8 @@ def _load(folder: Path) -> Bundle:
 
 
 def _read(folder: Path, text: bytes) -> Bundle:
-    """The bundle that a manifest tells of. ValueError and its like where the text is no manifest; Wrong says why."""
+    """The bundle that a manifest tells of. Raises ValueError, KeyError or TypeError where the text is no
+    manifest, and Wrong with the reason."""
     if len(text) > LONGEST_MANIFEST:
         raise Wrong("its manifest is longer than any bundle's")
     raw = json.loads(text.decode("utf-8"), object_pairs_hook=_once)

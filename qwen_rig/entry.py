@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qwen_rig import homes, say
-from qwen_rig.deploy import watched
+from qwen_rig.deploy import refuse_unknown_steps, watched
 from qwen_rig.errors import RigError
 from qwen_rig.run import adapter, beforehand, boundary, options, stumble
 from qwen_rig.run.adapter import State
@@ -26,6 +26,7 @@ def configure() -> None:
     _collect_seldom()
     say.begin()
     boundary.tell_in_a_line(_tell)
+    boundary.fold()
     _or_exit(_refuse_bad_options)
     run = join(adapter.state_in_the_making(), Run(_make_plan, watched))
     atexit.register(_end, run)
@@ -94,11 +95,11 @@ def _refuse_bad_options() -> None:
 def _refuse_bad_knobs(state: State) -> None:
     """One line and the end, before any host is dialled."""
     if _looks():
-        _or_exit(lambda: beforehand.refuse_bad_knobs(state))
+        _or_exit(lambda: beforehand.refuse_bad_knobs(state, refuse_unknown_steps))
 
 
 def _looks() -> bool:
-    """Whether this run looks at its hosts: a verb of ours, or pyinfra with a deploy file, not its `fact` or `exec`."""
+    """Whether this run looks at its hosts: our verbs do, and pyinfra with a deploy file, not `fact` or `exec`."""
     return adapter.command_line() is None or adapter.deploys()
 
 

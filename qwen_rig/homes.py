@@ -12,7 +12,7 @@ REMEDY = "set HOME to a folder of yours"
 
 
 def home() -> Path:
-    """The home folder. Raises RigError where there is none: nothing of ours makes it."""
+    """The home folder. Raises RigError where there is none: qwen-rig never makes one."""
     try:
         found = Path.home()
     except RuntimeError:
@@ -51,7 +51,7 @@ def state() -> Path:
 
 
 def cache() -> Path:
-    """Where what can be had again goes. Raises RigError."""
+    """The cache folder: its files can be fetched again. Raises RigError."""
     return own("XDG_CACHE_HOME", ".cache")
 
 

@@ -1,6 +1,6 @@
 """Text of a stranger's (a host's, a cloud's command line's, a file's that either made), made fit to be shown and read.
 
-One function, `line`, through which all of it passes where it comes in; the console (render.Console) has it pass again.
+One function, `line`, through which every text passes where it comes in; the console (render.Console) has it pass again.
 A terminal obeys control characters, and bidi ones make a line read as another: each is shown by its number instead.
 Pure.
 """

@@ -83,7 +83,7 @@ def _kind(folder: int, name: str, path: str, wanted: Callable[[int], bool]) -> N
 
 class Content:
     """A file's bytes, which were seen to have the sha256 that they should. `size`: how many; `state`: the file's when
-    its hash was checked, None where `data` is all of it."""
+    its hash was checked, None where `data` is the whole file."""
 
     def __init__(self, file: IO[bytes], size: int, data: bytes, state: State | None) -> None:
         self.size = size

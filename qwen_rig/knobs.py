@@ -41,11 +41,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 OFF = frozenset({"mirrors", "proxy_script", "prefetch_model",
                  *(name for name, words in CHOICES.items() if "off" in words)})
+LISTS = ("source_apt", "only_steps", "skip_steps")  # several words, which YAML may have as a list
 URLS = ("source_pip_index", "source_torch_index", "source_conda_channel", "source_miniforge", "source_nvidia_apt",
         "source_flash_attn", "source_huggingface")
 PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")  # as curl knows them
 TYPES: dict[str, Callable[[Any], object]] = {  # what a knob's text or number must be, besides its word in WORDS
     "env_name": values.env_name, "conda_prefix": values.prefix, "data_dir": values.data_folder,
+    "only_steps": values.step_names, "skip_steps": values.step_names,
     "launch_address": values.address, "launch_port": values.port, "prefetch_model": values.model_id,
     "source_miniforge_version": values.release, "source_miniforge_sha256": values.sha256,
     "source_nvidia_apt_key": values.fingerprint, "proxy_script": values.host_file,
@@ -65,6 +67,8 @@ READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at onc
 class Knobs:
     """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
 
+    only_steps: str | None
+    skip_steps: str | None
     model: str | None
     stack: str
     python: str
@@ -201,7 +205,7 @@ def check(name: str, value: Any, where: str = "--data") -> Any:
         return _typed(name, value, where)
     if name in OFF and value is False:  # so YAML reads off
         value = "off"
-    if name == "source_apt" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if name in LISTS and isinstance(value, list) and all(isinstance(each, str) for each in value):
         value = " ".join(value)
     if name == "mirrors" and isinstance(value, Mapping):  # written out in lab.yml
         value = json.dumps({str(key): block for key, block in value.items()}, default=str)

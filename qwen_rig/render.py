@@ -16,7 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from qwen_rig import exits, hosttext
+from qwen_rig import exits, hosttext, say
 from qwen_rig.catalog.stack import Stack
 from qwen_rig.plan.explain import Explanation
 from qwen_rig.plan.files import unified
@@ -64,6 +64,11 @@ class Console(AnyConsole):
         said = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
                 or re.fullmatch("[0-9]{2,4}", value)}
         super().__init__(markup=False, emoji=False, highlight=False, _environ=said, **more)
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more: who reads has left (`| head`, q in less), and the run goes on."""
+        self.quiet = True
+        say.into_nothing(self.file)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """rich's segments; what is fit already (run/boundary.py) stays as it is."""
@@ -143,8 +148,8 @@ def explanation(found: Explanation) -> RenderableType:
         facts.add_row(Text(fact.name), Text(fact.value), Text(fact.read_by, style="dim"))
     for rule in found.rules:
         rules.add_row(Text(rule.text), Text(rule.source, style="dim"))
-    blocks: list[RenderableType] = [Text(f"{found.host}: what is so", style="bold"), facts,
-                                    Text("What is gone by", style="bold"), rules, Text("So", style="bold")]
+    blocks: list[RenderableType] = [Text(f"{found.host}: facts", style="bold"), facts,
+                                    Text("Rules", style="bold"), rules, Text("Decision", style="bold")]
     if found.step:
         step = found.step
         blocks += [Padding(_steps([step]), (0, 2)), *(Padding(Text(f"✗ {p}", style="red"), (0, 5))

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import Any
+from typing import IO, Any
 
 from qwen_rig import hosttext
 from qwen_rig.errors import RigError
@@ -32,9 +32,17 @@ def as_json(found: Any) -> None:
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except OSError as error:  # a full disk, a pipe that nobody reads
+    except BrokenPipeError:  # `| head`, q in less: who reads has seen enough
+        into_nothing(sys.stdout)
+    except OSError as error:  # a full disk
         raise RigError(f"what was asked for can't be written: {error.strerror}", "standard output",
                        "send it elsewhere") from None
+
+
+def into_nothing(stream: IO[str]) -> None:
+    """Let what a stream still holds, and all that follows, go nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def begin() -> None:
@@ -54,6 +62,5 @@ def end() -> bool:
                 stream.flush()
         except OSError:
             good = False
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            into_nothing(stream)
     return good

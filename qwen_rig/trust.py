@@ -35,8 +35,8 @@ class Entry:
 class Tree:
     """Components of a host's paths, as it told of them. An entry of None: nothing is there; no entry: not looked at.
 
-    `uid`: whom we log in as; `outer`: in a user namespace, the uid that stands for all outside it; `own_groups`: nobody
-    but root and we can be in them; `mounts`: mount point → file system.
+    `uid`: of the user that we log in as; `outer`: in a user namespace, the uid that stands for all outside it;
+    `own_groups`: nobody but root and we can be in them; `mounts`: mount point → file system.
     """
 
     entries: Mapping[str, Entry | None]
@@ -60,7 +60,7 @@ class Tree:
 @dataclass(frozen=True)
 class Fault:
     """Why a path is not used. `at`: the component; `why`: what is wrong with it, as it continues the path's name;
-    `remedy`: what its owner may do; `foreign`: somebody else made it, so that no mode of ours would mend it."""
+    `remedy`: what its owner may do; `foreign`: somebody else made it, so that our chmod wouldn't mend it."""
 
     path: str
     at: str

@@ -12,7 +12,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-MONTH = 31 * 24 * 3600  # seconds; no wait of ours is meant to be longer, and timers of 32 bits take it
+MONTH = 31 * 24 * 3600  # seconds; none of our waits is meant to be longer, and timers of 32 bits take it
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes: PATH_MAX less its NUL, NAME_MAX (Linux)
 # Folders of the system's own (Filesystem Hierarchy Standard 3.0), with all below them but what is for the user there.
 SYSTEM = re.compile("/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr)(/.*)?")
@@ -29,6 +29,7 @@ _REALM = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,253}")  # user@realm and REALM\
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}([0-9A-F]{24})?")  # OpenPGP's, version 4 (5 and 6)
+_STEPS = re.compile(r"[a-z_]{1,40}([, ]{1,3}[a-z_]{1,40}){0,40}")
 _ENV = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
@@ -53,6 +54,13 @@ def shown(value: Any) -> str:
 def not_(value: Any, remedy: str) -> Wrong:
     """A value that can't be, and what is wanted."""
     return Wrong(f"can't be {shown(value)}", remedy)
+
+
+def step_names(value: Any) -> str:
+    """Names of steps, with commas or blanks between."""
+    if not isinstance(value, str) or not _STEPS.fullmatch(value):
+        raise not_(value, "names of steps, with commas between: driver,reboot")
+    return value
 
 
 def host_file(value: Any) -> str:

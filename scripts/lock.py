@@ -1,6 +1,6 @@
 """Write a stack's lock and sizes from its pins: `python scripts/lock.py STACK` (`make lock STACK=guide`).
 
-STACK is a name, or the path of a stack file of one's own, whose lock and sizes are then written beside it.
+STACK is a name, or the path of your own stack file, whose lock and sizes are then written beside it.
 The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing counts, so
 that the same stack file always gives the same bytes. Written, by the names that the stack file has for them: the lock
 (requirements with markers and hashes, as pip and uv take them; no addresses in it) and the sizes (bytes to download).
@@ -61,7 +61,7 @@ def main(stack: str) -> None:
         try:
             requirements, lock = resolve(Path(folder), wanted)
         except Unresolved as error:
-            sys.exit(f"lock: the pins of {path} can't be had together: {error}")
+            sys.exit(f"lock: the pins of {path} exclude each other: {error}")
     built = sorted({p["name"] for p in lock["package"] if "registry" in p["source"] and not p.get("wheels")})
     if built != sorted(wanted["sdists"]):
         sys.exit(f"lock: sdists in {path} must be {built}: these are published as source only")
@@ -102,7 +102,7 @@ def build_lock(wanted: Mapping[str, Any], name: str) -> str:
         try:
             requirements = resolve(Path(folder), wanted)[0]
         except Unresolved as error:
-            sys.exit(f"lock: what {name} is built with can't be had: {error}")
+            sys.exit(f"lock: what {name} is built with can't be fetched: {error}")
     return (f"# What source distributions are built with on a host ({name}); nothing published after "
             f"{wanted['exclude_newer']}.\n# Written by `make lock STACK={name}`; don't edit.\n{requirements}")
 

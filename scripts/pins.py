@@ -5,7 +5,7 @@ can be reached.
   own sum, and hashed here. conda solves: the one that --conda names, else the one in Miniforge's installer.
 - STACK.torch.lock.txt, for each stack with a `torch_index` of a fixed release and no lock: that index's sums.
 
-What can't be had is told and left as it was; the exit status is then 1. What was pinned before is made anew.
+What can't be fetched is told and left as it was; the exit status is then 1. What was pinned before is made anew.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--channel", default=sources.conda_channel, help="conda channel, a name or URL")
     made.add_argument("--conda", help="a conda that solves")
     made.add_argument("--pythons", nargs="+", default=list(CHOICES["python"]), metavar="PYTHON")
-    made.add_argument("--torch-index", default=sources.torch_index.pytorch, help="the folder with cu128 and its like")
+    made.add_argument("--torch-index", default=sources.torch_index.pytorch, help="the folder with cu128 and so on")
     made.add_argument("--data", type=Path, default=DATA, help="the folder that holds locks and stacks")
     return made
 

@@ -3,7 +3,7 @@
 Small, CUDA-free and real: it is fetched, built in the bounds of a real build, installed and proven as flash-attn is,
 but computes nothing. WHAT says how its compiler behaves after the first of three objects: good · fails · hangs · hungry
 (it takes memory until somebody ends it) · fills (the disk) · wrong (its wheel imports, its kernels don't work).
-The same words give the same bytes, hence the same sha256, on every machine.
+The same words give the same bytes, so the same sha256, on every machine.
 """
 
 from __future__ import annotations

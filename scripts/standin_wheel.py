@@ -1,7 +1,7 @@
 """Build the wheel that stands in for flash-attn in stack `standin`: `python scripts/standin_wheel.py FOLDER`.
 
 A tiny real wheel with a name of its own, so that the whole attempt (fetch, hash, install, prove or remove) can be run
-where there is neither torch nor GPU. Fixed times, nothing compressed: the same bytes, hence the same sha256, on every
+where there is neither torch nor GPU. Fixed times, nothing compressed: the same bytes, so the same sha256, on every
 machine; qwen_rig/data/stacks/standin.yml pins it.
 """
 

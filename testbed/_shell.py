@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 FILES = Path(__file__).parent / "files"
 EMULATED = "EMULATED by the qwen-rig testbed"
+SAY_EVERY_S = 10.0
 HANG_S = 1800  # seconds after which a wait counts as a hang; no slow or busy machine reaches it
 
 
@@ -23,7 +27,7 @@ class TestbedError(Exception):
 
 
 def end_by_signals() -> None:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: hosts that are up are taken down on its way out."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: hosts that are up are taken down before it ends."""
     def end(number: int, _: FrameType | None) -> NoReturn:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)  # nothing keeps the hosts from being taken down
@@ -43,13 +47,38 @@ def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[st
     """
     command = [str(part) for part in argv]
     try:
-        done = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=timeout, cwd=cwd,
-                              env={**os.environ, "LC_ALL": "C", **(env or {})}, check=False)
+        process = subprocess.Popen(command, stdin=None if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, cwd=cwd,
+                                   env={**os.environ, "LC_ALL": "C", **(env or {})})
     except FileNotFoundError:
         raise TestbedError(f"{command[0]} · not on this machine · `python -m testbed ready` installs it") from None
-    except subprocess.TimeoutExpired:
-        raise TestbedError(f"{' '.join(command)[:120]} · no end after {timeout:.0f} s") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()[-5:]
-        raise TestbedError(f"{' '.join(command)[:160]} · exit {done.returncode} · " + " / ".join(said))
-    return done.stdout
+    with process, telling(" ".join(command)[:60]):
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TestbedError(f"{' '.join(command)[:120]} · no end after {timeout:.0f} s") from None
+            raise
+    if process.returncode != 0:
+        said = (err or out).strip().splitlines()[-5:]
+        raise TestbedError(f"{' '.join(command)[:160]} · exit {process.returncode} · " + " / ".join(said))
+    return out
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Say every SAY_EVERY_S, while the block runs, that this machine is at it."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(SAY_EVERY_S):
+            print(f"testbed: {what}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()

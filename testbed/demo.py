@@ -10,14 +10,18 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
 
+from qwen_rig import exits
 from qwen_rig.catalog.stack import DATA, Stack, load_stack
 from qwen_rig.cli import Parser
+from qwen_rig.render import out
 from qwen_rig.units import size
 
 from . import cli, interpreter, paths, wheels
@@ -33,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m testbed.demo", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="with stack=standin: small packages, nothing is trained")
     stack = load_stack("standin" if parser.parse_args(argv).quick else "guide")
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = out()
     bed = Testbed(paths.instance("demo"))
     end_by_signals()
     try:
@@ -70,7 +74,7 @@ def _announce(console: Console, stack: Stack) -> None:
     # The wheelhouse keeps one copy; each host keeps an env and its own cache of the downloads.
     needed = (fetched or 0) / 1e6 + HOSTS * stack.disk_mib * 1.05
     free = shutil.disk_usage(paths.cache()).free / 1e6
-    console.rule(f"qwen-rig demo · stack {stack.name}")
+    console.print(Rule(f"qwen-rig demo · stack {stack.name}"))
     console.print(f"{HOSTS} throw-away hosts on this machine, over real SSH. {stack.summary}.")
     console.print(cli.REAL.format(python=f"CPython {python}"), style="dim")
     console.print(cli.NOT_REAL, style="dim")
@@ -83,40 +87,34 @@ def _announce(console: Console, stack: Stack) -> None:
 
 
 def _acts(console: Console, bed: Testbed, stack: Stack) -> int:
+    began = time.monotonic()
+    console.print(f"Bringing up {HOSTS} hosts …")
     bed.up(cli.demo_specs(HOSTS))
     inventory = write_inventory(bed, stack)
 
-    def act(title: str, *arguments: str, says: str | None = None) -> bool:
-        console.rule(title)
-        console.print(f"$ pyinfra {' '.join(arguments)}", style="bold")
-        command = [sys.executable, "-m", "pyinfra", *arguments]
-        environment = {**os.environ, "LAB_HOSTS": str(inventory), "XDG_STATE_HOME": str(bed.folder / "state"),
-                       "COLUMNS": os.environ.get("COLUMNS", "110")}
-        with subprocess.Popen(command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                              text=True) as process:
-            assert process.stderr is not None
-            seen = False
-            for line in process.stderr:
-                sys.stdout.write(line)
-                seen = seen or says is None or says in line
-        if process.returncode == 0 and seen:
-            return True
-        wanted = f" and said «{says}»" if says else ""
-        console.print(f"✗ this should have ended with 0{wanted}", style="red")
-        return False
+    def act(title: str, *arguments: str, wanted: int = exits.OK) -> bool:
+        """One command of the tool, on this very terminal: its width, its colours, its live board."""
+        console.print(Rule(title))
+        console.print(f"$ qwen-rig {' '.join(arguments)}", style="bold")
+        sys.stdout.flush()
+        environment = {**os.environ, "LAB_HOSTS": str(inventory), "XDG_STATE_HOME": str(bed.folder / "state")}
+        status = subprocess.run([sys.executable, "-m", "qwen_rig", *arguments], cwd=REPO, env=environment,
+                                stdin=subprocess.DEVNULL, check=False).returncode
+        if status != wanted:
+            console.print(f"✗ this should have ended with {wanted}, not with {status}", style="red")
+        return status == wanted
 
-    deploy = ("inventories/lab.py", "deploy/5090.py")
-    good = act("1 · what would change, and why", *deploy, "--dry", says="Plan: ")
-    good = good and act("2 · make it so", "-y", *deploy)
+    good = act("1 · what would change, and why", "plan", wanted=exits.CHANGES)
+    good = good and act("2 · make it so", "apply", "--yes")
     good = good and _proof(console, bed, stack)
-    good = good and act("4 · again: nothing to do", "-y", *deploy, says="No changes.")
-    console.rule("the hosts are taken down")
+    good = good and act("4 · again: nothing to do", "plan")  # else it ends with 2
+    console.print(Rule(f"{time.monotonic() - began:.0f} s; the hosts are taken down"))
     return 0 if good else 1
 
 
 def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
     """Show what the verification on each host saw; what wasn't run is shown as that."""
-    console.rule("3 · the proof, as each host recorded it")
+    console.print(Rule("3 · the proof, as each host recorded it"))
     good = True
     for info in bed.hosts():
         show = ["sh", "-c", "cat ~/miniforge3/envs/qwen-train/.rig/verification.json"]

@@ -1,4 +1,4 @@
-"""One host: what lies on its disk before the first boot, its supervisor, and what can be done to it from outside."""
+"""One host: what is on its disk before the first boot, its supervisor, and what can be done to it from outside."""
 
 from __future__ import annotations
 

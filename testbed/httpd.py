@@ -190,7 +190,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
 
     def _range(self, size: int) -> tuple[int, int]:
-        """The one range that was asked for, half-open; all of it where none or a strange one was."""
+        """The one range that was asked for, half-open; the whole file where none or a strange one was."""
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not found or not (found[1] or found[2]):
             return 0, size

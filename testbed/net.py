@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ._shell import TestbedError, run
 
-PREFIX = "qrtb"  # every link of ours begins so
+PREFIX = "qrtb"  # every link of the testbed begins so
 FIRST = ipaddress.ip_network("10.213.77.0/24")
 SLOTS = 100
 

@@ -107,7 +107,7 @@ def _driver(version: str) -> list[Package]:
              _dkms("nvidia-kernel-dkms", "nvidia-kernel-open-dkms", version, "proprietary")]
     for name, (modules, other) in metas.items():
         needs = (f"{modules} {same}", f"nvidia-driver-cuda {same}")
-        found.append(Package(name, exact, "NVIDIA driver, all of it", needs, (other,)))
+        found.append(Package(name, exact, "NVIDIA driver, the whole of it", needs, (other,)))
         if int(branch) < int(PINNED[0]):
             found.append(Package(f"{name}-{branch}", exact, f"NVIDIA driver, branch {branch}", (f"{name} {same}",)))
     return found

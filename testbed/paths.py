@@ -6,10 +6,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ._shell import telling
 
 DAY = 86400
 
@@ -66,5 +69,11 @@ def _mounted(folder: Path) -> bool:
 def locked(name: str) -> Iterator[None]:
     """Hold one of the cache's locks: two processes never build, start or stop the same thing."""
     with open(cache() / f"{name}.lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"waits for another process, which holds {file.name}"
+            print(f"testbed: {what}", file=sys.stderr, flush=True)
+            with telling(what):
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield

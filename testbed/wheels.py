@@ -55,7 +55,7 @@ def _download(python: str | Path, what: list[str], title: str) -> None:
 def _pip() -> Path:
     """This process's own pip as a folder that another Python can run: Debian's Python comes without one.
 
-    It must be run by the Python that the files are for: a lock's markers and tags go by the one that runs pip.
+    It must be run by the Python that the files are for: a lock's markers and tags follow the Python that runs pip.
     """
     found = find_spec("pip")
     if found is None or found.origin is None:

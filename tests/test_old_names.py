@@ -90,12 +90,14 @@ def test_the_stronger_source_wins_by_either_name(host: dict[str, Any], group: di
 def test_old_names_are_told_in_one_line_a_run(monkeypatch: pytest.MonkeyPatch,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(adapter, "taking_part", lambda state: list(state.inventory))
-    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {"timeout_verify": 60}, {"verify": "never"}, {}))
+    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {"timeout_verify": 60}, {"verify": "never"}, {}),
+                                lambda knobs, where: None)
     told = capsys.readouterr()
     assert told.out == "" and told.err == (
         "qwen-rig: knobs have new names: verify is now verification, timeout_verify is now timeout_verification and "
         "timeout_certify · the old ones are read for this release\n")
-    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}))
+    beforehand.refuse_bad_knobs(state(dict(knobs.defaults()), {}, {}, {"verification": "never"}),
+                                lambda knobs, where: None)
     assert capsys.readouterr() == ("", "")
 
 

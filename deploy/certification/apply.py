@@ -109,7 +109,8 @@ def _judge(state: State, host: Host) -> bool:
         run.report.fail(host.name, error.what, error.remedy or "run the same command again")
         return False
     for each in taken:
-        each.tell(run.report.console)
+        run.report.screens.results.print(each.told())
+    run.report.more[host.name]["certificates"] = [each.new.to_json() for each in taken]
     failed = [text for each in taken for text in each.failed]
     if built and built.lock_sha256 not in (None, ctx.stack.lock_sha256):
         run.report.caveats[host.name].append(f"certified is the env on this host, of stack {built.stack}: its lock "

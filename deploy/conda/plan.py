@@ -24,7 +24,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if found:
         what = f"{found.kind} {found.version or ''}".strip()
         return Step("Conda", what, what, Action.NONE, f"adopted: {found.prefix}",
-                    payload=CondaPayload(prefix(ctx)))
+                    payload=CondaPayload(prefix(ctx)), won=what)
     broken = [row.prefix for row in ctx.state.conda]
     old = next((row for row in ctx.state.conda if row.sound and too_old(ctx, row)), None)
     why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"

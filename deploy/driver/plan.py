@@ -224,7 +224,7 @@ def _packages(ctx: Context) -> DriverSet | None:
 
 def from_own(ctx: Context) -> bool:
     """Whether the driver comes from the distribution's own archive: under Secure Boot, whose signature its modules
-    have, and where NVIDIA's repository can't be trusted by a key of ours."""
+    have, and where NVIDIA's repository can't be trusted by one of our keys."""
     found = _packages(ctx)
     return bool(found and found.own) and (ctx.machine.secure_boot == "enabled" or not repository_known(ctx))
 
@@ -250,7 +250,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     action, (installed, flavour) = driver_action(ctx), _installed(ctx)
     now, demand = f"{installed} {flavour or ''}".strip() if installed else "none", _demand(ctx)
     if action is Action.NONE:
-        return Step("NVIDIA driver", now, now, action, f"adopted: {demand}{_until(ctx, installed)}")
+        return Step("NVIDIA driver", now, now, action, f"adopted: {demand}{_until(ctx, installed)}",
+                    won=f"driver {now}")
     if new := _too_new(ctx, installed):
         demand = f"{new}; {demand}"
     demand += _until(ctx, str(branch(ctx)))
@@ -310,4 +311,5 @@ def explain(ctx: Context) -> Parts:
     return facts, rules
 
 
-PLANNER = Planner(step, explain, knobs=("nvidia_driver", "nvidia_driver_branch", "allow_busy_gpu"), refusals=refusals)
+PLANNER = Planner(step, explain, knobs=("nvidia_driver", "nvidia_driver_branch", "allow_busy_gpu"), refusals=refusals,
+                  needs=("repository",))

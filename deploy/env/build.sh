@@ -8,7 +8,7 @@
 #   $lock_options              of the installer; $afresh: not empty where the caches must not serve
 #   $import_gate               the statement that must run
 #   $made                      the record, a JSON object, but for what is known here only
-#   $aside                     the name under which an env that is no link of ours goes on; empty: there is none
+#   $aside                     the name that the user's own env gets; empty: the env is our link, or absent
 set -eu
 : "${root:?}" "${name:?}" "${generation:?}" "${python_version:?}" "${lock_options?}" \
   "${afresh?}" "${import_gate:?}" "${made:?}" "${aside?}" "${known_as?}"

@@ -1,4 +1,4 @@
-"""The arguments of shell/packages.sh, which installs a lock: by uv where it can be had, else by pip; from the best
+"""The arguments of shell/packages.sh, which installs a lock: by uv where it can be fetched, else by pip; from the best
 source, and from the next where one fails or serves other bytes than the lock's. Where a package is built,
 what builds it is locked too."""
 
@@ -52,7 +52,7 @@ def installers(run: Run, ctx: Context, names: Iterable[str]) -> dict[str, str]:
 
 def torch_install(ctx: Context, torch: TorchSource | None) -> dict[str, str]:
     """The variables for the torch packages from an index of their own; empty where they're in the lock. Mirrors of that
-    index stand by only where hashes of ours guard the bytes."""
+    index stand by only where our hashes guard the bytes."""
     if torch is None:
         return {"torch_lock": "", "torch_pip": "", "torch_uv": ""}
     more = (" --require-hashes" if torch.hashed else "") + ("" if torch.deps else " --no-deps")

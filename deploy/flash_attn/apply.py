@@ -88,7 +88,7 @@ class Attempt(FunctionCommand):
         return self.made is None and not self.lost
 
     def _report(self, made: Mapping[str, Any]) -> None:
-        """The end of the run says what came of it, where that isn't what was wanted first."""
+        """Add a caveat where the attention isn't the one that was wanted first."""
         if made["rung"] == "sdpa" and made["tried"]:
             self.run.report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
         elif made["rung"] != "sdpa":
@@ -140,7 +140,7 @@ class Attempt(FunctionCommand):
 
     @property
     def _wanting(self) -> set[str]:
-        """The sha256 of the wheels that were tried here, and found wanting."""
+        """The sha256 of the wheels that failed here."""
         return {row["sha256"] for row in self.tried if row.get("sha256") and row["why_not"]}
 
     def _shared(self) -> list[Candidate]:
@@ -168,7 +168,7 @@ class Attempt(FunctionCommand):
     # -- building ----------------------------------------------------------------------------------------
 
     def _from_source(self, build: BuildSpec) -> None:
-        """Have it built, here or by another host of the fleet, and proven here; what came of it is on record."""
+        """Have it built, here or by another host of the fleet, and prove the wheel here; the result is on record."""
         own, here, brought = build.key, build.here, list[Path]()
         if here:
             key = self._key(build)

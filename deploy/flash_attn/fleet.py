@@ -1,8 +1,9 @@
 """flash-attn once per trust domain: of its hosts that would build the same, one does; the others get its wheel from
 here. Hosts of different domains neither wait for each other nor get each other's wheels.
 
-Hosts are greenlets of one pyinfra operation (gevent makes threading's locks and events theirs). The first to come
-leads, and nobody waits without end for a host that hasn't come: `--serial` and `--parallel 1` can't stand still.
+Hosts are greenlets (gevent makes threading's locks and events theirs). The first to come leads. Where each host goes
+ahead by itself (Report.ahead), a host that can't build waits for those that can until they are past this step;
+elsewhere nobody waits without end for a host that hasn't come: `--serial` and `--parallel 1` can't stand still.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import rules
-from qwen_rig.run import memory
+from qwen_rig.run import adapter, memory
 from qwen_rig.run.adapter import Host
 from qwen_rig.run.run import Run
 from qwen_rig.units import span
@@ -34,6 +35,7 @@ from qwen_rig.units import span
 GRACE_S = 20
 ASK_S = 1.0  # for another run's lock
 SAY_EVERY_S = 60.0
+COMPONENT = "flash_attn"
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def of_others(host: Host, domain: Domain, key: Key, but: Collection[str] = ()) -
     """The wheel for a host that can't build: from its domain's cache here, or as another host of this run and domain
     builds it. `but`: none of those sha256, which were tried there.
 
-    It waits as long as one is at work that may yet build what serves, and GRACE_S for those that haven't come (they
-    may never, under --serial).
+    It waits as long as one is at work that may yet build what serves, and for those that haven't come: all the way
+    where hosts go ahead by themselves, else GRACE_S (they may never come, under --serial).
     """
     builds, end, said = Builds.of(host), time.monotonic() + GRACE_S, False
     while True:
@@ -127,12 +129,20 @@ def of_others(host: Host, domain: Domain, key: Key, but: Collection[str] = ()) -
             return found
         at_work = [name for name, (of, keys) in builds.at_work.items()
                    if of == domain and any(each.serves(key) for each in keys)]
-        if not at_work and (time.monotonic() > end or builders(host, domain) <= builds.arrived):
+        coming = _coming(host, domain)
+        if not at_work and (not coming or (time.monotonic() > end and not Run.of(host).report.ahead)):
             return Built(None, why="no host of this run that shares with it has built it")
         if not said:
-            _tell(host, f"can't build; waits for {', '.join(sorted(at_work)) or 'hosts that can'}")
+            _tell(host, f"can't build; waits for {', '.join(sorted({*at_work, *coming}))}")
             said = True
         time.sleep(ASK_S)
+
+
+def _coming(host: Host, domain: Domain) -> set[str]:
+    """Builders that have not come to this step, are not past it and have not failed."""
+    run, active = Run.of(host), {each.name for each in adapter.active(host.state)}
+    return {name for name in builders(host, domain) - Builds.of(host).arrived
+            if name in active and COMPONENT not in run.past[name]}
 
 
 def archs(run: Run, domain: Domain) -> tuple[str, ...]:

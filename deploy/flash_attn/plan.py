@@ -59,7 +59,7 @@ class BuildSpec:
 @dataclass(frozen=True)
 class AttentionPayload(Payload):
     """What the attempt is given: the wheels to try, best first; what may be built, the release first; why others are
-    out of the question; what proves one; and what all of it was decided on."""
+    out of the question; the program that proves one; and the digest of the decision's inputs."""
 
     package: str | None
     check: str | None
@@ -108,7 +108,7 @@ def _closed(ctx: Context, spec: AttentionPayload) -> list[Candidate]:
 
 def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
                  rejected: Sequence[str]) -> str:
-    """What the decision hangs on. Records on hosts hold it: its form must not change, or all of them try again."""
+    """The decision's inputs as a digest. Records on hosts hold it: in another form, every host tries again."""
     env, uuids = current(ctx), sorted(gpu.uuid or "" for gpu in ctx.state.gpus)
     about = [env.name if env else None, [wheel.pinned() for wheel in wheels], list(rejected),
              [[build.rung, build.here is not None, build.source, build.key.to_json()] for build in builds],
@@ -226,7 +226,7 @@ def _dims(head_dims: Iterable[int]) -> str:
 
 
 def _kept_if(spec: AttentionPayload) -> str:
-    """What decides: a script of ours knows head dimensions and times them; a module of a package's own doesn't."""
+    """What decides: our own script knows head dimensions and times them; a module of a package's own doesn't."""
     if not spec.head_dims or not (spec.check or "").endswith(".py"):
         return "an attempt: kept only if it imports and works"
     return f"an attempt: kept only if right and faster than SDPA on this card, for head_dim {_dims(spec.head_dims)}"
@@ -252,8 +252,8 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if stranger := _stranger(ctx, made):
         return Step("flash-attn", now, wanted, Action.CHANGE,
                     f"the one in {envs_dir(ctx)}/{ctx.knobs.env_name} was built on {stranger}, outside this host's "
-                    "trust domain: tried again (trust_domain names whom it shares with)", payload=spec, fetches=FETCHES,
-                    bytes=_bytes(spec))
+                    "trust domain: tried again (trust_domain names the hosts that share builds)", payload=spec,
+                    fetches=FETCHES, bytes=_bytes(spec))
     if came := _came_since(ctx, spec, made):
         return Step("flash-attn", now, wanted, Action.CHANGE, f"one was {built_on(ctx, came.host)}, since",
                     payload=spec, fetches=FETCHES)
@@ -262,9 +262,18 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if made.fingerprint == spec.fingerprint:
         origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
-                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}")
+                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}", won=_won(ctx, made))
     return Step("flash-attn", now, wanted, Action.CHANGE,
                 "decided on another env, driver or GPU: tried again", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+
+
+def _won(ctx: Context, made: AttentionRecord) -> str:
+    """`flash-attn 2.8.3: a prebuilt wheel`: the rung that held, or why none did."""
+    if made.rung in (None, "sdpa"):
+        return f"attention by SDPA: {made.why}" if made.why else "attention by SDPA"
+    ways = {"wheel": "a prebuilt wheel", "fleet": f"{built_on(ctx, made.built.host)}" if made.built else "built before",
+            "build": "built here", GIT: "built here from the git head"}
+    return f"flash-attn {made.version or ''}: {ways.get(str(made.rung), str(made.rung))}".replace(" :", ":")
 
 
 def explain(ctx: Context) -> Parts:
@@ -303,4 +312,5 @@ def _known_after_reboot(ctx: Context, step: Step) -> bool:
     return step.action.changes and any(gpu.compute_capability is None for gpu in ctx.gpus)
 
 
-PLANNER = Planner(step, explain, knobs=("flash_attn",), known_after_reboot=_known_after_reboot)
+PLANNER = Planner(step, explain, knobs=("flash_attn",), known_after_reboot=_known_after_reboot,
+                  needs=("compilers", "toolkit", "env"))

@@ -49,4 +49,4 @@ def explain(ctx: Context) -> Parts:
              "apt.conf of unattended-upgrades")]
 
 
-PLANNER = Planner(step, explain)
+PLANNER = Planner(step, explain, needs=("driver",))

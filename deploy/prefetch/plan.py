@@ -47,7 +47,7 @@ def wanted(ctx: Context, env_changes: bool = False) -> Step:
     generation = holder(ctx)
     gone = generation is not None and (generation.beside is None or generation.beside.snapshot != "whole")
     if made and made.model == name and not gone and not env_changes:
-        return Step(title, name, name, Action.NONE, f"in {made.home}, commit {made.commit[:12]}")
+        return Step(title, name, name, Action.NONE, f"in {made.home}, commit {made.commit[:12]}", won=name)
     has = (made.model if made else "") or "none"
     why = (f"{has} is no longer whole there" if has == name and gone else "prefetch_model") + f"; to {home(ctx)}"
     return Step(title, has, name, Action.ADD, why, bytes=size << 20 if size else None,
@@ -85,4 +85,4 @@ def explain(ctx: Context) -> Parts:
         Rule("skipped where every file of its snapshot is there", OURS)]
 
 
-PLANNER = Planner(step, explain, knobs=("prefetch_model",), refusals=refusals, unasked=wanted)
+PLANNER = Planner(step, explain, knobs=("prefetch_model",), refusals=refusals, unasked=wanted, needs=("env",))

@@ -36,7 +36,7 @@ def _come_back(state: State, host: Host, boot_id: str | None, seconds: int) -> b
         time.sleep(2)
         if not run.links.reconnected(host):
             continue
-        # Not the probe yet: a fact that fails drops the host, and this one may still be on its way down.
+        # Not the probe yet: a fact that fails drops the host, and this one may still be shutting down.
         ok, said = run_script(host, BOOT_ID(**REFUSED), 20)
         now, _, refused = said.strip().partition("\n")
         if ok and now == boot_id and refused:

@@ -53,4 +53,5 @@ def _known_after_reboot(ctx: Context, step: Step) -> bool:
     return True
 
 
-PLANNER = Planner(step, explain, knobs=("reboot",), refusals=refusals, known_after_reboot=_known_after_reboot)
+PLANNER = Planner(step, explain, knobs=("reboot",), refusals=refusals, known_after_reboot=_known_after_reboot,
+                  needs=("driver",))

@@ -1,4 +1,4 @@
-"""NVIDIA's apt repository: key, source and pins written. NVIDIA's keys are data of ours; a user's own is fetched by the
+"""NVIDIA's apt repository: key, source and pins written. NVIDIA's keys are in our data; a user's own is fetched by the
 host, and what apt gets of it is written anew here (qwen_rig/openpgp.py)."""
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         why = f"nvcc {releases[-1]} can compile for these GPUs"
         if Version(releases[-1]).major != Version(ctx.stack.cuda).major:
             why += f"; a source build would also need CUDA {Version(ctx.stack.cuda).major}.x, as {ctx.stack.cuda_tag}"
-        return Step("CUDA toolkit", now, now, action, why)
+        return Step("CUDA toolkit", now, now, action, why, won=f"CUDA {releases[-1]}")
     if action is Action.NA:
         why = "nothing will be compiled: torch brings its own CUDA libraries"
         if _building(ctx):
@@ -114,4 +114,4 @@ def explain(ctx: Context) -> Parts:
              "torch's wheels, which require the nvidia-* packages")]
 
 
-PLANNER = Planner(step, explain, knobs=("cuda_toolkit",))
+PLANNER = Planner(step, explain, knobs=("cuda_toolkit",), needs=("repository",))

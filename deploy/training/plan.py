@@ -155,4 +155,5 @@ def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
                     f"take model={smaller}" if smaller else "take a card with more memory")]
 
 
-PLANNER = Planner(step, explain, knobs=("model",), refusals=refusals, known_after_reboot=_known_after_reboot)
+PLANNER = Planner(step, explain, knobs=("model",), refusals=refusals, known_after_reboot=_known_after_reboot,
+                  needs=("env",))

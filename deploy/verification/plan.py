@@ -28,7 +28,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         return Step(title, said, "on record", Action.CHANGE, "env, driver, GPU or kernel has changed since")
     if made.overall == "fail":
         return Step(title, said, "pass", Action.CHANGE, "it failed")
-    return Step(title, said, said, Action.NONE, "nothing has changed since")
+    return Step(title, said, said, Action.NONE, "nothing has changed since", won=f"proof: {said}")
 
 
 def record_file(ctx: Context, before: Sequence[Step]) -> str:
@@ -61,4 +61,5 @@ def _known_after_reboot(ctx: Context, step: Step) -> bool:
     return step.action.changes
 
 
-PLANNER = Planner(step, explain, knobs=("verification", "verification_gpu"), known_after_reboot=_known_after_reboot)
+PLANNER = Planner(step, explain, knobs=("verification", "verification_gpu"), known_after_reboot=_known_after_reboot,
+                  needs=("driver", "reboot", "env"))

@@ -22,7 +22,6 @@ from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.yamlfile import YamlFile, read, shown
 
 if TYPE_CHECKING:
-    from pydantic import ConfigDict
     from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
@@ -32,7 +31,7 @@ DATA = Path(__file__).parents[1] / "data"
 class Row:
     """A mapping of a data file. A dataclass on it lists the keys; one without a default must be there."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # pydantic.ConfigDict
 
 
 @dataclass(frozen=True)

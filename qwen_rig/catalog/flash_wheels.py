@@ -91,7 +91,7 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
     elif wheel.sha256 is None and not unverified:
         why.append(f"no checksum is known for {wheel.name}: it isn't used without flash_attn_unverified")
     if source is None and not flash.in_default_source:
-        why.append(f"only a source_flash_attn of one's own has {flash.package}")
+        why.append(f"only your own source_flash_attn has {flash.package}")
     if wheel is None or why:
         return [], why
     base = source or load_sources().flash_attn.url

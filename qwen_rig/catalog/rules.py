@@ -192,7 +192,7 @@ def covered(archs: Sequence[str], compute_capability: Version) -> bool:
     """Whether code for one of these architectures runs on a card of that compute capability.
 
     sm_86: machine code, for the same major and this or a later minor. compute_90: PTX, for anything from there on.
-    sm_90a and its like: for that very card only. (CUDA C++ programming guide, "Compute capability".)
+    sm_90a and similar: for that very card only. (CUDA C++ programming guide, "Compute capability".)
     """
     return any(_runs(arch, compute_capability) for arch in archs)
 

@@ -93,7 +93,7 @@ class Stack:
         return self.lock.read_text(encoding="utf-8")
 
     def check(self, python: str | None = None) -> None:
-        """Raises RigError where the stack as such, or on that Python, can't be had."""
+        """Raises RigError where the stack as such, or on that Python, can't be installed."""
         if self.refused:
             raise refusal(self)
         if python is not None and python not in self.pythons:
@@ -169,7 +169,7 @@ class Stack:
                        + ("" if wanted.only else ", or leave source_torch_index out"))
 
     def lock_beside(self, torch: TorchSource | None, python: str) -> str:
-        """The lock to install first where something comes apart from it: all but that. The whole lock where nothing
+        """The lock without the packages that have an index of their own. The whole lock where nothing
         does."""
         if torch is None:
             return self.lock_text
@@ -228,7 +228,7 @@ class Stack:
 
 
 def refusal(stack: Stack) -> RigError:
-    """The one line that says why a refused stack can't be had: with the CUDA builds that its torch does have."""
+    """The one line that says why a refused stack can't be installed: with the CUDA builds that its torch does have."""
     assert stack.refused is not None
     what = stack.refused.reason
     if stack.torch and stack.torch.release:

@@ -82,7 +82,7 @@ class StackFile(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedFile(StackFile):
-    """A stack that can't be had: nothing of it is installed."""
+    """A stack that can't be installed: nothing of it is installed."""
 
     refused: Refused
 

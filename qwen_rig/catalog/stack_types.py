@@ -54,7 +54,7 @@ class Deviation(Row):
 
 @dataclass(frozen=True)
 class Refused(Row):
-    """Why the stack can't be had at all, and the stack to take instead."""
+    """Why the stack can't be installed at all, and the stack to take instead."""
 
     reason: Text
     nearest: Text

@@ -18,7 +18,7 @@ from qwen_rig import homes
 from qwen_rig.errors import RigError
 from qwen_rig.values import shown as shown
 
-MAX_BYTES = 1 << 20  # the largest file of ours has 60 kB
+MAX_BYTES = 1 << 20  # our largest file has 60 kB
 MAX_DEPTH = 60
 MAX_VALUES = 200_000  # with every alias counted as often as it's named
 

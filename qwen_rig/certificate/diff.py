@@ -88,7 +88,7 @@ def day(began: int) -> str:
 
 
 def headline(old: Certificate, new: Certificate, found: list[Change]) -> str:
-    """All of it in a line: `bf16 −9 % since 3 Nov; PCIe gen 5 ×16 → ×8`."""
+    """All changes in a line: `bf16 −9 % since 3 Nov; PCIe gen 5 ×16 → ×8`."""
     since = f"since {day(old.began)}"
     if not found:
         return f"no change {since}"

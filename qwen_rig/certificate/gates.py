@@ -68,7 +68,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Gates:
-    """All of it."""
+    """All gates, and what was seen of each card."""
 
     checks: Mapping[str, Gate]
     throttle: Mapping[str, str]  # reason → level

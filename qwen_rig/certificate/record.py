@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.stack import Stack
@@ -27,13 +28,13 @@ class Taken:
     old: Certificate | None
     changes: list[Change]
 
-    def tell(self, console: Console) -> None:
-        """Print the table, what has changed since the last, and where it is."""
-        console.print(table.render(self.new))
+    def told(self) -> RenderableType:
+        """The table, what has changed since the last, and where it is."""
+        lines: list[RenderableType] = [table.render(self.new)]
         if self.old:
-            console.print(f"since the last: {diff.headline(self.old, self.new, self.changes)}")
+            lines.append(Text(f"since the last: {diff.headline(self.old, self.new, self.changes)}"))
         where = f"kept: {self.path}" if self.path else "no card, so no certificate is kept"
-        console.print(where, soft_wrap=True)  # a path must survive copying
+        return Group(*lines, Text(where, overflow="ignore", no_wrap=True))  # a path must survive copying
 
     @property
     def failed(self) -> list[str]:

@@ -1,18 +1,23 @@
 """The verbs of `qwen-rig`: a module each, found by the name it has here.
 
-A verb's module has SUMMARY (one line), arguments(parser) and run(options) → exit status. It imports what is heavy
-(pyinfra, deploy) inside run(), so that --help is instant and gevent patches before anything else is loaded.
+A verb's module has SUMMARY (one line), EXAMPLES (command lines, for --help), arguments(parser) and run(options) → exit
+status. It imports what is heavy (pyinfra, deploy) inside run(), so that --help is instant and gevent patches before
+anything else is loaded. --json, -q and -v are given to each verb here (_output.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, cast
 
 from qwen_rig import __version__, exits, hosttext, say
+from qwen_rig.cli import _output
 from qwen_rig.errors import RigError
 
 # The order of --help. A new verb: its name here, its module beside this one (`host-keys` is host_keys.py).
@@ -36,14 +41,18 @@ VERBS = (
     "launch",
     "host-keys",
     "bundle",
+    "completion",
     "verify",
 )
+PROGRAMS = ("qwen-rig", "rig")
+COMPLETING = "_ARGCOMPLETE"  # set by the shell's function of `qwen-rig completion`
 
 
 class Verb(Protocol):
     """What a verb's module offers."""
 
     SUMMARY: str
+    EXAMPLES: tuple[str, ...]
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare its options."""
@@ -57,6 +66,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(exits.FAILED, f"{self.prog}: {hosttext.line(message)} · see {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse's own, with what a mistyped verb, step or word was meant to be."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError:
+            close = get_close_matches(str(value), [str(choice) for choice in action.choices or ()], 1)
+            if close:
+                raise argparse.ArgumentError(action, f"there is no {value!r} · did you mean {close[0]}?") from None
+            raise
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse's own, which passes over what can't be written."""
@@ -87,11 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    verb_: str = ""
+    verb_, began = "", time.monotonic()
     try:
-        options = _parser().parse_args(arguments)
+        made = parser()
+        if COMPLETING in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(made)
+        options = made.parse_args(arguments)
         verb_ = str(options.verb)
-        return int(options.run(options))
+        status = int(options.run(options))
+        if options.verbose:
+            say.err(f"qwen-rig {verb_}: {time.monotonic() - began:.1f} s, exit status {status}")
+        return status
     except RigError as error:
         say.err(f"qwen-rig: {error}")
         return exits.FAILED
@@ -105,14 +132,34 @@ def _run(arguments: Sequence[str] | None) -> int:
         return exits.FAILED
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="qwen-rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
-                    epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"qwen-rig {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+def parser() -> Parser:
+    """The parser of all verbs."""
+    made = Parser(prog="qwen-rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
+                  epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--version", action="version", version=f"qwen-rig {__version__}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     for name in VERBS:
         module = verb(name)
         own = verbs.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.arguments(own)
         own.set_defaults(run=module.run)
-    return parser
+        for leaf in leaves(own):
+            _output.arguments(leaf)
+            leaf.formatter_class = argparse.RawDescriptionHelpFormatter
+            leaf.epilog = "\n  ".join(["examples:", *_examples(module, leaf.prog)])
+    return made
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers that take a command line to its end: of verbs without verbs of their own."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield parser
+    for action in below:
+        for each in action.choices.values():
+            yield from leaves(each)
+
+
+def _examples(module: Verb, prog: str) -> list[str]:
+    """A verb's examples; of a verb's own verb those that begin with it."""
+    return [line for line in module.EXAMPLES if line.startswith(prog)] or list(module.EXAMPLES)

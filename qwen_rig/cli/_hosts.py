@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from qwen_rig.deploy import ORDER
+
 
 def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
     """-i, --limit (where several hosts make sense) and --data, as pyinfra has them."""
@@ -16,8 +18,22 @@ def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
                         help="a knob of group_data/all.py, above what the inventory says; may be given again")
     parser.add_argument("--expect-gpus", metavar="N", action="append", dest="data", type="expect_gpus={}".format,
                         help="refuse a host that has another number of GPUs (the knob expect_gpus)")
-    parser.add_argument("-v", "--verbose", action="count", default=0,
-                        help="what is right already too, and the commands of each step")
+
+
+def steps(parser: argparse.ArgumentParser) -> None:
+    """--only and --skip, for the verbs that plan all steps: they are the knobs only_steps and skip_steps."""
+    for option, knob, what in (("--only", "only_steps", "do this step and no other"),
+                               ("--skip", "skip_steps", "leave this step out")):
+        parser.add_argument(option, metavar="STEP", action="append", default=[], choices=ORDER, dest=knob,
+                            help=f"{what}; may be given again: {', '.join(ORDER)}" if option == "--only"
+                            else f"{what}; may be given again")
+
+
+def data(options: argparse.Namespace) -> list[str]:
+    """All knobs that the options give, as --data has them."""
+    chosen = [f"{knob}={','.join(names)}" for knob in ("only_steps", "skip_steps")
+              if (names := getattr(options, knob, None))]
+    return [*options.data, *chosen]
 
 
 def words(limit: list[str], data: list[str]) -> list[str]:

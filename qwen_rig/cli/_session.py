@@ -14,27 +14,30 @@ from typing import Any, TypeVar
 
 from qwen_rig.run import process  # isort: skip  it patches the standard library for gevent, so it stands before the rest
 
-from qwen_rig import exits, homes, knobs, project
+from qwen_rig import exits, homes, knobs, project, say
+from qwen_rig.cli._output import Output
 from qwen_rig.deploy import watched
 from qwen_rig.deploy.planning import make_plan
 from qwen_rig.entry import join
 from qwen_rig.errors import RigError
 from qwen_rig.plan import Context, Plan
 from qwen_rig.plan.document import of_all
-from qwen_rig.run import adapter, preview
+from qwen_rig.run import adapter, ending, preview
 from qwen_rig.run.adapter import Host, State
 from qwen_rig.run.report import now
 from qwen_rig.run.run import Run
+from qwen_rig.run.screens import Screens
 
 T = TypeVar("T")
 
 
 class Session:
-    """One run: prepare() probes, plans and shows; execute() changes; status() is what the process ends with."""
+    """One run: prepare() probes, plans and shows; execute() changes; end() tells what has come of it, and is what the
+    process ends with."""
 
-    def __init__(self, state: State, run: Run, root: Path, asked: dict[str, Any]) -> None:
-        self.state, self.run, self.root, self.asked = state, run, root, asked
-        self.report = run.report
+    def __init__(self, state: State, run: Run, root: Path, asked: dict[str, Any], output: Output) -> None:
+        self.state, self.run, self.root, self.asked, self.output = state, run, root, asked, output
+        self.report, self._closed = run.report, False
 
     def prepare(self, entry: str = "5090.py") -> None:
         """Load a file of the project's deploy/ for every connected host: each is probed, planned and shown."""
@@ -55,13 +58,19 @@ class Session:
         return of_all([self.report.plans[name] for name in names if name in self.report.plans], failures, now(),
                       self.asked, self.report.states, self.report.commands)
 
-    def execute(self) -> None:
-        """Run what prepare() declared, on the hosts that are left."""
+    def execute(self, ahead: bool = False) -> None:
+        """Run what prepare() declared, on the hosts that are left. `ahead`: no host waits for another at a step's end,
+        but where a step itself waits for what another host makes."""
         if not self.state.active_hosts:
             return
         changes = {plan.host: len(plan.changes) for plan in self.plans() if plan.changes}
-        with self.run.board.shown(self.report.console, changes):
-            process.execute(self.state)
+        with self.run.board.shown(self.report.console, {} if self.output.quiet else changes):
+            if ahead and process.side_by_side(self.state):
+                self.report.ahead = True
+                process.execute_ahead(self.state, lambda host, act: self.report.contained(host.name, act),
+                                      lambda host: self.report.host_ended(self.state, host))
+            else:
+                process.execute(self.state)
         self.report.failures(self.state)
 
     def look(self, make: Callable[[Context], T], diagnose: bool = False) -> list[T]:
@@ -103,6 +112,19 @@ class Session:
         self.report.show(plans, [], verbose=False)
         return plans
 
+    def end(self, verb: str) -> int:
+        """The last words, or the document of what has come of each host. Returns the exit status."""
+        self.close()
+        if self.output.json:
+            say.as_json(ending.document(self.state, self.report, self.run.memory, verb, self.asked, self.status()))
+        return self.status()
+
+    def close(self) -> None:
+        """The last words; once."""
+        if not self._closed:
+            self._closed = True
+            self.run.end(adapter.current_state())
+
     def status(self, pending: bool = False) -> int:
         """The gravest of all hosts' outcomes (qwen_rig/exits.py); `pending`: planned changes count as such."""
         found = [card.status for card in self.report.cards.values()]
@@ -112,25 +134,27 @@ class Session:
 
 
 @contextmanager
-def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], verbose: int = 0, table: bool = True,
-           saved: dict[str, Any] | None = None) -> Iterator[Session]:
+def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], output: Output,
+           screens: Screens | None = None, table: bool = True, saved: dict[str, Any] | None = None,
+           ) -> Iterator[Session]:
     """A session with these hosts, connected. Raises RigError for bad input before any host is dialled.
 
-    `inventory`: a file or connector; None: the project's inventories/lab.py.
-    `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
+    `inventory`: a file or connector; None: the project's inventories/lab.py. `screens`: None: the run's plans are no
+    result. `table`: show the plans. `saved`: a saved plan, which each host's own must still match.
     """
     override = dict(map(knobs.pair, data))
     homes.check()
     root = project.find()
     inventory = inventory or str(root / "inventories" / "lab.py")
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
-    state = process.state(str(root), verbose > 0)
-    run = join(state, Run(make_plan, watched, table, saved))
+    state = process.state(str(root), output.verbose > 0)
+    run = join(state, Run(make_plan, watched, table, saved, screens or output.screens()))
     process.ready(state, _file(inventory, root), override, limit)
     try:
         process.connect(state)
-        yield Session(state, run, root, asked)
-        run.end(adapter.current_state())
+        session = Session(state, run, root, asked, output)
+        yield session
+        session.close()
     finally:
         process.disconnect(state)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from qwen_rig.cli import _hosts, _types
+from qwen_rig.cli import _hosts, _output, _types
 from qwen_rig.errors import RigError
 
 SUMMARY = "make it so: show the plan, ask, change what differs, prove the env"
+EXAMPLES = ("qwen-rig apply", "qwen-rig apply --limit lab-01 --yes", "qwen-rig apply tonight.json",
+            "qwen-rig apply --only verification --data verification=always")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="a plan that `rig plan --save` wrote: done without a question, or refused where the "
                              "host has changed since")
     _hosts.arguments(parser)
+    _hosts.steps(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
 
 
@@ -25,18 +28,20 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.cli import _confirm, _saved
     from qwen_rig.cli import _session as session
 
-    inventory, limit, data, saved = options.inventory, options.limit, options.data, None
+    inventory, limit, data, saved = options.inventory, options.limit, _hosts.data(options), None
     if options.plan:
-        if options.inventory or options.limit or options.data:
-            raise RigError("-i, --limit and --data can't be given with a saved plan", str(options.plan),
+        if options.inventory or limit or data:
+            raise RigError("-i, --limit, --data, --only and --skip can't be given with a saved plan", str(options.plan),
                            "it holds to the hosts and knobs that it was made for")
         saved = _saved.load(options.plan)
         inventory, limit, data = saved["inventory"], saved["limit"], saved["data"]
-    with session.opened(inventory, limit, data, options.verbose, saved=saved) as opened:
+    output = _output.Output.of(options)
+    screens = output.screens(asked=not (options.yes or saved))
+    with session.opened(inventory, limit, data, output, screens, saved=saved) as opened:
         if saved:  # it holds for hosts that nothing has changed since; after a beginning, only a plan made anew goes on
             opened.run.ender.again = shlex.join(["qwen-rig", "apply", "-i", inventory, *_hosts.words(limit, data)])
         opened.prepare()
         if not (options.yes or saved):
             _confirm.confirmed(*_confirm.question(opened.plans()))
-        opened.execute()
-        return opened.status()
+        opened.execute(ahead=True)
+        return opened.end("apply")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig import exits, say
-from qwen_rig.cli import _types
+from qwen_rig import exits
+from qwen_rig.cli import _output, _types
 
 SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
+EXAMPLES = ("qwen-rig bundle ./bundle", "qwen-rig bundle ./bundle --data stack=qwen3.5")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,20 +22,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: the bundle is whole. Raises RigError where something can't be had; what came stays for the next try."""
+    """0: the bundle is whole. Raises RigError where something can't be fetched; what came stays for the next try."""
     from qwen_rig import bundle
     from qwen_rig.knobs import pair, read, told_old
     from qwen_rig.network.collect import Collector
     from qwen_rig.units import size
 
     data = dict(map(pair, options.data))
+    output = _output.Output.of(options)
     if line := told_old(data):
-        say.err(line)
+        output.talk(line)
     knobs = read(data, "bundle")
     folder = options.folder.resolve()
-    Collector(folder, knobs, say.err).collect(str(options.conda) if options.conda else None)
+    Collector(folder, knobs, output.talk).collect(str(options.conda) if options.conda else None)
     made = bundle.load(str(folder))
-    say.err(f"{folder}: {len(made.files)} files, {size(sum(row['bytes'] for row in made.files.values()))}, for stack "
-          f"{made.stack} on Python {made.python}\nNext: set bundle={folder} (in lab.yml, or with --data); hosts then "
-          "fetch from it through their SSH connection")
+    held = sum(row["bytes"] for row in made.files.values())
+    found = {"folder": str(folder), "stack": made.stack, "python": made.python, "files": len(made.files), "bytes": held}
+    output.result(found, lambda: (
+        f"{folder}: {len(made.files)} files, {size(held)}, for stack {made.stack} on Python {made.python}\n"
+        f"Next: set bundle={folder} (in lab.yml, or with --data); hosts then fetch from it through their SSH "
+        "connection"))
     return exits.OK

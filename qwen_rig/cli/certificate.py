@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwen_rig import exits, say
-from qwen_rig.cli import _types
+from qwen_rig import exits
+from qwen_rig.cli import _output, _types
 from qwen_rig.errors import RigError
 
 if TYPE_CHECKING:
     from qwen_rig.certificate.model import Certificate
 
 SUMMARY = "certificates of cards: list, show, diff, html, read"
+EXAMPLES = ("qwen-rig certificate list", "qwen-rig certificate show lab-01", "qwen-rig certificate diff lab-01",
+            "qwen-rig certificate html lab-01 -o card.html", "qwen-rig certificate read measured.json --host lab-01")
 WHICH = "UUID, its beginning, the host's name, or a certificate's file"
 
 
@@ -23,7 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("list", help="the cards that have certificates, and how the last one ended")
     show = verbs.add_parser("show", help="one certificate")
     show.add_argument("card", help=WHICH)
-    show.add_argument("--json", action="store_true", help="as JSON (docs/certificate.schema.json) on standard output")
     diff = verbs.add_parser("diff", help="what has changed: since the one before, or between two")
     diff.add_argument("card", help=WHICH)
     diff.add_argument("other", nargs="?", help="the later one; without it, CARD's last is compared with the one before")
@@ -40,30 +42,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: done · 1: bad input · 4 (read): a gate failed."""
-    return {"list": _list, "show": _show, "diff": _diff, "html": _html, "read": _read}[options.what](options)
+    does = {"list": _list, "show": _show, "diff": _diff, "html": _html, "read": _read}[options.what]
+    return does(options, _output.Output.of(options))
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace, output: _output.Output) -> int:
     from qwen_rig.certificate import store, table
     from qwen_rig.certificate.diff import day
 
-    for uuid in store.cards():
-        for last in store.hosts(uuid).values():
-            kept = len(store.history(uuid, last.identity))
-            say.out(f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  "
-                    f"({kept} kept; {table.summary(last)})")
+    rows = [(uuid, last, len(store.history(uuid, last.identity)))
+            for uuid in store.cards() for last in store.hosts(uuid).values()]
+    output.result([{"uuid": uuid, "host": last.host, "name": last.name, "overall": last.overall, "began": last.began,
+                    "kept": kept} for uuid, last, kept in rows], lambda: "\n".join(
+        f"{uuid}  {last.host}  {last.name}  {last.overall}  {day(last.began)}  ({kept} kept; {table.summary(last)})"
+        for uuid, last, kept in rows))
     return exits.OK
 
 
-def _show(options: argparse.Namespace) -> int:
-    from qwen_rig import render
+def _show(options: argparse.Namespace, output: _output.Output) -> int:
     from qwen_rig.certificate import store, table
 
     found = store.open_(options.card)
-    if options.json:
-        say.as_json(found.to_json())
-    else:
-        render.console().print(table.render(found))
+    output.result(found.to_json(), lambda: table.render(found))  # docs/certificate.schema.json
     return exits.OK
 
 
@@ -85,17 +85,18 @@ def _pair(card: str, other: str | None) -> tuple[Certificate, Certificate]:
     return before, new
 
 
-def _diff(options: argparse.Namespace) -> int:
-    from qwen_rig import render
+def _diff(options: argparse.Namespace, output: _output.Output) -> int:
     from qwen_rig.certificate import diff, table
     from qwen_rig.certificate.gates import load_gates
 
     old, new = _pair(options.card, options.other)
-    render.console().print(table.difference(old, new, diff.changes(old, new, load_gates())))
+    found = diff.changes(old, new, load_gates())
+    output.result({"uuid": new.uuid, "host": new.host, "old": old.began, "new": new.began,
+                   "changes": [asdict(change) for change in found]}, lambda: table.difference(old, new, found))
     return exits.OK
 
 
-def _html(options: argparse.Namespace) -> int:
+def _html(options: argparse.Namespace, output: _output.Output) -> int:
     from qwen_rig.certificate import diff, page, store
     from qwen_rig.certificate.gates import load_gates
 
@@ -107,12 +108,13 @@ def _html(options: argparse.Namespace) -> int:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RigError(f"the page can't be written: {error.strerror}", str(target), "name another file: -o") from None
-    say.out(target)
+    output.result({"page": str(target.absolute())}, lambda: str(target))
     return exits.OK
 
 
-def _read(options: argparse.Namespace) -> int:
-    from qwen_rig import render
+def _read(options: argparse.Namespace, output: _output.Output) -> int:
+    from rich.console import Group
+
     from qwen_rig.catalog.stack import load_stack
     from qwen_rig.certificate import judge, record
     from qwen_rig.certificate.model import read_json
@@ -123,9 +125,7 @@ def _read(options: argparse.Namespace) -> int:
         stack.check()
     measured = read_json(options.measured, "name a file that certify.py --out wrote")
     taken = record.take(measured, stack, Identity(options.host) if options.host else None, where=str(options.measured))
-    for each in taken:
-        each.tell(render.console())
+    output.result([each.new.to_json() for each in taken], lambda: Group(*(each.told() for each in taken)))
     for text in judge.silent(measured):
-        render.console().print(f"{text}: lost, if this was no container that it wasn't handed in to", style="yellow",
-                               soft_wrap=True)
+        output.talk(f"{text}: lost, if this was no container that it wasn't handed in to")
     return exits.VERIFICATION if any(each.new.overall == "fail" for each in taken) else exits.OK

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
 
 SUMMARY = "prove each card: measure it, judge it, keep a certificate, say what has changed"
+EXAMPLES = ("qwen-rig certify", "qwen-rig certify --limit lab-01 --expect-gpus 8", "qwen-rig certify --json")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """0: no gate failed · 4: one did · 1: it could not be measured · 3: unreachable."""
     from qwen_rig.cli import _session as session
 
-    with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
+    with session.opened(options.inventory, options.limit, options.data, _output.Output.of(options)) as opened:
         opened.prepare("certify.py")
         opened.execute()
-        return opened.status()
+        return opened.end("certify")

@@ -7,20 +7,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from qwen_rig import doctor, exits, say
-from qwen_rig.cli import _hosts, _types
+from qwen_rig.cli import _hosts, _output, _types
 from qwen_rig.doctor import Finding, languages
 from qwen_rig.doctor.log import split
 from qwen_rig.errors import RigError
 from qwen_rig.facts.state import State
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 LOG = "the log"
 NONE = {True: "unknown: no line of it is one that the doctor knows", False: "nothing known is wrong"}
 FOREIGN = ("its lines are in another language, which no message catalogue of this machine has: run the command again "
            "with LC_ALL=C.UTF-8 and give that log")
 BLOCK = 8 << 20  # bytes; of a log that is longer, each block that was read is told
+EXAMPLES = ("qwen-rig doctor lab-01", "qwen-rig doctor lab-01 --log train.log", "qwen-rig doctor < train.log")
 SUMMARY = "named causes and next steps: of hosts, or of a log on standard input"
 
 
@@ -29,7 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="probe these; none: read a log on standard input")
     parser.add_argument("--log", metavar="FILE", type=_types.path,
                         help="a log, read together with what the one HOST tells of itself")
-    parser.add_argument("--json", action="store_true", help="the findings as JSON on standard output")
     _hosts.arguments(parser)
 
 
@@ -38,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.hosts and not options.limit:
         lines = _read(options.log) if options.log else _stdin()
         found = doctor.findings(lines)
-        return _tell({LOG: (found, [FOREIGN] if not found and languages.foreign(lines) else [])}, options.json)
+        return _tell({LOG: (found, [FOREIGN] if not found and languages.foreign(lines) else [])},
+                     _output.Output.of(options))
     return _of_hosts(options)
 
 
@@ -75,7 +79,8 @@ def _of_hosts(options: argparse.Namespace) -> int:
     from qwen_rig.plan import Context
     from qwen_rig.plan.env import records
 
-    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
+    output = _output.Output.of(options)
+    with session.opened(options.inventory, limit, options.data, output, table=False) as opened:
         def tell(ctx: Context) -> tuple[str, tuple[Sequence[Finding], list[str]]]:
             verified = records(ctx).verification
             failed = [check.why or "" for check in verified.failed] if verified else []
@@ -83,7 +88,7 @@ def _of_hosts(options: argparse.Namespace) -> int:
             return ctx.host, (found, unknowns(ctx.state))
 
         told = dict(opened.look(tell, diagnose=True))
-        return exits.worst([opened.status(), _tell(told, options.json)])
+        return exits.worst([opened.status(), _tell(told, output)])
 
 
 def unknowns(state: State) -> list[str]:
@@ -96,12 +101,9 @@ def unknowns(state: State) -> list[str]:
     return lines
 
 
-def _tell(told: Mapping[str, tuple[Sequence[Finding], list[str]]], plain: bool) -> int:
-    if plain:
-        say.as_json({name: {"findings": [_plain(each) for each in found], "not_read": notes}
-                     for name, (found, notes) in told.items()})
-    else:
-        _show(told)
+def _tell(told: Mapping[str, tuple[Sequence[Finding], list[str]]], output: _output.Output) -> int:
+    output.result({name: {"findings": [_plain(each) for each in found], "not_read": notes}
+                   for name, (found, notes) in told.items()}, lambda: _shown(told))
     return exits.FAILED if any(found for found, _ in told.values()) else exits.OK
 
 
@@ -110,23 +112,29 @@ def _plain(found: Finding) -> dict[str, object]:
     return {key: value for key, value in asdict(found).items() if key not in ("grade", "row")}
 
 
-def _show(told: Mapping[str, tuple[Sequence[Finding], list[str]]]) -> None:
-    from qwen_rig.render import console
+def _shown(told: Mapping[str, tuple[Sequence[Finding], list[str]]]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
 
-    out = console()
+    lines: list[Text] = []
+
+    def add(text: str, style: str = "") -> None:
+        lines.append(Text(text, style=style))
+
     for name, (found, notes) in told.items():
-        out.print(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG])
-                  + (", the likeliest first" if len(found) > 1 else ""), style="bold")
+        add(f"{name}: " + (f"{len(found)} found" if found else NONE[name == LOG])
+                  + (", the likeliest first" if len(found) > 1 else ""), "bold")
         for each in found:
-            out.print(f"  ✗ {each.name}", style="red")
-            out.print(f"    cause: {each.cause}\n    → {each.next}")
+            add(f"  ✗ {each.name}", "red")
+            add(f"    cause: {each.cause}\n    → {each.next}")
             if each.follows:
-                out.print(f"    from it follows: {', '.join(each.follows)}", style="dim")
+                add(f"    from it follows: {', '.join(each.follows)}", "dim")
             if each.against:
-                out.print(f"    the host as it is now speaks against it: {each.against}", style="yellow")
+                add(f"    the host as it is now speaks against it: {each.against}", "yellow")
             if each.evidence:
                 at = f" (line {each.line})" if name == LOG and each.line else ""
-                out.print(f"    said{at}: {each.evidence[:200]}", style="dim")
-            out.print(f"    source: {each.source}", style="dim")
+                add(f"    said{at}: {each.evidence[:200]}", "dim")
+            add(f"    source: {each.source}", "dim")
         for note in notes:
-            out.print(f"  ! {note}", style="yellow")
+            add(f"  ! {note}", "yellow")
+    return Group(*lines)

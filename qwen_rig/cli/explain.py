@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
+from qwen_rig.deploy import ORDER
 
 SUMMARY = "why a step of a host's plan is what it is: facts, rules, decision, with sources"
+EXAMPLES = ("qwen-rig explain lab-01 driver", "qwen-rig explain lab-01 flash_attn --data flash_attn=build")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    from qwen_rig.deploy import ORDER
-
     parser.add_argument("host", metavar="HOST", help="a host of the inventory")
     parser.add_argument("step", metavar="STEP", choices=ORDER, help=", ".join(ORDER))
     _hosts.arguments(parser, limit=False)
@@ -20,11 +20,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: explained · 1: no such host, or it can't be read · 3: unreachable."""
+    from rich.console import Group
+
     from qwen_rig import render
     from qwen_rig.cli import _session as session
     from qwen_rig.deploy.planning import explain, make_plan
 
-    with session.opened(options.inventory, [options.host], options.data) as opened:
-        for told in opened.look(lambda ctx: render.explanation(explain(ctx, make_plan(ctx), options.step))):
-            render.out().print(told)
+    output = _output.Output.of(options)
+    with session.opened(options.inventory, [options.host], options.data, output) as opened:
+        found = opened.look(lambda ctx: explain(ctx, make_plan(ctx), options.step))
+        output.result({told.host: told.to_json() for told in found}, lambda: Group(*map(render.explanation, found)))
         return opened.status()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen_rig import exits, fits, say, speed
+from qwen_rig import exits, fits, speed
 from qwen_rig.catalog import model_config, models
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.cli import _hosts, _types
+from qwen_rig.cli import _hosts, _output, _types
 from qwen_rig.errors import RigError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 SUMMARY = "which Qwen fits a card by LoRA, QLoRA and in full, and how fast it trains"
+EXAMPLES = ("qwen-rig fits --card 5090 --model 27B", "qwen-rig fits lab-01", "qwen-rig fits --memory 24564 --json")
 NOTES = (
     "weights and adapter (rank 16, all linear layers) are counted; activations, logits, overhead, speed are ESTIMATES",
     "batch: the largest of 16, 8, 4, 2, 1 that fits in one process on one card; c: with gradient checkpointing",
@@ -42,7 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                                                         "config.json")
     parser.add_argument("--length", type=_types.whole, default=fits.LENGTH, metavar="TOKENS",
                         help=f"of a text (default: {fits.LENGTH})")
-    parser.add_argument("--json", action="store_true", help="as JSON on standard output")
     _hosts.arguments(parser)
 
 
@@ -63,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.cli import _session as session
 
     limit = [*options.limit, *options.hosts]
-    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
+    with session.opened(options.inventory, limit, options.data, _output.Output.of(options), table=False) as opened:
         cards = dict(opened.look(_smallest, diagnose=True))
         status = opened.status()
     _tell(cards, chosen, options)
@@ -139,16 +142,20 @@ def row(model: models.Model, card: Card, length: int) -> dict[str, Any]:
 
 def _tell(cards: dict[str, Card], chosen: Sequence[models.Model], options: argparse.Namespace) -> None:
     rows = {name: [row(model, card, options.length) for model in chosen] for name, card in cards.items()}
-    if options.json:
-        say.as_json({name: {"memory_mib": cards[name].memory_mib, "card": cards[name].name, "length": options.length,
-                            "speed_from": rate.source if (rate := cards[name].rate) else None,
-                            "measured": bool(rate and rate.measured), "notes": list(NOTES), "models": each}
-                     for name, each in rows.items()})
-        return
-    for name, each in rows.items():
-        (_answer if options.model is not None else _table)(name, cards[name], each, options.length)
-    for note in NOTES:
-        say.err(f"! {note}")
+    output = _output.Output.of(options)
+    told = _answer if options.model is not None else _table
+
+    def words() -> RenderableType:
+        from rich.console import Group
+
+        return Group(*(told(name, cards[name], each, options.length) for name, each in rows.items()))
+
+    output.result({name: {"memory_mib": cards[name].memory_mib, "card": cards[name].name, "length": options.length,
+                          "speed_from": rate.source if (rate := cards[name].rate) else None,
+                          "measured": bool(rate and rate.measured), "notes": list(NOTES), "models": each}
+                   for name, each in rows.items()}, words)
+    for note in () if options.json else NOTES:  # it has them
+        output.talk(f"! {note}")
 
 
 def _title(name: str, card: Card, length: int) -> str:
@@ -156,10 +163,8 @@ def _title(name: str, card: Card, length: int) -> str:
     return f"{whose}: {card.memory_mib} MiB, texts of {length} tokens"
 
 
-def _table(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> None:
+def _table(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> RenderableType:
     from rich.table import Table
-
-    from qwen_rig.render import console
 
     table = Table("model", "10⁹", "LoRA", "weights + adapter + estimate", "QLoRA", "weights + adapter + estimate",
                   box=None, title=_title(name, card, length), title_justify="left", pad_edge=False)
@@ -170,17 +175,19 @@ def _table(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -
             batch = f"{found['batch']}{' c' if found['checkpointing'] else ''}" if found["batch"] else "no"
             cells += [batch, _sum(found)]
         table.add_row(row["model"].removeprefix("Qwen/"), f"{row['parameters'] / 1e9:.2f}", *cells)
-    console().print(table)
+    return table
 
 
-def _answer(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> None:
+def _answer(name: str, card: Card, rows: Sequence[dict[str, Any]], length: int) -> RenderableType:
     """One model in full: does it fit, with what, and how fast."""
-    say.err(_title(name, card, length))
+    lines = [_title(name, card, length)]
     for row in rows:
-        say.err(f"{row['model']} (stack {row['stack']}):")
+        lines.append(f"{row['model']} (stack {row['stack']}):")
         for method in fits.METHODS:
-            say.err(f"  {WORDS[method]:8}{_verdict(row[method], card)}")
-    say.err(f"! speed: {card.rate.source if card.rate else 'not known for this card: qwen-rig certify measures it'}")
+            lines.append(f"  {WORDS[method]:8}{_verdict(row[method], card)}")
+    source = card.rate.source if card.rate else "not known for this card: qwen-rig certify measures it"
+    lines.append(f"! speed: {source}")
+    return "\n".join(lines)
 
 
 def _verdict(found: dict[str, Any], card: Card) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig import exits, project, say
-from qwen_rig.cli import _types
+from qwen_rig import exits, project
+from qwen_rig.cli import _output, _types
 from qwen_rig.errors import RigError
 from qwen_rig.hostkeys import FINGERPRINT, NAME, KnownHosts, default, shown
 
 SUMMARY = "host keys of rented machines: list them, accept one that was refused, forget one"
+EXAMPLES = ("qwen-rig host-keys list", "qwen-rig host-keys accept vast-123456 SHA256:…",
+            "qwen-rig host-keys forget vast-123456")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,24 +27,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: done. Raises RigError where there's no such key."""
     kept = KnownHosts(options.file or default(project.find()))
+    output = _output.Output.of(options)
     if options.action == "list":
-        for name, print_, refused in kept.all():
-            say.out(f"{name}  {print_}{'  refused' if refused else ''}")
+        rows = kept.all()
+        found = [{"name": name, "key": key, "refused": refused} for name, key, refused in rows]
+        output.result(found, lambda: "\n".join(f"{name}  {key}{'  refused' * refused}" for name, key, refused in rows))
         return exits.OK
     if not options.name or not NAME.fullmatch(options.name) or (options.fingerprint and options.action != "accept"):
         raise RigError(f"host-keys {options.action} takes the name of one machine", shown(kept.path),
                        "`rig host-keys list` shows them")
     if options.action == "accept":
-        say.out(f"{options.name}: host key {kept.accept(options.name, _meant(kept, options))} is accepted")
+        key = kept.accept(options.name, _meant(kept, options))
+        output.result({"name": options.name, "accepted": key}, lambda: f"{options.name}: host key {key} is accepted")
     else:
-        kept.forget(options.name)
-        say.out(f"{options.name}: its host key is forgotten")
+        count = kept.forget(options.name)
+        output.result({"name": options.name, "forgotten": count}, lambda: f"{options.name}: its host key is forgotten")
     return exits.OK
 
 
 def _meant(kept: KnownHosts, options: argparse.Namespace) -> str:
     """The fingerprint that the user has seen and means. Raises RigError where none is named: the key that was refused
-    last may be another one than that which was shown."""
+    last may be another one than the key that was shown."""
     if options.fingerprint and FINGERPRINT.fullmatch(options.fingerprint):
         return str(options.fingerprint)
     refused = kept.refused_fingerprints(options.name)

@@ -6,10 +6,11 @@ import argparse
 import shlex
 from pathlib import Path
 
-from qwen_rig import __version__, exits, project, say
-from qwen_rig.cli import _types
+from qwen_rig import __version__, exits, project
+from qwen_rig.cli import _output, _types
 
 SUMMARY = "make a folder for your hosts: inventories, group_data, config.py, deploy entries"
+EXAMPLES = ("qwen-rig init lab",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,9 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder
     project.create(folder)
     enter = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
-    say.out(f"{folder}: made by qwen-rig {__version__}\nNext:\n{enter}"
+    found = {"folder": str(folder.resolve()), "version": __version__, "hosts": project.HOSTS}
+    _output.Output.of(options).result(found, lambda: (
+          f"{folder}: made by qwen-rig {__version__}\nNext:\n{enter}"
           f"  edit {project.HOSTS}: addresses, users, keys of your hosts\n"
-          "  qwen-rig plan      # or: pyinfra inventories/lab.py deploy/5090.py --dry")
+          "  qwen-rig plan      # or: pyinfra inventories/lab.py deploy/5090.py --dry"))
     return exits.OK

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
 
 SUMMARY = "prepare one training over several hosts: launch files on each, an all-reduce over all"
+EXAMPLES = ("qwen-rig launch lab-01 lab-02", "qwen-rig launch lab-01 lab-02 --data launch_address=10.0.0.5")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.cli import _session as session
 
     limit = [*options.limit, *options.hosts]
-    with session.opened(options.inventory, limit, options.data, options.verbose, table=False) as opened:
+    with session.opened(options.inventory, limit, options.data, _output.Output.of(options), table=False) as opened:
         opened.prepare("launch.py")
         opened.execute()
-        return opened.status()
+        return opened.end("launch")

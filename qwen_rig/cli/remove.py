@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
             for thing in plan.things:
                 tell(f"  - {plan.host}  {thing.path}  {size(thing.kib * 1024)}  {thing.why}")
             tell(f"{plan.host}: {len(plan.things)} things go, {size(sum(t.kib for t in plan.things) * 1024)}; "
-                 f"what stays: {', '.join(plan.stays)}" if plan.things else f"{plan.host}: nothing of ours is there")
+                 f"what stays: {', '.join(plan.stays)}" if plan.things else f"{plan.host}: qwen-rig has nothing there")
         pending = any(plan.things for plan in plans)
         if pending and not options.dry:
             if not options.yes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from qwen_rig import say
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
 
 SUMMARY = "point the env back at the one before the last build; nothing else changes"
+EXAMPLES = ("qwen-rig undo --limit lab-01", "qwen-rig undo --limit lab-01 --yes --json")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.cli import _confirm
     from qwen_rig.cli import _session as session
 
-    with session.opened(options.inventory, options.limit, options.data, options.verbose) as opened:
+    output = _output.Output.of(options)
+    with session.opened(options.inventory, options.limit, options.data, output) as opened:
         opened.prepare("undo.py")
         plans = opened.plans()
         for plan in plans:
@@ -31,4 +33,4 @@ def run(options: argparse.Namespace) -> int:
             _confirm.confirmed("Go back? Type yes", "yes")
         opened.execute()
         opened.afterwards()
-        return opened.status()
+        return opened.end("undo")

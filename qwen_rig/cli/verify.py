@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from qwen_rig import say
-from qwen_rig.cli import certify
+from qwen_rig.cli import _output, certify
 
 SUMMARY = "the former name of certify, kept for this release"
+EXAMPLES = ("qwen-rig certify",)
 arguments = certify.arguments
 
 
 def run(options: argparse.Namespace) -> int:
     """As certify's."""
-    say.err("qwen-rig: verify is now certify: qwen-rig certify")
+    _output.Output.of(options).talk("qwen-rig: verify is now certify: qwen-rig certify")
     return certify.run(options)

@@ -26,8 +26,8 @@ SOURCES: dict[str, Read] = {
     "libcloud": libcloud.read,
 }
 PLAIN = ("ssh", "ssh-config")  # these are text or a list in cloud.yml itself, not JSON
-WHENCE = ("file", "command", "stdin", "hosts")
-OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *WHENCE)
+ORIGINS = ("file", "command", "stdin", "hosts")
+OWN = ("source", "group", "label", "state", "tags", "output", "private", "provider", "arguments", "keywords", *ORIGINS)
 LARGEST = 16 << 20  # letters of an answer; a machine has some thousand
 COMMAND_S = 120  # a provider's API may take its time; a command that asks for a login never ends
 
@@ -141,9 +141,9 @@ class _Cloud(Connections):
 
     def _data_of(self, title: str, at: int, options: dict[str, Any]) -> Any:
         """What the source says: read from a file, a command, standard input, or cloud.yml itself."""
-        ways = [way for way in WHENCE if way in options]
+        ways = [way for way in ORIGINS if way in options]
         if len(ways) != 1:
-            self.refuse(at, f"source {title} wants exactly one of {', '.join(WHENCE)}, has {len(ways)}", self.example)
+            self.refuse(at, f"source {title} wants exactly one of {', '.join(ORIGINS)}, has {len(ways)}", self.example)
         way, value = ways[0], options[ways[0]]
         if way == "hosts":
             if options["source"] not in PLAIN:

@@ -50,7 +50,7 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
     likeliest first.
 
     Where nothing that was said tells a cause: those that the facts and the host's own words tell `alone`.
-    `speaker`: who said the lines that tell nobody: `ours`, a step of ours; `link`, our connection; '' for a log.
+    `speaker`: who said the lines that tell nobody: `ours`, one of our steps; `link`, our connection; '' for a log.
     """
     known, rows = known or {}, signatures()
     told = _translated(Log(said, voices(), speaker), known, rows)
@@ -64,7 +64,7 @@ def findings(said: Iterable[str], known: Mapping[str, Any] | None = None, own: I
 
 def diagnose(said: Iterable[str], state: State | None = None, alone: bool = False,
              link: bool = False) -> Finding | None:
-    """The first cause of a failure of ours on a host whose state, where there is one, was last known as `state`.
+    """The first cause of a failed step on a host whose state, where there is one, was last known as `state`.
 
     `alone`: the state is of now, and may tell the cause where the words don't. `link`: our connection failed, no step.
     None: not known.

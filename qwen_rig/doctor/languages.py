@@ -1,4 +1,4 @@
-"""Lines that apt, dpkg, bash, tar and their like wrote in another language, in English again.
+"""Lines that apt, dpkg, bash, tar and similar programs wrote in another language, in English again.
 
 The message catalogues that are installed on this machine are read backwards: sentence of another language → the
 program's own English one (data/doctor/languages.yml names those that rows know). What no catalogue has stays as it is.

@@ -46,7 +46,7 @@ def core(line: str) -> str:
 
 
 class Log:
-    """What was said. `speaker`: the voice of a line that nobody else claims: `ours` (a step of ours), `link` (our
+    """What was said. `speaker`: the voice of a line that nobody else claims: `ours` (one of our steps), `link` (our
     connection); '' where anybody may have written it."""
 
     def __init__(self, lines: Iterable[str], voices: tuple[Voice, ...], speaker: str = "") -> None:

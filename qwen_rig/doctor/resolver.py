@@ -9,7 +9,7 @@ _END = re.compile(r"^\s*(?:hint:|help:|$)")
 
 
 def uv(lines: list[str]) -> dict[str, str] | None:
-    """The two that exclude each other, or the one that isn't to be had; None where uv's words are of another form."""
+    """The two that exclude each other, or the one that no index has; None where uv's words are of another form."""
     said = []
     for number, line in enumerate(lines):
         if number and _END.match(line):

@@ -1,5 +1,5 @@
-"""What qwen-rig has put on a host, as things to remove: which paths, by whom, why. Pure; whether each is there is asked
-on the host (host/remove.sh)."""
+"""What qwen-rig has put on a host, as things to remove: which paths, as which user, why. Pure; whether each is there is
+asked on the host (host/remove.sh)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Thing:
 
 
 def prefixes(ctx: Context) -> list[str]:
-    """Where a conda of ours may be: the one that holds the env, and the one on the data disk."""
+    """Where our conda may be: the one that holds the env, and the one on the data disk."""
     placed = data_folder(ctx)
     ours = (dirname(envs_dir(ctx)), f"{placed}/miniforge3" if placed else None)
     return [each.prefix for each in ctx.state.conda if each.prefix in ours]
@@ -48,8 +48,8 @@ def things(ctx: Context, runs: bool, marked: Collection[str]) -> list[Thing]:
         found.append(Thing("file", link, "the env's link"))
     found += [Thing("tree", path, "an env that was built here") for path in ours]
     found += [Thing("file", f"{envs}/.{name}.lock", "the env's lock")]
-    found += [Thing("tree", f"{home}/.cache/{each}", "a cache: it can be had again") for each in ("qwen-rig", "uv")]
-    found.append(Thing("tree", f"{home}/.cache/pip", "a cache: it can be had again"))
+    found += [Thing("tree", f"{home}/.cache/{each}", "a cache: its files can be fetched again")
+              for each in ("qwen-rig", "uv", "pip")]
     found += [Thing("tree", each.prefix, "conda, which was installed for the env") for each in ctx.state.conda
               if each.prefix in marked and not others(ctx, each)]
     if runs:

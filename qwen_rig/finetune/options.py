@@ -55,7 +55,7 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 def settled(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
     """All settings as far as they are known here: the command line over the host's training.json over the defaults. The
-    user's own file there stands between the two; the host tells what came of it (settings.json)."""
+    user's own file there stands between the two; the host tells the result (settings.json)."""
     known = {name: value for name, value in made.items() if name in train_qwen.DEFAULTS}
     return {**train_qwen.DEFAULTS, **known, **given}
 

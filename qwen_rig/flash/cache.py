@@ -2,8 +2,8 @@
 trust domain and no others.
 
 A folder holds SHA/WHEEL and record.json, which is written last and names the wheel by its sha256: what is half there
-is as good as absent. All of it may be deleted at any time. Wheels of 0.2.0, one folder higher, have no domain: nobody
-gets them.
+is as good as absent. The whole folder may be deleted at any time. Wheels of 0.2.0, one folder higher, have no domain:
+nobody gets them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def find(domain: Domain, key: Key, say: Callable[[str], None] | None = None,
     """A wheel of that domain that serves this key (Key.serves), its bytes checked now. The nearest glibc's is
     preferred, then the one with the fewest architectures.
 
-    A damaged one is not used, and `say` is told of it. `but`: the sha256 of those that were found wanting already.
+    A damaged one is not used, and `say` is told of it. `but`: the sha256 of wheels that failed before.
     """
     found = []
     for record in _records(domain):

@@ -39,7 +39,7 @@ def unserved(source: Source, torch_cuda: str | None, room: Room) -> list[str]:
     """Why no build of these sources could serve that host, wherever it were built; [] where one may."""
     found = []
     if room.glibc is None:
-        found.append("the glibc can't be told, so nobody could say whom the wheel serves")
+        found.append("the glibc can't be told, so the hosts that the wheel serves aren't known")
     if source.cuda:
         found += _cards(source, room.capabilities)
         if torch_cuda is None:

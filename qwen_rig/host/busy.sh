@@ -1,6 +1,6 @@
 #!/bin/sh
 # By root: the file in which the user $uid tells others on this host which run has its GPUs. The folder is root's, so that
-# a file's owner is whom it speaks of; what stands in it is that user's word. Prints its path.
+# a file is about its owner; what stands in it is that user's word. Prints its path.
 set -eu
 : "${uid:?}"
 folder=/run/qwen-rig/gpu

@@ -182,7 +182,7 @@ def transfer(expect):
     try:
         host = torch.empty(256 << 20, dtype=torch.uint8, pin_memory=True)
     except RuntimeError as error:
-        raise NotRun(f"no pinned memory to be had: {one_line(error, 120)}") from None
+        raise NotRun(f"no pinned memory is available: {one_line(error, 120)}") from None
     card = torch.empty_like(host, device="cuda")
     down, _, _ = timed(torch, lambda: card.copy_(host, non_blocking=True), seconds=0.7)
     up, _, _ = timed(torch, lambda: host.copy_(card, non_blocking=True), seconds=0.7)

@@ -1,7 +1,7 @@
 """Travels with certify.py: several cards of one host together: peer copies, and all-reduce through NCCL.
 
 The all-reduce runs in a process a card, under a hard limit: when it hangs, all are killed, and that is the finding.
-What the environment says to NCCL (NCCL_NVLS_ENABLE and its like) is left as it is.
+What the environment says to NCCL (NCCL_NVLS_ENABLE and similar variables) is left as it is.
 """
 
 import datetime
@@ -19,7 +19,7 @@ from processes import MARK, NotRun, attempt, kill, one_line, result
 BYTES = 1 << 30
 BATCHES, CALLS = 7, 10  # after one batch to warm up
 RANK_SECONDS = 60  # what torch.distributed waits for a partner
-LIMIT = 150  # and what we wait for all of it
+LIMIT = 150  # and for all pairs together
 
 
 def peers(expect):

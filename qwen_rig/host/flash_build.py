@@ -228,7 +228,7 @@ def parser():
     made.add_argument("--index", help="the package index that has both; the sources are then named by their file")
     made.add_argument("--wheels", help="a folder to take them from, instead of the package index")
     made.add_argument("--jobs", type=int, required=True, help="compilers side by side")
-    made.add_argument("--limit-s", type=int, required=True, help="seconds for all of it")
+    made.add_argument("--limit-s", type=int, required=True, help="seconds for the whole build")
     made.add_argument("--free-mib", type=int, default=0, help="room that must be free at DIR")
     made.add_argument("--oom", type=int, default=1000, help="oom_score_adj of the compilers")
     made.add_argument("--out", required=True, metavar="DIR")

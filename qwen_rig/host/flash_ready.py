@@ -176,7 +176,7 @@ def require(lines, wheels, index, target):
         return
     names = ", ".join(map(name_of, wanted))
     if unlocked := [name_of(line) for line in wanted if "--hash=" not in line]:
-        raise Failed(f"the build needs {', '.join(unlocked)}, which no lock of ours holds")
+        raise Failed(f"the build needs {', '.join(unlocked)}, which none of our locks holds")
     lock = Path(f"{target}.txt")
     lock.write_text("".join(f"{line}\n" for line in wanted))
     where = ["--no-index", "--find-links", wheels] if wheels else at(index)
@@ -185,7 +185,7 @@ def require(lines, wheels, index, target):
                            "--only-binary", ":all:", "--no-deps", *where, "-r", str(lock)],
                           capture_output=True, text=True, timeout=900)
     if done.returncode:
-        raise Failed(f"the build needs {names}, which can't be had as locked",
+        raise Failed(f"the build needs {names}, which can't be fetched as locked",
                      done.stderr.strip().splitlines()[-3:])
 
 

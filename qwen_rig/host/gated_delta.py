@@ -112,7 +112,7 @@ def prove(torch, rule, devices, dtype, dims):
 
 
 def milliseconds(torch, rule, device, dims):
-    """The least time of one forward and backward of 2048 tokens × 32 heads; None where it can't be had."""
+    """The least time of one forward and backward of 2048 tokens × 32 heads; None where it can't be measured."""
     given, above = inputs(torch, device, torch.bfloat16, dims, TIMED[0], TIMED[1], 0.3, 1.0)
     q, k, v, decay, beta = (x.requires_grad_() for x in given)
     times = []
@@ -201,7 +201,7 @@ def on_cpu(torch, dims):
     torch.set_num_threads(1)  # so small a state is computed slower by more
     plain, name = slow()
     if plain is None:
-        return verdict("not_run", f"torch sees no GPU, and transformers' torch code can't be had: {name}")
+        return verdict("not_run", f"torch sees no GPU, and transformers' torch code can't be loaded: {name}")
     worst, why = prove(torch, plain, ["cpu"], torch.float32, dims)
     if why:
         return verdict("fail", f"{name}, on the CPU: {why}", kernel=name)

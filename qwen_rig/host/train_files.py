@@ -40,7 +40,7 @@ def write(path, value):
 
 
 def read(path):
-    """What a JSON file of ours holds; None where there is none that is whole."""
+    """What one of our JSON files holds; None where there is none that is whole."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -168,7 +168,7 @@ def told(run, jobs, most):
 
 
 def jobs_folder():
-    """Where job.sh keeps the jobs of whom we are (jobs.sh)."""
+    """Where job.sh keeps the jobs of this user (jobs.sh)."""
     if os.getuid() == 0:
         return Path("/var/lib/qwen-rig/jobs")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "qwen-rig" / "jobs"

@@ -147,8 +147,8 @@ class Archive:
         """`https/HOST/PATH`, quoted as in its URL → the file. Packages and indexes named by their hash are fetched
         once for ever; other indexes once in each run, and where that fails the last ones are good enough.
 
-        Raises Forbidden for what no allowed archive holds, Unreachable for what can't be had, inside.Refused where the
-        bundle has something else in its place.
+        Raises Forbidden for what no allowed archive holds, Unreachable for what can't be fetched, inside.Refused where
+        the bundle has something else in its place.
         """
         scheme, _, rest = path.replace("/./", "/").partition("/")  # which flat repositories have in their lists
         url = f"{scheme}://{rest}"

@@ -49,7 +49,7 @@ class Collector:
     def collect(self, conda: str | None) -> None:
         """Fetch all, then write the manifest. conda: a conda, mamba or micromamba that solves; None: Miniforge's own.
 
-        Raises RigError where anything that a host can't do without can't be had; what was fetched stays for a next try.
+        Raises RigError where anything that a host can't do without can't be fetched; what came stays for a next try.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -91,7 +91,7 @@ class Collector:
                 raise Unreachable(look.unchecked)
             if look.missing:
                 name, why = next(iter(sorted(look.missing.items())))
-                raise RigError(f"{len(look.missing)} locked files can't be had from {bare(index)}: {name} "
+                raise RigError(f"{len(look.missing)} locked files can't be fetched from {bare(index)}: {name} "
                                f"{part[name].version} ({why})", "bundle", "take another source_pip_index")
             found += look.found.values()
         self.say(f"packages: {len(found)} files from {bare(index)}")
@@ -159,7 +159,7 @@ class Collector:
             else:
                 self.say(f"the apt key {wanted}")
                 return
-        self.say(f"the apt key {wanted} could not be had: hosts that need it will be refused ({why})")
+        self.say(f"the apt key {wanted} could not be fetched: hosts that need it will be refused ({why})")
 
     def _flash(self) -> None:
         """flash-attn's wheel, an attempt here too: SDPA does without."""

@@ -35,7 +35,7 @@ class Terms:
 def fetch(url: str, target: Path, sha256: str | None, terms: Terms = Terms()) -> str:
     """Bring a file to `target`, unless it is there already. Returns its sha256.
 
-    Raises Unreachable where it can't be had, or is not what it should be (then nothing is kept of it).
+    Raises Unreachable where it can't be fetched, or is not what it should be (then nothing is kept of it).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")

@@ -23,7 +23,7 @@ from qwen_rig.network import index as pages
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 
-MOST_LETTERS = 4_000_000  # of what is kept of an index; a stack of ours has 30 thousand
+MOST_LETTERS = 4_000_000  # of what is kept of an index; our largest stack has 30 thousand
 OTHER_BYTES = "other bytes than the lock's"  # why a file of the locked version isn't the locked one
 
 

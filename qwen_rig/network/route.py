@@ -140,7 +140,7 @@ def choose(found: Mapping[str, tuple[Source, ...]], rows: Sequence[Measured]) ->
         else:
             chosen[role] = sources[:1]
             if seen and role not in OPTIONAL:
-                wrong.append(f"{WORDS[role]} can't be had: "
+                wrong.append(f"{WORDS[role]} can't be fetched: "
                              + "; ".join(f"{_named(s)}: {seen[s.label].verdict}" for s in sources if s.label in seen))
     return Route(chosen, tuple(said)), wrong
 
@@ -158,7 +158,7 @@ UNCHECKED = {  # role → what its files are checked against, where that isn't a
     "conda_channel": "conda checks these against that mirror's own list only; we hold no hash of them",
     "huggingface": "they are checked against that mirror's own listing only; we hold no hash of them",
 }
-OPTIONAL = ("huggingface",)  # no step of ours fails without
+OPTIONAL = ("huggingface",)  # no step fails without it
 
 
 def _named(source: Source) -> str:

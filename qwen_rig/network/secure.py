@@ -102,7 +102,7 @@ class Stream(io.RawIOBase):
         return len(found)
 
     def sendall(self, data: Any) -> None:
-        """All of it, or an OSError."""
+        """The whole answer, or an OSError."""
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
             piece = view[start:start + PIECE]

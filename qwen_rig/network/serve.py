@@ -27,7 +27,7 @@ USER = "qwen-rig"  # of HTTP's Basic authentication; its password is the desk's 
 
 @dataclass
 class Desk:
-    """What one host is served in one run, and to whom: whoever says the token, as long as the desk isn't closed."""
+    """The files that one host is served in one run, to whoever says the token, as long as the desk isn't closed."""
 
     bundle: Bundle
     archive: Archive

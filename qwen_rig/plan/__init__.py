@@ -8,9 +8,10 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig import step_choice
 from qwen_rig.catalog.lock import MACHINE
 from qwen_rig.catalog.rules import arch_of
-from qwen_rig.plan import crossed, disk_space, drift, network, owner, place, python
+from qwen_rig.plan import chosen, crossed, disk_space, drift, network, owner, place, python
 from qwen_rig.plan.context import Context, given_away, version
 from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.model import Action, Applied, Plan, Refusal, Step
@@ -24,9 +25,11 @@ def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     refused = _stack_refusals(ctx)
     if not ctx.gpus:
         return Plan(ctx.host, _headline(ctx), (), tuple(refused), **_about(ctx))
-    steps = _steps(ctx, planners)
-    for planner in planners.values():
-        refused += planner.refusals(ctx, steps)
+    left_out = step_choice.left_out(ctx.knobs, planners)
+    steps, would_change = _steps(ctx, planners, left_out)
+    refused += chosen.missed(steps, would_change, planners)
+    for name, planner in planners.items():
+        refused += planner.refusals(ctx, steps) if name not in left_out else []
     refused += [*crossed.refusals(ctx, steps), *disk_space.refusals(ctx, steps), *network.refusals(ctx, steps),
                 *owner.refusals(ctx, steps), *python.refusals(ctx, steps)]
     changes_env = new_env(steps)
@@ -36,16 +39,22 @@ def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     return Plan(ctx.host, _headline(ctx), tuple(steps), tuple(refused), said, **_about(ctx), **known)
 
 
-def _steps(ctx: Context, planners: Mapping[str, Planner]) -> list[Step]:
-    """Each planner's step, by its name; those that only the rebooted host can tell are marked."""
+def _steps(ctx: Context, planners: Mapping[str, Planner],
+           left_out: Mapping[str, str]) -> tuple[list[Step], list[str]]:
+    """(each planner's step, by its name, with a mark where only the rebooted host can tell; the names of those that are
+    left out and would have changed something)."""
     steps: list[Step] = []
+    would_change = []
     for name, planner in planners.items():
         if (step := planner.step(ctx, steps)) is not None:
+            if name in left_out and step.action.changes:
+                would_change.append(name)
+                step = chosen.without(step, left_out[name])
             steps.append(replace(step, component=name))
     if any(step.action is Action.REBOOT for step in steps):
         steps = [replace(step, known_after="reboot") if planners[step.component].known_after_reboot(ctx, step) else step
                  for step in steps]
-    return steps
+    return steps, would_change
 
 
 def _about(ctx: Context) -> dict[str, Any]:

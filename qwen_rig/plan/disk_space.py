@@ -1,4 +1,4 @@
-"""Whether the disks hold what comes beside the env, and all of it where they share one. Pure."""
+"""Whether the disks hold what comes beside the env, and env and all where they share one disk. Pure."""
 
 from __future__ import annotations
 

@@ -45,6 +45,11 @@ def of_step(step: Step, commands: list[str] | None = None) -> dict[str, Any]:
     }
 
 
+def of_drift(plan: Plan) -> dict[str, Any]:
+    """What has changed on a host since the last apply from here (`since`; None: never), not by it."""
+    return {"since": plan.since, "drift": [_drift(row) for row in plan.drift]}
+
+
 def _drift(row: Drift) -> dict[str, Any]:
     return {"what": row.what, "was": row.was, "now": row.now, "file": _file(row.file) if row.file else None}
 

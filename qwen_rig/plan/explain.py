@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from qwen_rig.plan.context import Context
+from qwen_rig.plan.document import of_step
 from qwen_rig.plan.model import Plan, Step
 from qwen_rig.plan.planner import Fact, Planner, Rule
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All of it for one step of one host."""
+    """Facts, rules and decision of one step of one host."""
 
     host: str
     facts: tuple[Fact, ...]
     rules: tuple[Rule, ...]
     step: Step | None
     refusals: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {"facts": [asdict(fact) for fact in self.facts], "rules": [asdict(rule) for rule in self.rules],
+                "step": of_step(self.step) if self.step else None, "refusals": list(self.refusals)}
 
 
 def explain_step(ctx: Context, plan: Plan, name: str, planner: Planner) -> Explanation:

@@ -47,7 +47,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Drift:
-    """Something that isn't as the last apply left it, and that no run of ours has changed since."""
+    """Something that isn't as the last apply left it, and that no run of qwen-rig has changed since."""
 
     what: str
     was: str
@@ -85,7 +85,8 @@ class Step:
     that must be done before `wanted` is certain, "" where it is certain now; `problems` names each thing that is wrong;
     `seconds` is what the step took in recorded runs, None where there are none; `payload` is what its commands need.
     `fetches`: the roles that it fetches from, `packages`: the locked packages among that; `disk`: (place, MiB) that it
-    fills; `without`: the setting that does without it. `component`: its folder's name, which the plan gives it.
+    fills; `without`: the setting that does without it. `won`: what the host has by it, for the recap, where it is right
+    already ("": nothing that a recap need tell). `component`: its folder's name, which the plan gives it.
     """
 
     title: str
@@ -103,6 +104,7 @@ class Step:
     packages: tuple[str, ...] = ()
     disk: tuple[tuple[str, int], ...] = ()
     without: str = ""
+    won: str = ""
     component: str = ""
 
     def need(self, kind: type[P]) -> P:

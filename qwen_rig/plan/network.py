@@ -101,7 +101,7 @@ def _fallback(ctx: Context, steps: Sequence[Step]) -> list[str]:
     disk = disk_at(ctx, place)
     if disk is None or disk == env_disk or disk.free_mib >= need:
         return []
-    return [f"where uv can't be had, pip unpacks in {place}: {disk.mount} has {gib(disk.free_mib)} free, and it "
+    return [f"where uv can't be fetched, pip unpacks in {place}: {disk.mount} has {gib(disk.free_mib)} free, and it "
             f"may take {gib(need)}"]
 
 

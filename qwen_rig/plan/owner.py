@@ -15,8 +15,8 @@ _WORDS = {"conda": "the conda at", "env": "the env at", "script": "the proxy scr
 
 
 def refusals(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
-    """Where the host must be left alone: what every run hangs on is open to others, or what a knob names is, or an env
-    that is ours and would be built anew only because of its modes."""
+    """Where the host must be left alone: what every run depends on is open to others, or what a knob names is, or an
+    env that is ours and would be built anew only because of its modes."""
     found = [Refusal(f"{_named(row)} can't be used: {row.why}", _remedy(row)) for row in ctx.state.refused
              if _needed(ctx, row, steps)]
     if not ctx.machine.user.home and new_env(steps):

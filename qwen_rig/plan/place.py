@@ -20,7 +20,7 @@ PLACE = "qwen-rig"  # our folder on a data disk; the probe looks for it by that 
 def data_folder(ctx: Context) -> str | None:
     """Our folder on the data disk that is used, or None where none is wanted.
 
-    In this order: the disk that `data_dir` names; the one that an env of ours lies on already; none where
+    In this order: the disk that `data_dir` names; the one that holds our env already; none where
     `conda_prefix` says where things go, where an env is elsewhere, or where the home's disk has room for the stack;
     else the roomiest disk that has room and that we may write to.
     """
@@ -122,13 +122,13 @@ def caveats(ctx: Context, envs: str) -> list[str]:
         if stop:
             return [] if stop.kept else [f"{stop.words}: env, caches and HF_HOME lie there"]
         if disk and disk.mount != "/" and ctx.machine.kind == "vm" and data_folder(ctx):
-            return [f"env, caches and HF_HOME lie on {disk.mount}: where this VM is rented, ask its provider "
+            return [f"env, caches and HF_HOME are on {disk.mount}: where this VM is rented, ask its provider "
                     "whether a stop keeps that disk"]
         return []
     if disk is None or disk.mount == "/":
-        return ["env and caches lie on the container's own disk (/): a provider that empties it at a stop takes them "
+        return ["env and caches are on the container's own disk (/): a provider that empties it at a stop takes them "
                 "along; data_dir=FOLDER puts them on a disk that stays", *known]
-    return [f"env, caches and HF_HOME lie on {disk.mount}; all else on this container's / may go when it is "
+    return [f"env, caches and HF_HOME are on {disk.mount}; all else on this container's / may go when it is "
             "stopped", *known]
 
 

@@ -47,7 +47,7 @@ class Planner:
     `step`: from the context and the steps before it to the step; None where nobody asked for it. `explain`: the facts
     and rules behind it. `knobs`: those that steer it. `refusals`: why the host must be left alone, given all steps.
     `known_after_reboot`: whether only the rebooted host can tell what a step will be. `unasked`: the step to explain
-    where it is in no plan.
+    where it is in no plan. `needs`: the steps without which it can't be done, where these are not done yet.
     """
 
     step: Callable[[Context, Sequence[Step]], Step | None]
@@ -56,6 +56,7 @@ class Planner:
     refusals: Callable[[Context, Sequence[Step]], list[Refusal]] = _nothing
     known_after_reboot: Callable[[Context, Step], bool] = _never
     unasked: Callable[[Context], Step] | None = None
+    needs: tuple[str, ...] = ()
 
 
 def fact(name: str, value: Any, read_by: str) -> Fact:

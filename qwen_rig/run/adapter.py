@@ -39,7 +39,7 @@ __all__ = ["LOST", "CommandOutput", "ConnectError", "FunctionCommand", "Host", "
 # is Hopeless, after which no other try makes sense.
 LOST = (OSError, EOFError, SSHException)
 T = TypeVar("T")
-_RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # attributes of ours on pyinfra's State, one State a run
+_RUN, _READY = "_qwen_rig_run", "_qwen_rig_ready"  # our attributes on pyinfra's State, one State a run
 
 
 class Listener(Protocol):

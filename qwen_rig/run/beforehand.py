@@ -30,12 +30,12 @@ def _data(host: Host) -> dict[str, Any]:
     return found
 
 
-def refuse_bad_knobs(state: State) -> None:
-    """Look at the knobs of every host that takes part, before any is dialled, and tell of old names among them. Raises
-    RigError."""
+def refuse_bad_knobs(state: State, refuse: Callable[[Knobs, str], None]) -> None:
+    """Look at the knobs of every host that takes part, before any is dialled, and tell of old names among them.
+    `refuse` looks at what a host's knobs say of steps. Raises RigError."""
     names = set[str]()
     for host in adapter.taking_part(state):
-        knobs(host)
+        refuse(knobs(host), f"host {host.name}")
         names.update(data := adapter.data(host))
         knobs_of.refuse_misspelt(data, f"host {host.name}")
     if line := knobs_of.told_old(names):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, NoReturn
 
+import click
 from paramiko.file import BufferedFile
 from pyinfra.api import QuoteString, StringCommand
 from pyinfra.api import output as printing
@@ -56,6 +57,26 @@ def tell_in_a_line(tell: Callable[[Exception, str], None]) -> None:
 
     for kind in (exceptions.UnexpectedExternalError, exceptions.UnexpectedInternalError):
         kind.show = show
+
+
+def fold(said: str = "Detected changes") -> None:
+    """Have pyinfra say nothing of the changes that it detects: the plan has told them, with their reasons."""
+    from pyinfra_cli import cli
+
+    class Click:
+        """click, for pyinfra's command line: it doesn't echo the text about that list."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(click, name)
+
+        @staticmethod
+        def echo(message: Any = None, **more: Any) -> None:
+            if not (isinstance(message, str) and message.lstrip().startswith(f"{said} may not")):
+                click.echo(message, **more)
+
+    cli.print_meta = lambda state: None
+    cli.click = Click()
+    logging.getLogger("pyinfra").addFilter(lambda record: record.msg != f"--> {said}:")
 
 
 def _commands(host: Host, ask: Callable[..., Any]) -> Callable[..., Any]:

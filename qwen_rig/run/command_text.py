@@ -9,7 +9,7 @@ from qwen_rig.redaction import redacted
 
 def shown(command: Any, whole: bool = True) -> str:
     """The shell's as it would run, secrets masked; a program by name, arguments and text, or not `whole` without its
-    text; a job likewise, or not `whole` by its name; a function of ours by what it says it does, as its arguments are
+    text; a job likewise, or not `whole` by its name; our function by its docstring's words, as its arguments are
     the host's whole state."""
     if job := getattr(command, "job", None):
         said = f"(as a job, key {job.key[:12]}) {job.call}\n{job.call.program.text}"

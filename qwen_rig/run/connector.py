@@ -90,7 +90,7 @@ class BoundedSSH(SSHConnector):
 
     def run_shell_command(self, command: StringCommand, print_output: bool = False, print_input: bool = False,
                           **arguments: Any) -> tuple[bool, CommandOutput]:
-        """As pyinfra's, where `_timeout` is for all of it: sudo's preparation, the channel, input, output, status."""
+        """As pyinfra's, where `_timeout` is for the whole command: preparing sudo, channel, input, output, status."""
         pty, stdin = arguments.pop("_get_pty", False), arguments.pop("_stdin", None)
         seconds = arguments.pop("_timeout", None) or self._without_limit()
         good = arguments.pop("_success_exit_codes", None) or [0]

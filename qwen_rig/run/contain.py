@@ -1,4 +1,4 @@
-"""Operations that end no other host's run: whatever a command of ours raises on a host is that host's card.
+"""Operations that end no other host's run: whatever our command raises on a host is that host's card.
 
 pyinfra lets an exception out of a host's operation end the run of all, and prints a traceback for a function's.
 """

@@ -40,12 +40,14 @@ def _apply(component: str, commands: Commands,
         yield FunctionCommand(_claimed, (claim, component), {})
         step = run.memory.step(host, component)  # another run may have written there meanwhile
     if not step.action.changes:
+        run.past[host.name].add(component)
         host.noop(f"{step.title}: {step.why}")
         return
     if host.state.is_executing:
         run.report.started(host.name, step)
     ctx = run.memory.context(host)
     yield from commands(run, ctx, step)
+    run.past[host.name].add(component)
     run.memory.forget(host, known=ctx)
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from rich.text import Text
 
 from qwen_rig import ledger, render
-from qwen_rig.plan import Plan
+from qwen_rig.plan import Plan, Step
 from qwen_rig.plan.compare import differences, traits
 from qwen_rig.plan.drift import snapshot
+from qwen_rig.redaction import redacted
 from qwen_rig.ssh import shell_line
+from qwen_rig.units import span
 
 from . import adapter
 from .adapter import Host, State
 from .interrupt import Left
 from .memory import Memory, address
 from .report import Report, now
+
+FORM = 1  # of the document
 
 
 def end(state: State | None, report: Report, memory: Memory) -> None:
@@ -34,13 +39,33 @@ def end(state: State | None, report: Report, memory: Memory) -> None:
     if not state.is_executing and not report.cards:
         untold = chain.from_iterable(lines for name, lines in caveats.items() if name not in report.plans)
         for line in render.caveat_lines([*untold, *_unlike(state, report, memory)]):
-            report.console.print(line)
+            report.screens.results.print(line)
         return
-    report.console.print()
-    report.console.print(render.report(_rows(state, report), [*chain.from_iterable(caveats.values()),
+    results = report.screens.results
+    results.print()
+    results.print(render.report(_rows(state, report, memory), [*chain.from_iterable(caveats.values()),
                                                                *_unlike(state, report, memory), *lost]))
     if after := _next(state, report):  # whole lines, however narrow the terminal: they are to be copied
-        report.console.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
+        results.print(Text("\n".join(["Next:", *(f"  {line}" for line in after)])), soft_wrap=True)
+
+
+def document(state: State, report: Report, memory: Memory, verb: str, asked: dict[str, Any],
+             status: int) -> dict[str, Any]:
+    """What has come of each host that took part, as docs/run.schema.json has it."""
+    hosts = [{"host": name, "outcome": outcome[2:].replace(" ", "_"), "detail": detail,
+              "steps": [_done(report, name, step) for step in report.applied[name]],
+              "caveats": list(report.caveats.get(name, ())), **report.more.get(name, {})}
+             for name, outcome, detail in _rows(state, report, memory)]
+    failures = [{"host": name, "what": redacted(card.what), "remedy": card.remedy, "status": card.status,
+                 "log": card.log or None} for name, card in report.cards.items()]
+    return {"form": FORM, "verb": verb, "made": now(), **asked, "status": status, "hosts": hosts, "failures": failures,
+            "next": _next(state, report)}
+
+
+def _done(report: Report, host: str, step: Step) -> dict[str, Any]:
+    took = report.took[host].get(step.component)
+    return {"component": step.component, "title": step.title, "action": step.action.value, "was": step.now,
+            "wanted": step.wanted, "seconds": None if took is None else round(took, 1)}
 
 
 def left(state: State, report: Report) -> list[Left]:
@@ -65,7 +90,16 @@ def cut_short(state: State, report: Report) -> None:
             ledger.forget(host.name, address(host))
 
 
-def _rows(state: State, report: Report) -> list[tuple[str, str, str]]:
+def _won(report: Report, memory: Memory, host: Host) -> list[str]:
+    """What a host has now by the steps that were done, and how long all of them took; [] where nobody looked since."""
+    if memory.remembered(host) is None:
+        return []
+    now_at = {step.component: step.won for step in memory.plan(host).steps}
+    won = [text for step in report.applied[host.name] if (text := now_at.get(step.component))]
+    return [*won, f"in {span(sum(report.took[host.name].values()))}"] if won else []
+
+
+def _rows(state: State, report: Report, memory: Memory) -> list[tuple[str, str, str]]:
     """(host, outcome, what was done) of each host that took part."""
     rows = []
     for host in adapter.taking_part(state):
@@ -75,7 +109,8 @@ def _rows(state: State, report: Report) -> list[tuple[str, str, str]]:
         elif name in report.outcomes:
             rows.append((name, *report.outcomes[name]))
         elif state.is_executing:
-            words = ", ".join(render.past(s) for s in done) or "nothing to do"
+            won = report.contained(name, partial(_won, report, memory, host)) if done else []
+            words = ", ".join(won or [render.past(step) for step in done]) or "nothing to do"
             rows.append((name, "✓ changed" if done else "✓ no change", words))
         elif name in report.plans:
             rows.append((name, "✓ planned", f"{len(report.plans[name].changes)} steps would change it"))

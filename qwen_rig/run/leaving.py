@@ -30,7 +30,7 @@ class Leaving:
 
 
 def look(host: Host, runs: bool, conda: bool) -> Leaving:
-    """What is there of ours. Raises RigError where a job of ours is at work."""
+    """What qwen-rig has there. Raises RigError where one of our jobs is at work."""
     ctx = Run.of(host).memory.context(host)
     marked = _marked(host) if conda else []
     asked = leaving.things(ctx, runs, marked)
@@ -64,7 +64,7 @@ def remove(host: Host, runs: bool, conda: bool) -> list[Thing]:
     run.memory.forget(host)
     mib = sum(each.kib for each in gone) / 1024
     run.report.outcomes[host.name] = ("✓ removed", f"{len(gone)} things, {mib:.0f} MiB") if gone else \
-        ("✓ no change", "nothing of ours is there")
+        ("✓ no change", "qwen-rig has nothing there")
     return gone
 
 

@@ -1,4 +1,4 @@
-"""What the controller itself looks up before any host is touched: whether each wanted file can be had."""
+"""What the controller itself looks up before any host is touched: whether each wanted file can be fetched."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Lookups:
             return _bundled(ctx, packages), []
         index = index_of(ctx)
         if index is None:
-            return [], ["not checked whether every locked file can be had: this host's index isn't known here"]
+            return [], ["not checked whether every locked file can be fetched: this host's index isn't known here"]
         found = self._look(index, packages, ctx.knobs.python, index == ctx.knobs.source_pip_index)
         if found.unchecked:
-            return [], [f"not checked whether every locked file can be had: {found.unchecked}"]
+            return [], [f"not checked whether every locked file can be fetched: {found.unchecked}"]
         if not found.missing:
             return [], []
         remedy = "take another source_pip_index"
@@ -75,7 +75,7 @@ class Lookups:
         found = self._look(torch.index, torch.packages, ctx.knobs.python,
                            torch.index == ctx.knobs.source_torch_index)
         if found.unchecked:
-            return [], [*said, f"not checked whether {names} can be had: {found.unchecked}"]
+            return [], [*said, f"not checked whether {names} can be fetched: {found.unchecked}"]
         if not found.missing:
             return [], said
         only = ctx.stack.torch_index is not None and ctx.stack.torch_index.only
@@ -105,7 +105,7 @@ def _missing(found: preflight.Look, packages: Mapping[str, Requirement], kind: s
     named = [f"{name} {packages[name].version} ({why})".replace("  ", " ")
              for name, why in sorted(found.missing.items())]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return f"{len(named)} of {len(packages)} {kind} can't be had from {bare(found.index)}: " \
+    return f"{len(named)} of {len(packages)} {kind} can't be fetched from {bare(found.index)}: " \
            f"{', '.join(named[:NAMED])}{more}"
 
 

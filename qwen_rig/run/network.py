@@ -93,7 +93,7 @@ class Network:
         """Let the host have the archives that the user's knobs and our data name, those that it needs tried once.
 
         `said`: what sources/archives.sh printed there. A host is a stranger: what it prints opens nothing, and is only
-        looked for among those. Raises RigError where it needs another, or one that can't be had from here either.
+        looked for among those. Raises RigError where it needs another, or one that can't be fetched from here either.
         """
         archive = self._tunnels().desk(host, ctx.knobs.bundle or "").archive
         archive.allow((ctx.knobs.source_apt or "").split(), named=True)

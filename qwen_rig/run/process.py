@@ -8,19 +8,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyinfra_cli  # noqa: F401  it patches the standard library, so it stands before the rest of pyinfra
 
 import pyinfra  # isort: skip
+from gevent import joinall, spawn  # type: ignore[import-untyped]
 from pyinfra.api import Config, State
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
-from pyinfra.api.operations import run_ops
+from pyinfra.api.operations import run_host_op, run_ops
 from pyinfra.api.state import StateStage
-from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import make_inventory
 from pyinfra_cli.util import load_deploy_file
@@ -29,7 +32,8 @@ from qwen_rig.errors import RigError
 
 from . import adapter, stumble
 
-__all__ = ["connect", "disconnect", "execute", "look", "prepare", "ready", "state"]
+__all__ = ["connect", "disconnect", "execute", "execute_ahead", "look", "prepare", "ready", "side_by_side",
+           "state"]
 
 
 def state(folder: str, verbose: bool) -> State:
@@ -73,9 +77,34 @@ def prepare(state: State, deploy_file: str) -> None:
 
 
 def execute(state: State) -> None:
-    """Run what was declared, on the hosts that are left."""
+    """Run what was declared, on the hosts that are left: each step on all hosts before the next."""
     state.set_stage(StateStage.Execute)
     _unless_nobody_is_left(state, lambda: run_ops(state))
+
+
+def execute_ahead(state: State, contained: Callable[[Host, Callable[[], Any]], Any],
+                  ended: Callable[[Host], None]) -> None:
+    """The same, but no host waits for another at a step's end. `contained` does something of a host and brings back
+    None where that raises; `ended` hears of each host that is through, or has failed."""
+    state.set_stage(StateStage.Execute)
+    state.is_executing = True
+    order = state.get_op_order()
+
+    def all_of(host: Host) -> None:
+        with ctx_host.use(host):
+            good = all(contained(host, partial(run_host_op, state, host, op_hash)) for op_hash in order)
+            if not good:
+                with suppress(PyinfraError):  # it was the last one
+                    state.fail_hosts({host})
+            contained(host, partial(ended, host))
+
+    with ctx_state.use(state):
+        joinall([spawn(all_of, host) for host in list(state.inventory.get_active_hosts())])
+
+
+def side_by_side(state: State) -> bool:
+    """Whether pyinfra's limits let all hosts be at work at once."""
+    return len(state.active_hosts) <= int(state.config.PARALLEL or 0)
 
 
 def look(state: State, see: Callable[[Host], Any]) -> list[Any]:

@@ -1,13 +1,13 @@
 """What the user is told during a run: lines as steps finish, a card per failed host. The end of a run: ending.py.
 
-All of it goes to standard error, as pyinfra's own words do; standard output stays pure for --json.
+Where each word goes is run/screens.py's: results to standard output, the rest to standard error.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -29,6 +29,7 @@ from .limits import Flooded, Unanswered
 from .links import Links
 from .memory import UNREAD, Memory, ProbeFailed
 from .progress import Board
+from .screens import Screens
 
 if TYPE_CHECKING:
     from qwen_rig.doctor import Finding
@@ -49,25 +50,29 @@ class Report:
 
     `plans`: as first made; `states`: what each was made from (plan/drift.py); `cards`: of the hosts that failed;
     `applied`: the steps done; `outcomes`: a word and a line for a host whose outcome is not a list of steps;
-    `commands`: (component, title, lines) of each step, with -v; `times`: what steps took, for the ledger;
+    `more`: what --json tells of a host besides; `commands`: (component, title, lines) of each step, with -v; `times`:
+    what steps took, for the ledger; `took`: what each step done took on a host, by component;
     `touched`: hosts that a step has begun to change; `jobs`: the step whose job is at work on a host now, and whether
-    by sudo. `tables` False: plans are told otherwise, as JSON.
+    by sudo; `ahead`: no host waits for another at a step's end. `tables` False: plans are told otherwise, as JSON.
     """
 
-    def __init__(self, memory: Memory, links: Links, board: Board, tables: bool = True) -> None:
-        self.tables, self.console = tables, render.console()
+    def __init__(self, memory: Memory, links: Links, board: Board, screens: Screens, tables: bool = True) -> None:
+        self.tables, self.screens, self.console = tables, screens, screens.talk
         self.plans: dict[str, Plan] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.cards: dict[str, Card] = {}
         self.applied: dict[str, list[Step]] = defaultdict(list)
         self.caveats: dict[str, list[str]] = defaultdict(list)
         self.outcomes: dict[str, tuple[str, str]] = {}
+        self.more: dict[str, dict[str, Any]] = defaultdict(dict)
+        self.took: dict[str, dict[str, float]] = defaultdict(dict)
         self.commands: dict[str, list[tuple[str, str, list[str]]]] = defaultdict(list)
         self.times: list[tuple[str, float]] = []
         self.touched: set[str] = set()
+        self.ahead = False
         self.jobs: dict[str, tuple[str, bool]] = {}
         self._memory, self._links, self._board = memory, links, board
-        self._after: list[Callable[[State, bool], None]] = []
+        self._after: list[Callable[[State, Collection[str]], None]] = []
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
         self._running: dict[str, tuple[Step, float]] = {}
@@ -88,7 +93,7 @@ class Report:
             if later:
                 self._waiting_cards.append(host)
             else:
-                self.console.print(render.card(self.cards[host]))
+                self.screens.alarms.print(render.card(self.cards[host]))
 
     def _diagnosis(self, host: str, said: Iterable[str], alone: bool, link: bool) -> Finding | None:
         """What the doctor makes of it; loaded here, as a run in which nothing fails needs none of its data."""
@@ -113,14 +118,17 @@ class Report:
 
     def show(self, plans: list[Plan], notes: list[str], verbose: bool) -> None:
         """The plans of all hosts as one table, its last line the cost; below it the cards of those left out."""
+        screen = self.screens.plans
         if plans and self.tables:
-            self.console.print()
+            screen.print()
             for note in notes:
-                self.console.print(note, style="yellow")
-            self.console.print(self._table(plans, verbose))
-            self.console.print()
-        for host in self._waiting_cards:
-            self.console.print(render.card(self.cards[host]))
+                screen.print(note, style="yellow")
+            screen.print(self._table(plans, verbose))
+            screen.print()
+        for host in self._waiting_cards:  # a refusal belongs to its plan, where that is shown
+            below = host in self.plans and self.tables and not screen.quiet
+            (screen if below else self.screens.alarms).print(render.card(self.cards[host]))
+        self._waiting_cards.clear()
 
     def _table(self, plans: list[Plan], verbose: bool) -> RenderableType:
         try:
@@ -136,7 +144,7 @@ class Report:
         for host in hosts:
             if (rows := self.commands.get(host.name)) and host.name not in self._commands_shown:
                 self._commands_shown.add(host.name)
-                self.console.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
+                self.screens.plans.print(render.commands(host.name, [row[1:] for row in rows]), soft_wrap=True)
 
     def started(self, host: str, step: Step, changes: bool = True) -> None:
         """A step begins on a host, which it `changes`, or whose work there it does."""
@@ -185,6 +193,7 @@ class Report:
 
     def operation_started(self, host: Host) -> None:
         """Nothing is known yet of what the next operation does on this host."""
+        self._board.rests(host.name)
         self._running.pop(host.name, None)
         self.jobs.pop(host.name, None)
         self._output.pop(host.name, None)
@@ -196,7 +205,8 @@ class Report:
         step, since = self._running.pop(host.name)
         took = time.monotonic() - since
         self.applied[host.name].append(step)
-        self._board.done(host.name)
+        self.took[host.name][step.component] = took
+        self._board.done(host.name, waits=not self.ahead)
         self.times.append((ledger.key(step, *self._memory.alike[host.name]), took))
         self.console.print(Text.assemble(
             "  ", (render.SYMBOL[step.action], render.STYLE[step.action]),
@@ -205,21 +215,30 @@ class Report:
     def operation_ended(self, state: State, last: bool) -> None:
         """All hosts are through with an operation."""
         self.failures(state)
+        through = {host.name for host in adapter.hosts(state)} if last else set(self.cards)
         for act in self._after:
-            act(state, last)
-        if last:
-            self._look_again(state)
+            act(state, through)
+        for host in adapter.active(state) if last else ():
+            self._look_again(host)
 
-    def after_operation(self, act: Callable[[State, bool], None]) -> None:
-        """Call this when all hosts are through with an operation: with the state, and whether it was the last."""
+    def host_ended(self, state: State, host: Host) -> None:
+        """A host is through with all operations, or has failed, ahead of others."""
+        self.failures(state)
+        for act in self._after:
+            act(state, {host.name})
+        if host in adapter.active(state):
+            self._look_again(host)
+
+    def after_operation(self, act: Callable[[State, Collection[str]], None]) -> None:
+        """Call this when an operation ends: with the state, and the names of the hosts that are through with all of
+        them, or have failed."""
         self._after.append(act)
 
-    def _look_again(self, state: State) -> None:
-        """The run is over: probe what it changed and did not probe since, so that the ledger holds what is true."""
-        for host in adapter.active(state):
-            if self.applied[host.name] and host.name in self.plans and self._memory.remembered(host) is None:
-                with suppress(*UNREAD):
-                    self._memory.context(host)
+    def _look_again(self, host: Host) -> None:
+        """A host's run is over: probe it where a step changed it since the last probe, so that the ledger is true."""
+        if self.applied[host.name] and host.name in self.plans and self._memory.remembered(host) is None:
+            with suppress(*UNREAD):
+                self._memory.context(host)
 
     def failures(self, state: State) -> None:
         """A card for each host whose operation failed and has none yet."""
@@ -274,4 +293,4 @@ def _words(error: Exception) -> tuple[str, str]:
         return adapter.lost(error), "run the same command again"
     if isinstance(error, PyinfraError):
         return f"the probe failed: {error}", SEE_PROBE
-    return f"stumbled over this host: {stumble.told(error)}", stumble.REMEDY
+    return f"qwen-rig failed on this host: {stumble.told(error)}", stumble.REMEDY

@@ -1,7 +1,8 @@
-"""One run of the tool over some hosts: everything that a run remembers hangs on this object, and nothing on modules."""
+"""One run of the tool over some hosts: all state of a run is on this object, none on modules."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .network import Network
     from .progress import Board
     from .report import Report
+    from .screens import Screens
     from .tunnel import Tunnels
 
 T = TypeVar("T")
@@ -31,15 +33,16 @@ class Run:
     work on it.
 
     `make_plan`: the planner of deploy/; `watched`: gives the files whose state it must know; `saved`: a saved plan that
-    every host's own must match.
+    every host's own must match; `past`: the steps that each host is through with.
     """
 
     def __init__(self, make_plan: Callable[[Context], Plan], watched: Callable[[], Iterable[str]], tables: bool = True,
-                 saved: dict[str, Any] | None = None) -> None:
+                 saved: dict[str, Any] | None = None, screens: Screens | None = None) -> None:
         self.saved = saved
         self.links, self.probes, self.ender = Links(), Probes(watched), Ender()
         self.links.after_reconnect(lambda host: self.tunnels.again(host))  # what is at work there may be fetching
-        self._make_plan, self._tables = make_plan, tables
+        self.past: dict[str, set[str]] = defaultdict(set)
+        self._make_plan, self._tables, self._screens = make_plan, tables, screens
         self._parts: dict[Callable[[], Any], Any] = {}
 
     @cached_property
@@ -58,7 +61,8 @@ class Run:
     def report(self) -> Report:
         """What is told."""
         from .report import Report
-        return Report(self.memory, self.links, self.board, self._tables)
+        from .screens import of_pyinfra
+        return Report(self.memory, self.links, self.board, self._screens or of_pyinfra(), self._tables)
 
     @cached_property
     def tunnels(self) -> Tunnels:

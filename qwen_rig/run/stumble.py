@@ -24,7 +24,7 @@ def told(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Where in this package the exception came from; where it passed none of ours, the file that raised it."""
+    """Where in this package the exception came from; where it passed none of our files, the file that raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != "contained"]
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     if not frames:
@@ -53,10 +53,10 @@ def safe(text: str) -> str:
 
 
 def ended_by(error: BaseException, log: str) -> str:
-    """The last line of a run that an exception ended which nobody expected, with the file that has all of it; where the
-    system refused something, that needn't be a mistake of ours."""
+    """The last line of a run that an exception ended which nobody expected, with the file that has the traceback; where
+    the system refused something, that needn't be qwen-rig's mistake."""
     where = write(log, traced(error))
-    kept = f" · all of it: {where}" if where else ""
+    kept = f" · the traceback: {where}" if where else ""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} · {error.filename or 'standard output'}{kept}"
     return (f"{told(error)} · this is a mistake of qwen-rig's: report it with this line"
@@ -72,7 +72,7 @@ def of_file(error: Exception, file: str) -> RigError:
         at = f"{error.filename or file}:{error.lineno}" if error.lineno else error.filename or file
         return RigError(f"it is no Python: {error.msg}", at, "pyinfra takes inventories and deploys in Python")
     where = write("pyinfra", traced(error))
-    return RigError(f"it can't be run: {told(error)}", file, "mend it" + (f"; all of it: {where}" if where else ""))
+    return RigError(f"it can't be run: {told(error)}", file, "mend it" + (f"; the traceback: {where}" if where else ""))
 
 
 def write(host: str, text: str) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -125,11 +126,11 @@ def _still_wanted(host: Host, run: Run, component: str) -> bool:
     return not undone
 
 
-def _release(run: Run, state: State, last: bool) -> None:
-    """Let others write where this run is through, or has failed."""
+def _release(run: Run, state: State, through: Collection[str]) -> None:
+    """Let others write on the hosts that this run is through with."""
     held = run.part(Claims).held
     for host in adapter.hosts(state):
-        if host.name in held and (last or host.name in run.report.cards):
+        if host.name in held and host.name in through:
             call = held.pop(host.name)
             if adapter.connected(host):
                 with suppress(*LOST):

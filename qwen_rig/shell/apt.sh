@@ -2,7 +2,7 @@
 # apt: locks waited for and named, nothing asked, nothing half-resolved. $lock_s: how long a lock is waited for.
 
 redirected() { # ADDRESS: a filter that sends the archives of apt's sources (sources.list(5), deb822) by way of an address
-  at=$(printf %s "$1" | sed 's/[#&\\]/\\&/g') # mirror+https: and its like are left alone
+  at=$(printf %s "$1" | sed 's/[#&\\]/\\&/g') # mirror+https: and similar schemes are left alone
   sed -E "s#(^|[[:space:]:])(https?)://#\\1$at/\\2/#g"
 }
 

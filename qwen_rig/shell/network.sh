@@ -14,7 +14,7 @@ proxies() { # of $proxy: a URL; direct: none at all (a bundle is on loopback); e
 }
 
 in_tunnel() { # of $secret_tunnel: a token, a newline, an authority in PEM; empty: no tunnel
-  # Each client reads the token in a file of ours, never on its command line, and says it to nobody but the one whose
+  # Each client reads the token in our file, never on its command line, and says it to nobody but the one whose
   # certificate that authority signed: another user may have taken the port. (netrc, for curl, apt, pip, uv and conda.)
   [ -n "${secret_tunnel?}" ] || return 0
   if [ "$(id -u)" = 0 ]; then tunnels=/var/lib/qwen-rig; else tunnels=${XDG_STATE_HOME:-$HOME/.local/state}/qwen-rig; fi

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Locks installed: by uv where it can be had, else by pip; from the best source, and from the next where one fails or
+# Locks installed: by uv where it can be fetched, else by pip; from the best source, and from the next where one fails or
 # serves other bytes than the lock's.
 #   $wanted_installer          auto, uv or pip
 #   $uv_version, $uv_lock      the installer itself, and its lock
@@ -71,7 +71,7 @@ get_tools() { # what packages are built with; with no isolation, no build asks a
   need_own "$kept" "$kept.new"
   printf %s "$build_lock" >"$cache/build.txt"
   [ -d "$kept" ] || tool "$cache/build.txt" "$kept.new" "$kept" || {
-    echo "qwen-rig: what source packages are built with can't be had as locked: check source_pip_index"
+    echo "qwen-rig: what source packages are built with can't be fetched as locked: check source_pip_index"
     exit 1
   }
   tools=$kept
@@ -98,7 +98,7 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
     installer="uv $uv_version" by=by_uv
     set -- --python "$python" "$@"
   elif [ "$wanted_installer" = uv ]; then
-    echo "qwen-rig: uv $uv_version can't be had and installer=uv: set installer=auto, or check source_pip_index"
+    echo "qwen-rig: uv $uv_version can't be fetched and installer=uv: set installer=auto, or check source_pip_index"
     exit 1
   else
     installer=pip by=by_pip

@@ -161,7 +161,7 @@ def test_without_torch_every_check_says_so_and_nothing_passes(tmp_path: Path, mo
     assert {check["why"] for check in checks.values()} == {"torch is not installed"}
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert main(["certificate", "read", str(out)]) == 4
-    assert "no card, so no certificate is kept" in capsys.readouterr().err
+    assert "no card, so no certificate is kept" in capsys.readouterr().out
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def test_two_certificates_by_name_uuid_and_file(state: Path, capsys: pytest.Capt
     for path in kept:
         jsonschema.validate(json.loads(path.read_text()), SCHEMA)
     assert main(["certificate", "diff", "lab-01"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"bf16 −9 % since {diff.day(1793664000)}; " in said and "PCIe gen 5 ×16 → ×8" in said
     assert "PCIe under load: pass → warn" in said
     assert main(["certificate", "diff", str(kept[1]), str(kept[0])]) == 0
-    assert "bf16 +10 %" in capsys.readouterr().err
+    assert "bf16 +10 %" in capsys.readouterr().out
     assert main(["certificate", "show", UUID[:10], "--json"]) == 0
     jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
     assert main(["certificate", "list"]) == 0
@@ -87,6 +87,14 @@ def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixtu
             x, y = map(float, point.split(","))
             assert 0 <= x <= 420 and 0 <= y <= 240, "nothing is drawn outside of its frame"
     assert "bf16 −9 %" in text and "not run" in text
+    rows = re.findall(r"<tr>.*?</tr>", text, re.DOTALL)
+    worse = [row for row in rows if "worse: " in row]
+    assert worse and not [row for row in worse if 'class="status pass"' in row], "a fall is never green"
+    assert f"the one before, of {diff.day(1793664000)}" in text and 'class="key before"' in text
+    assert "worse than before" in re.search(r"<h1>.*?</h1>", text)[0]  # type: ignore[index]
+    assert main(["certificate", "html", str(store.history(UUID)[0]), "-o", str(state / "first.html")]) == 0
+    first = (state / "first.html").read_text()
+    assert "the one before" not in first and "worse" not in first and "stroke-dasharray" not in first
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
 
 

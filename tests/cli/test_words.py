@@ -8,7 +8,8 @@ from qwen_rig import cli, exits
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["plann"], "invalid choice: 'plann'"),
+    (["plann"], "there is no 'plann' · did you mean plan?"),
+    (["zzz"], "invalid choice: 'zzz'"),
     (["plan", "--data", "stack=guide-literal"], "never published for CUDA 12.8"),
     (["plan", "--data", "stack"], "is no KNOB=VALUE"),
     (["plan", "--data", "stak=guide"], "there is no knob 'stak' · --data · did you mean stack?"),

@@ -101,7 +101,7 @@ def test_a_certificate_moves_the_estimate() -> None:
 
 def test_27b_on_a_5090_is_answered_by_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fits", "--card", "5090", "--model", "27B"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "Qwen/Qwen3.6-27B (stack qwen3.5)" in said and "QLoRA   yes: batch" in said and "tokens/s" in said
     assert "LoRA    no: " in said and "nobody measured this card yet" in said
 
@@ -179,5 +179,5 @@ def test_the_door_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["memory_mib"] == 32607 and any("ESTIMATES" in note for note in told["notes"])
     assert {row["model"]: row["lora"]["batch"] for row in told["models"]}["Qwen/Qwen2.5-72B"] is None
     assert cli.main(["fits", "--memory", "32607"]) == 0
-    assert "Qwen2.5-7B" in capsys.readouterr().err
+    assert "Qwen2.5-7B" in capsys.readouterr().out
     assert cli.main(["fits"]) == 1 and "rig fits HOST" in capsys.readouterr().err

@@ -39,7 +39,7 @@ CASES = {
     "locked": Case("apt is locked: unattended-upgr (pid", {}, {"timeout_apt_lock": 4}),
     "gone": Case("(source-404)", {}, {"source_nvidia_apt": "broken"}),
     "hangs": Case("did not come within", {}, {"source_nvidia_apt": "hang", "timeout_fetch": 5}),
-    "lacking": Case("1 of 6 locked files can't be had from", {}, {"source_pip_index": "lacking-six"}),
+    "lacking": Case("1 of 6 locked files can't be fetched from", {}, {"source_pip_index": "lacking-six"}),
     "key": Case("could not connect", {}, {}),
     "down": Case("could not connect", {}, {}),
     "cable": Case("connection lost", {}, {"timeout_reconnect": 5}, untouched=False),
@@ -144,7 +144,7 @@ def test_an_env_that_cannot_be_mended_is_left_as_it_was(outcome: Outcome) -> Non
     assert f"{site.rpartition('/')[2]}/attrs/__init__.py" in before, "its files are looked at"
     index = f"source_pip_index={lab.bed.services().base}/lacking-six/pypi/simple/"
     run = lab.deploy("-y", "--limit", "good", "--data", index)
-    assert run.code == 1 and "1 of 2 locked files can't be had from" in _card(run.stderr, "good"), run.stderr
+    assert run.code == 1 and "1 of 2 locked files can't be fetched from" in _card(run.stderr, "good"), run.stderr
     assert lab.fingerprint("good") == before
     assert lab.deploy("-y", "--limit", "good").code == 0
 

@@ -77,9 +77,9 @@ def test_a_failed_gate_ends_rig_certify_with_4(lab: Lab, tmp_path: Path) -> None
                           env={**os.environ, "LAB_HOSTS": str(lab.file), "XDG_STATE_HOME": str(tmp_path),
                                "COLUMNS": "160"})
     assert done.returncode == 4, done.stderr
-    said = " ".join(done.stderr.split())
+    said = " ".join((done.stdout + done.stderr).split())
     assert "certificate failed: GPU at 0000:07:00.0 doesn't answer nvidia-smi; " in said, done.stderr
     assert "of stack standin: its lock isn't that of guide" in said, done.stderr
     kept, = (tmp_path / "qwen-rig" / "certificates").glob("GPU-*/*.json")
     assert json.loads(kept.read_text())["environment"]["stack"] == "standin", "of the env that is there"
-    assert "torch is not installed" in done.stderr and "Traceback" not in done.stderr
+    assert "torch is not installed" in done.stdout and "Traceback" not in done.stderr

@@ -14,7 +14,7 @@ import pytest
 
 from qwen_rig import exits
 
-from .conftest import REPO, Lab
+from .conftest import REPO, Lab, Run
 
 pytestmark = pytest.mark.testbed
 ENVS = "/root/miniforge3/envs"
@@ -38,6 +38,16 @@ def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     yield Lab(bed, bed.up([HostSpec("door-01", driver="580.95.05:open", nouveau=False), HostSpec("door-02")]),
               tmp_path_factory.mktemp("door"))
     bed.down()
+
+
+def _outcome(run: Run, outcome: str) -> dict[str, Any]:
+    """The one host of a run's document, which is of its schema and has that outcome."""
+    document = json.loads(run.stdout)
+    jsonschema.validate(document, json.loads((REPO / "docs" / "run.schema.json").read_text()))
+    (host,) = document["hosts"]
+    assert host["outcome"] == outcome and document["status"] == run.code, document
+    found: dict[str, Any] = host
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +74,10 @@ def applied(lab: Lab) -> Lab:
     assert refused.code == exits.FAILED and "isn't the answer" in refused.stderr
     assert lab.fingerprint("door-01") == before, "nothing was changed so far"
 
-    made = lab.rig("apply", "first.json")
+    made = lab.rig("apply", "first.json", "--json")
     assert made.code == exits.OK, made.stderr
+    came = _outcome(made, "changed")
+    assert [step["component"] for step in came["steps"]][-1] == "verification" and "attention by SDPA" in came["detail"]
     assert "added Env qwen-train" in made.stderr and "Traceback" not in made.stderr
     return lab
 
@@ -88,7 +100,8 @@ def test_a_saved_plan_is_applied_once_and_refused_after_the_host_has_changed(app
 
 def test_nothing_to_do_is_0_in_one_exec_and_the_guides_door_says_the_same(applied: Lab) -> None:
     counted = applied.bed.execs("door-01")
-    assert applied.rig("plan", "--limit", "door-01").code == exits.OK
+    planned = applied.rig("plan", "--limit", "door-01")
+    assert planned.code == exits.OK and "No changes. door-01 matches." in planned.stdout and planned.stderr == ""
     assert applied.bed.execs("door-01") - counted == 1
     done = applied.rig("apply", "--limit", "door-01")
     assert done.code == exits.OK and "No changes. door-01 matches." in done.stderr, "and nothing is asked"
@@ -122,7 +135,8 @@ def test_a_mess_is_named_repaired_and_undo_brings_it_back(applied: Lab) -> None:
     assert applied.rig("apply", "--limit", "door-01", answer="yes").code == exits.OK
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK
     kept = applied.on("door-01", f"readlink {ENVS}/qwen-train").strip()
-    gone_back = applied.rig("undo", "--limit", "door-01", "--yes")
+    gone_back = applied.rig("undo", "--limit", "door-01", "--yes", "--json")
+    _outcome(gone_back, "changed")
     assert gone_back.code == exits.OK and "idna 3.4 is older" in gone_back.stderr, "the plan says what it sees"
     assert applied.on("door-01", TREE) == mess, "the mess is back, byte for byte"
     assert applied.on("door-01", OUTSIDE) == outside, "and nothing else has changed"
@@ -176,6 +190,14 @@ def test_a_reboot_asks_for_the_hosts_name(applied: Lab) -> None:
     before = applied.fingerprint("door-02")
     refused = applied.rig("apply", "--limit", "door-02", answer="yes")
     assert refused.code == exits.FAILED and "door-02 will be rebooted. Type its name" in refused.stderr
+    left_out = applied.rig("apply", "--limit", "door-02", "--yes", "--skip", "driver")
+    by_knob = applied.deploy("-y", "--limit", "door-02", "--data", "skip_steps=driver")
+    for said in (left_out.stderr, by_knob.stderr):
+        assert "step driver is left out and not done yet, and guard, reboot, verification need it" in " ".join(
+            said.replace("│", " ").split()), said
+    assert (left_out.code, by_knob.code) == (exits.FAILED, 1)
+    wrong = applied.deploy("--dry", "--data", "only_steps=drivr")
+    assert wrong.code == 1 and "did you mean driver?" in wrong.stderr and "Connecting" not in wrong.stderr
     assert applied.fingerprint("door-02") == before
 
 

@@ -102,7 +102,7 @@ def test_without_root_the_env_comes_and_the_rest_says_what_it_needs(lab: Lab, fi
 def test_a_small_root_is_spared(lab: Lab, first: Any) -> None:
     dry, _ = first
     said = " ".join(dry.stderr.split())
-    assert "env, caches and HF_HOME lie on /workspace; all else on this container's / may go when it is stopped" in said
+    assert "env, caches and HF_HOME are on /workspace; all else on this container's / may go when it is stopped" in said
     assert "RunPod empties / at a stop and keeps /workspace until the pod is deleted" in said
     assert not lab.on("pod", "ls -d /root/miniforge3 /root/.cache/qwen-rig /root/.cache/uv 2>/dev/null || true")
     assert lab.on("pod", "ls /workspace/qwen-rig").split()

@@ -47,7 +47,7 @@ def test_all_is_applied_whatever_a_profile_prints(lab: Lab) -> None:
 def test_a_shell_that_runs_no_command_is_named(lab: Lab, kind: str) -> None:
     profile(lab, kind)
     done = lab.rig("plan")
-    said = " ".join(done.stderr.replace("│", " ").split())
+    said = " ".join((done.stdout + done.stderr).replace("│", " ").split())
     assert done.code == 1 and "Traceback" not in said, said
     assert f"its login shell {MUTE[kind]} and ran no command" in said and "~/.bashrc" in said, said
     assert ("you are not welcome" in said) == ("welcome" in kind)

@@ -101,7 +101,7 @@ def test_what_no_lock_holds_comes_with_consent_only_and_is_on_record(lab: Lab, o
     lacking = lab.deploy("-y", given[0], given[1], "--data", f"source_torch_index={nowhere}", "--data",
                          "accept_unlocked_torch=true")
     assert lacking.code == 1 and lab.fingerprint(HOST) == before
-    assert f"1 of 1 packages can't be had from {nowhere}: six (404)" in " ".join(lacking.stderr.split())
+    assert f"1 of 1 packages can't be fetched from {nowhere}: six (404)" in " ".join(lacking.stderr.split())
     taken = lab.deploy("-y", *given, "--data", "accept_unlocked_torch=true")
     assert taken.code == 0, taken.stderr
     assert "six come unchecked from" in taken.stderr
@@ -117,7 +117,7 @@ def test_a_wrong_hash_in_the_lock_is_refused_before_the_host_is_touched(lab: Lab
     refused = lab.deploy("-y", "--data", f"stack={copied}")
     assert refused.code == 1 and "Traceback" not in refused.stderr, refused.stderr
     said = " ".join(refused.stderr.split())
-    assert "1 of 6 locked files can't be had" in said and "six 1.17.0 (other bytes than the lock's)" in said, said
+    assert "1 of 6 locked files can't be fetched" in said and "six 1.17.0 (other bytes than the lock's)" in said, said
     assert "make the lock again" in said
     assert (lab.fingerprint(HOST), lab.on(HOST, STATE)) == before
     lab.on(HOST, LOST_CACHES)

@@ -137,4 +137,4 @@ def test_remove_leaves_the_host_as_it_was(lab: Lab) -> None:
     assert done.code == 0 and "✓ removed" in done.stderr, done.stderr
     assert lab.on("card-01", FILES) == lab.before  # type: ignore[attr-defined]
     second = lab.rig("remove", "card-01", "--yes")
-    assert second.code == 0 and "nothing of ours is there" in second.stdout, second.stderr
+    assert second.code == 0 and "qwen-rig has nothing there" in second.stdout, second.stderr

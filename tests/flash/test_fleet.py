@@ -269,3 +269,20 @@ def test_a_host_that_cannot_build_does_not_wait_for_nobody(fleet: Fleet, monkeyp
     assert not _fleet.of_others(host, LAB, wanted).wheel, "lab-2 never comes"  # type: ignore[arg-type]
     with _fleet.taking_part(fleet.hosts["lab-3"], LAB, [replace(KEY, torch="2.9")]):  # type: ignore[arg-type]
         assert not _fleet.of_others(host, LAB, wanted).wheel, "lab-3 builds what serves nobody here"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ends", ["past", "failed"])
+def test_where_hosts_go_ahead_one_that_cannot_build_waits_for_one_that_is_slow(
+        fleet: Fleet, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    fleet.run.report.plans.update({"lab-1": plan(False), "lab-2": plan(True)})
+    fleet.run.report.ahead = True
+    monkeypatch.setattr(_fleet, "GRACE_S", 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(_fleet.of_others, fleet.hosts["lab-1"], LAB, KEY)  # type: ignore[arg-type]
+        time.sleep(0.4)
+        assert not waits.done(), "lab-2 is at an earlier step"
+        if ends == "past":
+            fleet.run.past["lab-2"].add("flash_attn")
+        else:
+            monkeypatch.setattr(_fleet.adapter, "active", lambda state: [fleet.hosts["lab-1"]])
+        assert not waits.result(HANG_S).wheel

@@ -111,7 +111,7 @@ def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_tou
     assert told("guide") == ([], []), "all is in the lock"
     site.pages = {"/simple/torch/": page(wheel("torch-2.8.0%2Bcu128")),
                   "/simple/torchvision/": page(wheel("torchvision-0.23.0%2Bcu128"))}
-    lacks = f"1 of 3 packages can't be had from {site.url}: torchaudio"
+    lacks = f"1 of 3 packages can't be fetched from {site.url}: torchaudio"
     other = "take another source_torch_index, or"
     assert told("guide", source_torch_index=site.url) == ([f"{lacks} 2.8.0+cu128 (404); {other} leave it out"], [])
     assert told("nightly", source_torch_index=site.url) == (
@@ -119,7 +119,7 @@ def test_torch_from_an_index_of_its_own_is_looked_for_there_before_a_host_is_tou
     site.pages["/simple/torchaudio/"] = page(wheel("torchaudio-2.8.0%2Bcu128"))
     assert told("guide", source_torch_index=site.url) == told("nightly", source_torch_index=site.url) == ([], [])
     refused, (said,) = told("nightly", source_torch_index="http://127.0.0.1:9/whl")
-    assert not refused and said.startswith("not checked whether torch, torchvision, torchaudio can be had: "
+    assert not refused and said.startswith("not checked whether torch, torchvision, torchaudio can be fetched: "
                                            "http://127.0.0.1:9/whl: ")
 
 

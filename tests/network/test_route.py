@@ -50,7 +50,7 @@ def test_none_that_serves_is_said_with_each_reason() -> None:
     rows = [seen(DEFAULT, 0, "Could not resolve host"), seen("one", 0, "404"), seen("two", 5, "lies")]
     _, wrong = choose(FOUND, rows)
     assert len(wrong) == 1
-    assert all(word in wrong[0] for word in ("packages can't be had", "resolve host", "404", "lies"))
+    assert all(word in wrong[0] for word in ("packages can't be fetched", "resolve host", "404", "lies"))
 
 
 @pytest.mark.parametrize(("role", "said"), [

@@ -163,10 +163,10 @@ def lab(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.testbed
 def test_one_yaml_is_edited_and_a_host_is_planned(installed: Installed, lab: Lab) -> None:
     planned = installed.run("qwen-rig", "plan")
-    assert planned.code == exits.CHANGES and "Env qwen-train" in planned.stderr, planned.stderr
+    assert planned.code == exits.CHANGES and "Env qwen-train" in planned.stdout, planned
     dry = installed.run("pyinfra", "inventories/lab.py", "deploy/5090.py", "--dry")
     assert dry.code == 0 and "Traceback" not in dry.stderr, dry.stderr
-    summary = [line for line in planned.stderr.splitlines() if line.startswith("Plan: ")]
+    summary = [line for line in planned.stdout.splitlines() if line.startswith("Plan: ")]
     assert len(summary) == 1 and summary[0] in dry.stderr.splitlines()
     assert summary[0] in lab.deploy("--dry").stderr.splitlines(), "and in a clone"
 
@@ -189,4 +189,4 @@ def test_a_knob_that_an_older_group_data_lacks_has_the_packages_default(installe
     defaults.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("flash_attn_")))
     planned = installed.run("qwen-rig", "plan")
     defaults.write_text(text)
-    assert planned.code == exits.CHANGES and "Env qwen-train" in planned.stderr, planned.stderr
+    assert planned.code == exits.CHANGES and "Env qwen-train" in planned.stdout, planned

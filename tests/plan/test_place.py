@@ -29,7 +29,7 @@ def test_a_disk_that_a_stop_empties_comes_after_one_that_is_kept() -> None:
     assert data_folder(only) == "/opt/dlami/nvme/qwen-rig"
     assert any("AWS empties when the instance is stopped: env, caches" in said for said in make_plan(only).caveats)
     unlisted = [said for said in make_plan(machine("vm", volume)).caveats if "stop" in said]
-    assert len(unlisted) == 1 and "lie on /data: where this VM is rented, ask its provider" in unlisted[0]
+    assert len(unlisted) == 1 and "are on /data: where this VM is rented, ask its provider" in unlisted[0]
     assert not [said for said in make_plan(machine("bare_metal", volume)).caveats if "stop" in said]
 
 
@@ -46,9 +46,9 @@ def test_what_a_providers_stop_does_is_said_by_its_data_disk() -> None:
     for mount, stop in load_stops().items():
         if mount != "/opt/dlami/nvme" and stop.virt is None:
             said = make_plan(machine("container", (mount, 100_000))).caveats
-            assert f"lie on {mount}" in said[0] and stop.words in said
+            assert f"are on {mount}" in said[0] and stop.words in said
     unknown = make_plan(machine("container", ("/scratch", 100_000))).caveats
-    assert "lie on /scratch" in unknown[0] and len(unknown) == 2  # and that Python is not pinned
+    assert "are on /scratch" in unknown[0] and len(unknown) == 2  # and that Python is not pinned
 
 
 def test_a_conda_that_is_there_is_adopted_and_the_env_goes_to_the_data_disk() -> None:

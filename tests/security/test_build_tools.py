@@ -47,9 +47,9 @@ def test_the_locked_tool_is_taken_and_no_newer_one(index: Path, tmp_path: Path) 
     assert (tmp_path / "site" / "rig_tool.py").read_text() == "VERSION = '1.0'\n"
 
 
-@pytest.mark.parametrize(("line", "said"), [("other", "which can't be had as locked"),
-                                            ("rig-tool", "rig-tool, which no lock of ours holds"),
-                                            ("rig-tool==1.0", "which no lock of ours holds")])
+@pytest.mark.parametrize(("line", "said"), [("other", "which can't be fetched as locked"),
+                                            ("rig-tool", "rig-tool, which none of our locks holds"),
+                                            ("rig-tool==1.0", "which none of our locks holds")])
 def test_other_bytes_and_what_no_lock_holds_are_refused(index: Path, tmp_path: Path, line: str, said: str) -> None:
     wanted = locked(index, "2.0") if line == "other" else line
     with pytest.raises(flash_ready.Failed, match=said):

@@ -211,7 +211,7 @@ def test_pins_make_the_lock_and_another_pip_is_refused_by_it(place: Place) -> No
     Liar.same_name = None
     assert "not pinned (by plain http, so that anybody on the way can replace them)" in " ".join(taken.stderr.split())
     assert taken.code == 1, taken.stderr
-    assert "what source packages are built with can't be had as locked" in taken.stderr, taken.stderr
+    assert "what source packages are built with can't be fetched as locked" in taken.stderr, taken.stderr
     assert place.canaries == ["/root/CANARY-conda"]
     place.lab.on(HOST, "rm -rf /root/CANARY-*")
 
