@@ -142,7 +142,7 @@ def parser() -> Parser:
         module = verb(name)
         own = verbs.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.arguments(own)
-        own.set_defaults(run=module.run)
+        own.set_defaults(run=module.run, json=False, quiet=False, verbose=0)
         for leaf in leaves(own):
             _output.arguments(leaf)
             leaf.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -11,6 +11,7 @@ from qwen_rig.finetune import record
 from qwen_rig.finetune.record import Record
 
 SUMMARY = "the loss on the eval split, and the model's and the adapter's answers side by side, made on the host"
+EXAMPLES = ("qwen-rig eval support", "qwen-rig eval support --prompt 'What do you sell?' --json")
 MOST_PROMPTS, LONGEST = 20, 8000
 
 

@@ -12,6 +12,7 @@ from qwen_rig.finetune import record
 from qwen_rig.finetune.fetched import Target
 
 SUMMARY = "bring a run's adapter (or the merged model) here, checked, on from where it broke off; also while it trains"
+EXAMPLES = ("qwen-rig fetch support", "qwen-rig fetch support --merged -o model")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

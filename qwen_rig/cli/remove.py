@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from qwen_rig import exits, say
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
 
 SUMMARY = "remove what qwen-rig put on a host: env, caches, runs, jobs, guard, its conda; shown first"
+EXAMPLES = ("qwen-rig remove lab-01 --dry", "qwen-rig remove lab-01 --keep-runs")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-runs", action="store_true", help="leave training runs and their data")
     parser.add_argument("--keep-conda", action="store_true", help="leave the conda that was installed for the env")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
-    parser.add_argument("--json", action="store_true", help="what goes (or went) as JSON on standard output")
     _hosts.arguments(parser, limit=False)
 
 
@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from qwen_rig.run import leaving
     from qwen_rig.units import size
 
-    runs, conda = not options.keep_runs, not options.keep_conda
-    with session.opened(options.inventory, [options.host], options.data, options.verbose, table=False) as opened:
+    runs, conda, output = not options.keep_runs, not options.keep_conda, _output.Output.of(options)
+    with session.opened(options.inventory, [options.host], options.data, output, table=False) as opened:
         plans = opened.look_at(lambda host: leaving.look(host, runs, conda))
         tell = say.err if options.json else say.out
         for plan in plans:

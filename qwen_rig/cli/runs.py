@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from qwen_rig import exits, say
+from qwen_rig.cli import _output
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import options, record, words
 from qwen_rig.finetune.record import Record
 
 SUMMARY = "training runs: list, look, attach, logs, stop, resume"
+EXAMPLES = ("qwen-rig runs list", "qwen-rig runs list --json", "qwen-rig runs look", "qwen-rig runs attach support",
+            "qwen-rig runs logs support", "qwen-rig runs stop support", "qwen-rig runs resume support")
 ACTS = {
     "list": "what is on record here, without asking a host (the default)",
     "look": "ask the hosts of all runs that haven't finished",
@@ -24,23 +27,20 @@ ACTS = {
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    general(parser)
     acts = parser.add_subparsers(dest="act", metavar="ACT", parser_class=type(parser))
     for act, told in ACTS.items():
         own = acts.add_parser(act, help=told, description=told)
         if act not in ("list", "look"):
             own.add_argument("name", metavar="NAME", help="a run's name")
-        general(own, argparse.SUPPRESS)
+        general(own)
         if act == "resume":
             options.declare(own, options.AGAIN)
 
 
-def general(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    """The options of each verb that works on runs by their names."""
-    parser.add_argument("-i", "--inventory", metavar="FILE", default=default,
+def general(parser: argparse.ArgumentParser) -> None:
+    """The option of each verb that works on runs by their names."""
+    parser.add_argument("-i", "--inventory", metavar="FILE",
                         help="another inventory than the one that the run was begun with")
-    parser.add_argument("--json", action="store_true", default=default or False, help="as JSON on standard output")
-    parser.add_argument("-v", "--verbose", action="count", default=default or 0, help="say more")
 
 
 def run(options_: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def on_host(kept: Record, options_: argparse.Namespace, do: Callable[[Any], Any]
     from qwen_rig.cli import _session as session
 
     inventory = options_.inventory or kept.inventory
-    with session.opened(inventory, [kept.host], kept.knobs, options_.verbose, table=False) as opened:
+    with session.opened(inventory, [kept.host], kept.knobs, _output.Output.of(options_), table=False) as opened:
         opened.work(do)
         return opened.status()
 
@@ -93,7 +93,7 @@ def _look(options_: argparse.Namespace) -> int:
     status = exits.OK
     for inventory, knobs in places:
         hosts = list(dict.fromkeys(kept.host for kept in left))
-        with session.opened(inventory, hosts, knobs, options_.verbose, table=False) as opened:
+        with session.opened(inventory, hosts, knobs, _output.Output.of(options_), table=False) as opened:
             opened.work(lambda host: finetune.stands(host, [kept for kept in left if kept.host == host.name]))
             status = opened.status()
     _told(record.every(), options_.json)

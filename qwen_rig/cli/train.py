@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from qwen_rig import say
-from qwen_rig.cli import _hosts
+from qwen_rig.cli import _hosts, _output
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import data, options, record, words
 
 SUMMARY = "fine-tune on a host: check, send the data, train as a job that outlives this terminal"
+EXAMPLES = ("qwen-rig train lab-01 --model_name_or_path Qwen/Qwen3-0.6B --dataset_name chat.jsonl",
+            "qwen-rig train lab-01 --model_name_or_path Qwen/Qwen3-8B --dataset_name host:/data/chat.jsonl "
+            "--load_in_4bit --name support")
 ON_HOST = "host:"  # before a path that is the host's
 
 
@@ -17,14 +20,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("host", metavar="HOST", help="a host of the inventory")
     parser.add_argument("--name", metavar="NAME", help="the run's (default: after model and data); a name is one run")
-    parser.add_argument("--json", action="store_true", help="at the end, the run's record on standard output")
     _hosts.arguments(parser, limit=False)
     options.declare(parser)
 
 
 def run(options_: argparse.Namespace) -> int:
     """0: trained, or stopped with a checkpoint · 1: refused or failed, or bad input · 3: unreachable."""
-    given = options.given(options_)
+    given, output = options.given(options_), _output.Output.of(options_)
     name = options_.name
     if name is not None and record.path(name).exists():
         raise record.taken(name)
@@ -36,7 +38,7 @@ def run(options_: argparse.Namespace) -> int:
     from qwen_rig.cli import _session as session
     from qwen_rig.run import finetune
 
-    with session.opened(options_.inventory, [options_.host], options_.data, options_.verbose, table=False) as opened:
+    with session.opened(options_.inventory, [options_.host], options_.data, output, table=False) as opened:
         wanted = finetune.Wanted(name or "", opened.asked["inventory"], tuple(options_.data), given, found)
         made = opened.work(lambda host: finetune.begin(host, wanted))
         status = opened.status()

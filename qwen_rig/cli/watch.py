@@ -11,6 +11,7 @@ from qwen_rig.cli import _types
 from qwen_rig.errors import RigError
 
 SUMMARY = "a read-only page on this machine: runs with their loss, hosts, cards; from the records, offline"
+EXAMPLES = ("qwen-rig watch", "qwen-rig watch -o page.html", "qwen-rig watch --json")
 REFRESH_S = 5
 
 
@@ -18,7 +19,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--port", type=_types.whole, metavar="N", help="on 127.0.0.1 (default: one that is free)")
     parser.add_argument("-o", "--output", type=_types.path, metavar="FILE", help="write the page as it is now, and end")
-    parser.add_argument("--json", action="store_true", help="what it shows as JSON on standard output, and end")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,7 +23,8 @@ OPEN = ("begun", "running", "stopped", "aborted", "failed", "lost")  # states fr
 class Record:
     """One run. `host`, `inventory`, `knobs`: the host that it runs on, as the command line named it; `folder`: its
     folder there; `env`: the env's path, `lock_sha256` and `stack`; `options`: as they were given; `settings`: their
-    result; `points`: the loss curve, rows as train_follow.py writes them; `result`: how it ended, with the files' sha256.
+    result; `points`: the loss curve, rows as train_follow.py writes them; `result`: how it ended, with the files'
+    sha256.
 
     `state`: begun, running, stopped, finished, failed, aborted (its host was rebooted, or somebody killed it).
     """

@@ -7,8 +7,8 @@ from itertools import combinations
 import pytest
 
 from qwen_rig import knobs
-from qwen_rig.deploy import ORDER
-from qwen_rig.deploy.planning import make_plan, planners, refuse_unknown_steps
+from qwen_rig.deploy import ORDER, refuse_unknown_steps
+from qwen_rig.deploy.planning import make_plan, planners
 from qwen_rig.errors import RigError
 
 from .states import RTX5090, bare, context, with_driver
