@@ -26,7 +26,7 @@ NOBODY = "192.0.2.1"  # TEST-NET-1 (RFC 5737): nobody answers
 
 @dataclass(frozen=True)
 class Case:
-    """Words of a command line and what stands in its environment; the whole output must end in one line and 1."""
+    """Words of a command line and what stands in its environment; the run must end in one line and with 1."""
 
     words: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()

@@ -199,6 +199,7 @@ supervise() { # in a session or unit of its own
   [ ! -e "$dir/log" ] || mv -f "$dir/log" "$dir/log.1"
   : >"$dir/log" && begun || exit 73
   tidy_all
+  : >"$dir/scratch"
   payload=$(timeout "$HANDOVER" cat "$pipe"; echo .) && payload=${payload%.}
   rm -f "$pipe"
   [ "$(printf %s "${payload#*

@@ -11,6 +11,7 @@ for name, text in json.load(sys.stdin).items():
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
 '
+trap no_tunnel EXIT
 place
 proxies
 need_own "$env/bin/python"
@@ -22,4 +23,5 @@ if [ -e "$run/id" ] && [ "$(cat "$run/id")" != "$id" ]; then
 fi
 echo "$id" >"$run/id"
 "$env/bin/python" -c "$unpack" "$run/program"
+[ -z "${tunnel:-}" ] || [ -z "${QWEN_RIG_SCRATCH:-}" ] || printf '%s\n' "$tunnel" >>"$QWEN_RIG_SCRATCH" # gone with the job
 exec "$env/bin/python" "$run/program/train_run.py" "$run" </dev/null

@@ -128,7 +128,7 @@ def test_what_was_said_goes_before_what_else_is_wrong() -> None:
 @pytest.mark.parametrize(("line", "said"), [
     ("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 2180 (unattended-upgr)",
      "unattended-upgr (pid 2180)"),
-    ("qwen-rig: take another mirror", "take another mirror"),
+    ("qwen-rig: uv can't be fetched: take another mirror", "take another mirror"),
     ("curl: (6) Could not resolve host: github.com", "can't reach github.com"),
     ("Error! Your kernel headers for kernel 6.6.15-amd64 cannot be found", "linux-headers-6.6.15-amd64"),
 ])

@@ -21,7 +21,7 @@ def test_what_is_installed_installs_again_by_hash(tmp_path: Path) -> None:
     files, lock, kit = tmp_path / "site/files", tmp_path / "lock.txt", tmp_path / "kit"
     kit.mkdir()
     brought = repack.pack("click", kit)
-    repack.main(files, lock, kit, ["Click", "jinja2"])
+    subprocess.run([sys.executable, repack.__file__, files, lock, kit, "Click", "jinja2"], check=True)
     names = [line.split("==")[0] for line in lock.read_text().splitlines()]
     assert names == ["click", "jinja2", "markupsafe"] and brought.sha256 in lock.read_text()
     made = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--index-url",
