@@ -26,6 +26,21 @@ RIG = ["python", "-m", "qwen_rig"]
 BUSY = ("import torch, time; kept = torch.empty(8 << 30, dtype=torch.uint8, device='cuda'); print('busy', flush=True); "
         "time.sleep(600)")
 
+# A random Qwen3 of 0.6 billion parameters, in the shape of Qwen/Qwen3-0.6B's config.json, with a small tokenizer.
+MODEL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from tiny_qwen import tokenizer
+from transformers import Qwen3Config, Qwen3ForCausalLM
+with torch.device("cuda"):
+    made = Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, hidden_size=1024, intermediate_size=3072,
+        num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, tie_word_embeddings=True))
+made.to(torch.bfloat16).save_pretrained(sys.argv[2])
+tokenizer().save_pretrained(sys.argv[2])
+print(sum(each.numel() for each in made.parameters()))
+"""
+
 
 class Failed(Exception):
     """What a part should have come to, and what it came to."""
@@ -175,6 +190,37 @@ def build(run: Runner) -> None:
     run.command(*PYINFRA, *words)
 
 
+def train(run: Runner) -> None:
+    """A fine-tuning of a random 0.6-billion Qwen3: its controller is killed with -9 and it goes on; it is stopped,
+    resumed, fetched and evaluated."""
+    work, env = run.machine.work, _env(run.machine)
+    parameters = run.command(str(env / "bin/python"), "-c", MODEL, str(env / ".rig"), str(work / "model"))
+    rows = [[("user", f"what comes after {n}?"), ("assistant", f"{n + 1} comes after {n}")] for n in range(2000)]
+    (work / "chats.jsonl").write_text("".join(json.dumps({"messages": [
+        {"role": role, "content": text} for role, text in row]}) + "\n" for row in rows))
+    begin = [*RIG, "train", HOST, "--name", "trial", "--model_name_or_path", str(work / "model"), "--dataset_name",
+             str(work / "chats.jsonl"), "--max_steps", "200", "--save_steps", "20", "--max_length", "512"]
+    run.command("timeout", "-s", "KILL", "45", *begin, good=(137, -9))
+    looked = _document(run.command(*RIG, "runs", "look", "--json"))
+    run.command(*RIG, "runs", "stop", "trial")
+    run.command(*RIG, "runs", "resume", "trial")
+    run.command(*RIG, "fetch", "trial", "-o", str(work / "adapter"))
+    told = _document(run.command(*RIG, "eval", "trial", "--samples", "50", "--tokens", "16", "--json"))
+    kept = json.loads((run.machine.home / ".local/state/qwen-rig/runs/trial.json").read_text())
+    run.expect([row["step"] for row in kept["points"]] == list(range(1, 201)), "one loss curve of 200 steps")
+    run.expect((work / "adapter/adapter_model.safetensors").is_file(), "the adapter, here")
+    run.part.figures = {"parameters": int(parameters.split()[-1]), "after the kill": looked, "loss": told["loss"],
+                        "loss_base": told["loss_base"], "points": kept["points"][::20], "settings": kept["settings"]}
+
+
+def _document(said: str) -> Any:
+    """The JSON document among what a command printed. Raises Failed where there is none."""
+    found = re.search(r"^[\[{]", said, re.M)
+    if found is None:
+        raise Failed(f"no JSON in {said[-300:]!r}")
+    return json.JSONDecoder().raw_decode(said[found.start():])[0]
+
+
 def _jobs() -> int:
     """As many compile jobs as the machine has cores and memory for: the guide's 8 take 45 minutes, 16 took 24."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -182,7 +228,7 @@ def _jobs() -> int:
 
 
 PARTS: dict[str, Callable[[Runner], None]] = {each.__name__: each for each in (
-    ready, dry, cut, apply, again, certify, doors, busy, full, build)}
+    ready, dry, cut, apply, again, certify, doors, train, busy, full, build)}
 
 
 def go(machine: Machine, name: str, anew: bool) -> Part:
