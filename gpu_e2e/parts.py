@@ -195,11 +195,10 @@ def train(run: Runner) -> None:
     resumed, fetched and evaluated."""
     work, env = run.machine.work, _env(run.machine)
     parameters = run.command(str(env / "bin/python"), "-c", MODEL, str(env / ".rig"), str(work / "model"))
-    rows = [[("user", f"what comes after {n}?"), ("assistant", f"{n + 1} comes after {n}")] for n in range(2000)]
-    (work / "chats.jsonl").write_text("".join(json.dumps({"messages": [
-        {"role": role, "content": text} for role, text in row]}) + "\n" for row in rows))
+    rows = [{"text": f"what comes after {n}? {n + 1} comes after {n}, as {n} comes after {n - 1}"} for n in range(2000)]
+    (work / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))  # the model has no chat template
     begin = [*RIG, "train", HOST, "--name", "trial", "--model_name_or_path", str(work / "model"), "--dataset_name",
-             str(work / "chats.jsonl"), "--max_steps", "200", "--save_steps", "20", "--max_length", "512"]
+             str(work / "data.jsonl"), "--max_steps", "200", "--save_steps", "20", "--max_length", "512"]
     run.command("timeout", "-s", "KILL", "45", *begin, good=(137, -9))
     looked = _document(run.command(*RIG, "runs", "look", "--json"))
     run.command(*RIG, "runs", "stop", "trial")
