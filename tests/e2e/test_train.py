@@ -85,13 +85,13 @@ def test_a_run_outlives_its_controller_stops_with_a_checkpoint_and_goes_on(lab: 
     refused = lab.rig("remove", "card-01", "--yes")
     assert refused.code == 1 and "at work there: train-first" in plain(refused), refused.stderr
     stopped = lab.rig("runs", "stop", "first", "--json")
-    assert stopped.code == 0 and "✓ stopped" in stopped.stderr, stopped.stderr
+    assert stopped.code == 0, stopped.stderr
     at = json.loads(stopped.stdout)
     assert at["state"] == "stopped" and 6 <= at["last"]["step"] < 200 and at["revision"] == "0123456789abcdef"
     assert f"checkpoint-{at['last']['step']}" in lab.on("card-01", "ls /root/qwen-rig/runs/first/out")
     lab.on("card-01", "touch /opt/model/go")
     resumed = lab.rig("runs", "resume", "first", "--json")
-    assert resumed.code == 0 and "✓ finished" in resumed.stderr, resumed.stderr
+    assert resumed.code == 0, resumed.stderr
     end = json.loads(resumed.stdout)
     assert end["state"] == "finished" and end["last"]["step"] == end["result"]["step"] == 200
     kept = json.loads((lab.folder / "state" / "qwen-rig" / "runs" / "first.json").read_text())
@@ -125,7 +125,7 @@ def test_memory_that_is_out_is_a_card_with_the_next_smaller_settings(lab: Lab) -
     less = "--per_device_train_batch_size=16 --gradient_accumulation_steps=2"
     assert f"qwen-rig runs resume large {less}" in plain(done), done.stderr
     again = lab.rig("runs", "resume", "large", *less.split())
-    assert again.code == 0 and "✓ finished" in again.stderr, again.stderr
+    assert again.code == 0 and "✓ finished" in again.stdout, again.stderr
 
 
 def test_remove_leaves_the_host_as_it_was(lab: Lab) -> None:
@@ -134,7 +134,7 @@ def test_remove_leaves_the_host_as_it_was(lab: Lab) -> None:
     assert dry.code == 2 and "/root/miniforge3/envs/qwen-train" in dry.stdout, dry.stderr
     assert lab.on("card-01", FILES) == before
     done = lab.rig("remove", "card-01", "--yes")
-    assert done.code == 0 and "✓ removed" in done.stderr, done.stderr
+    assert done.code == 0 and "✓ removed" in done.stdout, done.stderr
     assert lab.on("card-01", FILES) == lab.before  # type: ignore[attr-defined]
     second = lab.rig("remove", "card-01", "--yes")
     assert second.code == 0 and "qwen-rig has nothing there" in second.stdout, second.stderr
