@@ -23,10 +23,18 @@ walk() { # PATH: $chain, its components that are there, links as themselves and 
     leaf=$at
     if [ -L "$at" ]; then
       chain=$chain$nl$at links=$((links + 1))
-      [ "$links" -le 40 ] && to=$(readlink "$at" && echo .) || return 1
-      to=${to%??} # the newline, and the dot that kept others
-      case $to in '' | *[[:cntrl:]]*) return 1 ;; /*) next='' ;; *) next=${at%/*} ;; esac
-      targets=$targets$nl$at$tab$to at=$next rest=$to/$rest
+      [ "$links" -le 40 ] || return 1
+      case $targets$nl in
+        *"$nl$at$tab"*) to=${targets#*"$nl$at$tab"} to=${to%%"$nl"*} ;; # met before: no program for what is known
+        *)
+          to=$(readlink "$at" && echo .) || return 1
+          to=${to%??} # the newline, and the dot that kept others
+          case $to in '' | *[[:cntrl:]]*) return 1 ;; esac
+          targets=$targets$nl$at$tab$to
+          ;;
+      esac
+      case $to in /*) next='' ;; *) next=${at%/*} ;; esac
+      at=$next rest=$to/$rest
     elif [ -e "$at" ]; then
       chain=$chain$nl$at
     else
@@ -77,30 +85,40 @@ unfit() ( # PATH…: what is wrong with the first that isn't ours alone, in a li
   set +e -f
   [ -n "$me" ] || me=$(id -u) outer=$(outer)
   IFS=$nl
+  list='' parts='' # of each path: `>LEAF<tab>PATH`, then its components; these again, for one stat of all
   for path do
-    walk "$path" || { echo "$path can't be followed" && exit; }
-    # shellcheck disable=SC2086  # a path a line
-    set -- $chain
-    stats=$(stat -c '%u %g %f' "$@" 2>/dev/null) || { echo "$path can't be looked at" && exit; }
-    open=$nl # the folders so far in which others may put things
-    for row in $stats; do
-      uid=${row%% *} gid=${row#* } mode=$((0x${row##* })) this=$1
-      gid=${gid%% *}
-      shift
-      case $uid in 0 | "$me" | "$outer") known=1 ;; *) known='' ;; esac
-      folder=${this%/*}
-      if [ $((mode & 0170000)) -eq $((0120000)) ]; then # a link: whoever can't write to its folder can't change it
-        case $open in *"$nl${folder:-/}$nl"*) [ -n "$known" ] || { foreign "$path" "$this" && exit; } ;; esac
+    walk "$path" || { list=$list$nl!$path && break; }
+    list=$list$nl\>$leaf$tab$path$nl$chain parts=$parts$nl$chain
+  done
+  # shellcheck disable=SC2046,SC2086  # a path a line
+  [ -z "$parts" ] || set -- $(stat -c '%u %g %f %n' $parts 2>/dev/null)
+  for line in $list; do
+    case $line in
+      !*) echo "${line#!} can't be followed" && exit ;;
+      \>*)
+        leaf=${line%%"$tab"*} path=${line#*"$tab"}
+        leaf=${leaf#>} open=$nl # the folders so far in which others may put things
         continue
-      fi
-      [ -n "$known" ] || { foreign "$path" "$this" && exit; }
-      others_write "$this" "$gid" "$mode" || continue
-      if [ "$this" = "$leaf" ] || { [ $((mode & 01000)) -eq 0 ] && ! disk_mounted "$this"; }; then
-        printf '%s\n' "$path is not used: others can write to $this ($(stat -c '%U, mode %a' "$this"))"
-        exit
-      fi
-      open=$open$this$nl
-    done
+        ;;
+    esac
+    uid=${1%% *} gid=${1#* } this=${1#* * * }
+    [ "$this" = "$line" ] || { echo "$path can't be looked at" && exit; }
+    mode=${gid#* } gid=${gid%% *}
+    mode=$((0x${mode%% *}))
+    shift
+    case $uid in 0 | "$me" | "$outer") known=1 ;; *) known='' ;; esac
+    folder=${this%/*}
+    if [ $((mode & 0170000)) -eq $((0120000)) ]; then # a link: whoever can't write to its folder can't change it
+      case $open in *"$nl${folder:-/}$nl"*) [ -n "$known" ] || { foreign "$path" "$this" && exit; } ;; esac
+      continue
+    fi
+    [ -n "$known" ] || { foreign "$path" "$this" && exit; }
+    others_write "$this" "$gid" "$mode" || continue
+    if [ "$this" = "$leaf" ] || { [ $((mode & 01000)) -eq 0 ] && ! disk_mounted "$this"; }; then
+      printf '%s\n' "$path is not used: others can write to $this ($(stat -c '%U, mode %a' "$this"))"
+      exit
+    fi
+    open=$open$this$nl
   done
 )
 
