@@ -345,7 +345,6 @@ def followers():
     if not (run := os.environ.get("QWEN_RIG_RUN")):
         return None
     from train_follow import Follow
-
     return [Follow(run)]
 
 
@@ -379,9 +378,8 @@ def train(given, settings):
     targets = settings["lora_target_modules"]
     lora = LoraConfig(r=settings["lora_r"], lora_alpha=settings["lora_alpha"], lora_dropout=settings["lora_dropout"],
                       target_modules=targets.split(",") if "," in targets else targets, task_type="CAUSAL_LM")
-    trainer = SFTTrainer(model=model, train_dataset=data, eval_dataset=test,
+    trainer = SFTTrainer(model=model, train_dataset=data, eval_dataset=test, callbacks=followers(),
                          peft_config=lora if settings["use_peft"] else None, args=config(settings, test is not None),
-                         callbacks=followers(),
                          **accepted(SFTTrainer.__init__, tokenizer=words, processing_class=words))
     enough_room(settings, trainer.model)
     try:

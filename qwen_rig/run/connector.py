@@ -153,8 +153,7 @@ class BoundedSSH(SSHConnector):
         echo(f"{self.host.print_prefix}{line}", err=True)
 
     def begun(self, ask: Callable[[], T]) -> Callable[[], T]:
-        """Begin to ask, by one command; come back as soon as that is sent, so that the host is at work meanwhile. What
-        comes back waits for the answer: it returns, or raises, what `ask` does."""
+        """Begin to ask, by one command that is sent when this returns; what it returns waits for what `ask` does."""
         self._sent = Event()
         asking = gevent.spawn(_outcome, ask)
         gevent.wait([asking, self._sent], count=1)
