@@ -5,9 +5,12 @@ writes files outside the env names them in `watches()` of its __init__.py, which
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from qwen_rig import step_choice
-from qwen_rig.knobs import Knobs
+
+if TYPE_CHECKING:
+    from qwen_rig.knobs import Knobs
 
 ORDER = (  # the only list of steps: the order of the guide; a step's name is its folder's
     "repository",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from qwen_rig.errors import RigError
-from qwen_rig.knobs import Knobs
+
+if TYPE_CHECKING:
+    from qwen_rig.knobs import Knobs
 
 KNOBS = {"only_steps": "--only", "skip_steps": "--skip"}
 
