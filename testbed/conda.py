@@ -118,7 +118,8 @@ def _path(tree: Path, file: str) -> dict[str, object]:
 
 
 def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = entry.mtime = 0
+    """Times stay: what is compiled beside a source counts only while it knows the source's own."""
+    entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     return entry
 

@@ -77,9 +77,21 @@ get_tools() { # what packages are built with; with no isolation, no build asks a
   tools=$kept
 }
 
+pip_has_files() { # whether any of the files is there that pip's configuration is in (pip's documentation, "Configuration")
+  [ -z "${PIP_CONFIG_FILE:-}${XDG_CONFIG_DIRS:-}" ] || return 0
+  for each in "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/pip/pip.conf" "${HOME:-/root}/.pip/pip.conf" \
+    /etc/pip.conf /etc/xdg/pip/pip.conf "${python%/bin/*}/pip.conf"; do
+    [ ! -e "$each" ] || return 0
+  done
+  return 1
+}
+
 configured() { # uv doesn't read pip's configuration: where no source is named, both shall ask the same index
   [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] || return 0
-  UV_DEFAULT_INDEX=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || :)}
+  UV_DEFAULT_INDEX=${PIP_INDEX_URL:-}
+  if [ -z "$UV_DEFAULT_INDEX" ] && pip_has_files; then # asked only then: pip takes a second to start
+    UV_DEFAULT_INDEX=$("$python" -m pip config get global.index-url 2>/dev/null || :)
+  fi
   if [ -n "$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi
 }
 
