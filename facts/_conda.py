@@ -35,10 +35,11 @@ library_parts() { # PREFIX: once that is known to be ours alone
     "$1"/lib/python3.*/site-packages/sitecustomize.py "$1"/.rig/*.json "$1"/.rig/*.py "$1"/.rig/*.yaml
 }
 fit_tree() { # KIND PREFIX PARTS: what is inside is listed only where nobody else can put a name there
+  "$3" "$2"
   IFS=$nl
-  set -f; fit "$1" "$2" $3 || { unset IFS; set +f; return 1; }
-  set +f; parts=$(library_parts "$2"); set -f
-  fit "$1" "$2" $parts; set -- $?
+  set -f; fit "$1" "$2" $found || { unset IFS; set +f; return 1; }
+  set +f; library_parts "$2"; set -f
+  fit "$1" "$2" $found; set -- $?
   unset IFS; set +f
   return "$1"
 }
@@ -84,7 +85,7 @@ for p do
   r=$(cd -P "$p" && pwd)
   case $seen in *:"$r":*) continue ;; esac
   seen=$seen$r:
-  if fit_tree conda "$p" "$(conda_parts "$p")" && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
+  if fit_tree conda "$p" conda_parts && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
   else unfit=$unfit$p$nl; fi
 done
 IFS=$nl; set -f; condarc $(condarc_files "${{condas%%"$nl"*}}"); unset IFS; set +f
@@ -132,7 +133,7 @@ for d do
     case $(readlink "$e") in */{PLACE}/envs/{name}) e= ;; esac # conda's name for the one on a data disk
   fi
   if [ -L "$e" ] || [ -d "$e" ]; then
-    fit_tree env "$e" "$(env_parts "$e")" && envs=$envs$e$nl
+    fit_tree env "$e" env_parts && envs=$envs$e$nl
   fi
   for g in "$d"/.{name}-* "$d"/{name}; do # the last: an env that somebody else made, where it is no link
     [ -d "$g" ] && [ ! -L "$g" ] || continue
@@ -144,7 +145,7 @@ for d do
       case $number in '' | 0* | *[!0-9]*) continue ;; esac
       [ ${{#lock}} -eq 12 ] && [ ${{#number}} -le 9 ] || continue
     fi
-    fit_tree env "$g" "$(env_parts "$g")" && generations=$generations$g$nl
+    fit_tree env "$g" env_parts && generations=$generations$g$nl
   done
 done
 """
@@ -166,12 +167,17 @@ for g in $generations; do
     [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
   done
   # A prefetched model is whole where no link of its snapshot leads nowhere.
-  s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
+  s=
+  [ ! -f "$g/.rig/prefetch.json" ] || s=$(sed -n 's/^ *"snapshot": "\(.*\)",*$/\1/p' "$g/.rig/prefetch.json")
   [ -n "$s" ] && [ -d "$s" ] && [ -z "$(find -L "$s" -type l)" ] && printf '##beside snapshot whole\n'
+  set --
   for r in {records}; do
-    [ -f "$g/.rig/$r.json" ] || continue
-    printf '##record %s\n' "$r" && head -c {strictjson.LARGEST + 1} "$g/.rig/$r.json" | sed 's/^/|/' && echo
+    if [ -s "$g/.rig/$r.json" ]; then set -- "$@" "$g/.rig/$r.json"
+    elif [ -f "$g/.rig/$r.json" ]; then printf '##record %s\n' "$r"; fi
   done
+  [ $# -eq 0 ] || awk -v most={strictjson.LARGEST + 1} '
+    FNR == 1 {{ n = split(FILENAME, at, "/"); sub(/\.json$/, "", at[n]); printf "##record %s\n", at[n]; size = 0 }}
+    size < most {{ print "|" substr($0, 1, most - size); size += length($0) + 1 }}' "$@"
 done""",
     }
 
@@ -202,13 +208,14 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
     found, problem = [], None
     for block in re.split(r"^##generation ", text, flags=re.MULTILINE)[1:]:
         path, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
+        records.sort(key=lambda record: record.partition("\n")[0].strip() in FORMER)
         parsed: dict[str, Any] = dict.fromkeys(RECORDS)
         seen = set()
         for record in records:
             file, _, body = record.partition("\n")
             body = "\n".join(line.removeprefix("|") for line in body.split("\n"))
             kind = FORMER.get(file.strip(), file.strip())
-            if kind in seen or kind not in RECORDS:  # by today's name: the former ones come last
+            if kind in seen or kind not in RECORDS:  # by today's name, where it has both
                 continue
             seen.add(kind)
             parsed[kind], why = strictjson.parse(body)

@@ -37,8 +37,9 @@ fi
 for c in gcc g++; do have $c && printf '%s=%s\n' $c "$(lim $c -dumpfullversion -dumpversion)"; done
 """,
     "host.user": r"""
-printf 'uid=%s\nname=%s\nhome=%s\n' "$(id -u)" "$(id -un)" "$HOME"
-if [ "$(id -u)" = 0 ]; then echo sudo=root
+us
+printf 'uid=%s\nname=%s\nhome=%s\n' "$me" "$(id -un)" "$HOME"
+if [ "$me" = 0 ]; then echo sudo=root
 elif have sudo; then if lim sudo -n true; then echo sudo=passwordless; else echo sudo=password; fi
 else echo sudo=none; fi
 """,

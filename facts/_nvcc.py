@@ -22,8 +22,8 @@ for n in "$(command -v nvcc)" "${CUDA_HOME:-/}/bin/nvcc" "${CUDA_PATH:-/}/bin/nv
       seen=$seen$t: r=$t
     fi
   fi
-  wrong=$(unfit "$n" "$r")
-  if [ -n "$wrong" ]; then printf '##unfit %s\n' "$wrong"; continue; fi
+  gather "$n" "$r"; judge
+  if [ -n "$fault" ]; then printf '##unfit %s\n' "$fault"; continue; fi
   printf '##nvcc %s\n' "${r%/bin/nvcc}"
   lim "$r" --version 2>&1
 done

@@ -20,19 +20,24 @@ KEPT = (CONDA, ENV, PLACE)  # what must not lie in memory, as it shall be there 
 # `look KIND SUBJECT PATH…` notes the paths that a subject depends on, and `fit` says whether every path is ours
 # alone. A name with a control character in it is looked at no further: the subject falls by it.
 SHELL = r"""
-me=$(id -u) outer=$(outer)
+us
 asked='' chains=''
 look() {
-  kind=$1 subject=$2
+  kind=$1 subject=$2 list='' parts='' beside=+
   shift 2
   for path do
-    case $path in *[[:cntrl:]]*) path="$subject/?" ;; *) walk "$path" && chains=$chains$nl$chain ;; esac
+    case $path in
+      *[[:cntrl:]]*) path="$subject/?" list=$list$nl!$path ;;
+      *) add "$path" ;;
+    esac
     asked=$asked$nl$kind$tab$subject$tab$path
   done
+  chains=$chains$parts
 }
-fit() { look "$@"; shift 2; owned "$@"; }
-there() { # PATH…: those that are there, a line each
-  for path do [ ! -e "$path" ] && [ ! -L "$path" ] || printf '%s\n' "$path"; done
+fit() { look "$@"; judge; [ -z "$fault" ]; }
+there() { # PATH…: $found, those that are there, a line each
+  found=''
+  for path do [ ! -e "$path" ] && [ ! -L "$path" ] || found=$found$path$nl; done
 }
 """
 
@@ -50,9 +55,11 @@ look own "$cache" "$cache/qwen-rig" "${UV_CACHE_DIR:-$cache/uv}" "${PIP_CACHE_DI
 look own "$config" "$config/pip/pip.conf" "$config/uv/uv.toml" "$config/conda/.condarc" "$HOME/.condarc" \
   "$HOME/.pip/pip.conf" "$HOME/.conda/.condarc"
 look root /etc /etc/pip.conf /etc/xdg/pip/pip.conf /etc/uv/uv.toml /etc/conda/.condarc /etc/conda/condarc
-look root /etc/apt /etc/apt/sources.list /etc/apt/preferences /etc/apt/apt.conf $(there /etc/apt/*.d /etc/apt/*.d/*) \
+there /etc/apt/*.d /etc/apt/*.d/* /etc/modprobe.d/qwen-rig-*
+IFS=$nl; set -f
+look root /etc/apt /etc/apt/sources.list /etc/apt/preferences /etc/apt/apt.conf /etc/modprobe.d $found \
   /usr/share/keyrings /var/cache/qwen-rig/apt
-look root /etc/modprobe.d $(there /etc/modprobe.d/qwen-rig-*)
+unset IFS; set +f
 look script /etc/network_turbo /etc/network_turbo
 look models "${HF_HOME:-$cache/huggingface}" "${HF_HOME:-$cache/huggingface}"
 """
@@ -64,20 +71,20 @@ printf 'me%s%s%s%s\n' "$tab" "$me" "$tab" "$outer"
 for row in $asked; do printf 'ask%s%s\n' "$tab" "$row"; done
 for row in $targets; do printf 'link%s%s\n' "$tab" "$row"; done
 for row in $absent; do printf 'none%s%s\n' "$tab" "$row"; done
-set -- $(printf '%s\n' $chains | sort -u)
-rows=$(stat -c "stat$tab%u$tab%U$tab%g$tab%f$tab%n" "$@")
+rows=$(stat -c "stat$tab%u$tab%U$tab%g$tab%f$tab%n" $chains)
 printf '%s\n' "$rows"
-gids=:
-while IFS=$tab read -r word uid user gid mode path; do
-  mode=$((0x$mode))
-  [ $((mode & 18)) -eq 16 ] && [ $((mode & 0170000)) -ne $((0120000)) ] || continue
+gids=: told=$nl
+for row in $rows; do
+  case $row in *"$tab"??[13579bdf][014589cd]"$tab"/*) ;; *) continue ;; esac # its group can write there, others can't
+  path=/${row#*"$tab"/} gid=${row%%"$tab"/*}
+  gid=${gid%"$tab"*} gid=${gid##*"$tab"}
+  case $told in *"$nl$path$nl"*) continue ;; esac
+  told=$told$path$nl
   case $(ls -ld "$path") in ??????????+*) printf 'acl%s%s\n' "$tab" "$path" ;; esac
   case $gids in *:"$gid":*) continue ;; esac
   gids=$gids$gid:
   (unset IFS; own_group "$gid") && printf 'group%s%s\n' "$tab" "$gid"
-done <<EOT
-$rows
-EOT
+done
 """,
 }
 

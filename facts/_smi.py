@@ -25,7 +25,8 @@ smi=$(command -v nvidia-smi)
 for p in {" ".join(PLACES)}; do
   [ -n "$smi" ] && break; [ -x "$p/nvidia-smi" ] && smi=$p/nvidia-smi
 done
-case $smi in /*) smi_unfit=$(unfit "$smi"); [ -z "$smi_unfit" ] || smi= ;; *) smi_unfit= ;; esac
+smi_unfit=
+case $smi in /*) gather "$smi"; judge; smi_unfit=$fault; [ -z "$fault" ] || smi= ;; esac
 """
 
 

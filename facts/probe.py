@@ -21,26 +21,35 @@ TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we mana
 
 
 def _files(paths: Iterable[str]) -> str:
-    """Shell that prints `digest path` for each file, or `absent` or `unreadable` in the digest's place."""
-    return "\n".join([
-        "digest() {",
-        '  if [ ! -e "$1" ]; then d=absent; elif [ -f "$1" ] && [ -r "$1" ]; then d=$(sha256sum <"$1")',
-        "  else d=unreadable; fi",
-        r"""  printf '%s %s\n' "${d%% *}" "$1" """,
-        "}",
-        *(f"digest {shlex.quote(path)}" for path in paths),
-    ])
+    """Shell that prints `digest path` for each file, or `absent` or `unreadable` in the digest's place: this also before
+    a digest."""
+    return rf"""set --
+for f in {_quoted(paths)}; do
+  if [ ! -e "$f" ]; then printf 'absent %s\n' "$f"; continue; fi
+  printf 'unreadable %s\n' "$f"
+  [ -f "$f" ] && [ -r "$f" ] && set -- "$@" "$f"
+done
+[ $# -eq 0 ] || sha256sum "$@"
+"""
 
 
 def _texts(paths: Iterable[str]) -> str:
     """Shell that prints each small file that can be read, its lines behind a bar."""
-    return "\n".join([
-        "text() {",
-        f'  [ -f "$1" ] && [ -r "$1" ] && [ "$(wc -c <"$1")" -le {TEXT_MAX} ] || return 0',
-        """  printf '##text %s\\n' "$1"; sed 's/^/|/' "$1"; echo""",
-        "}",
-        *(f"text {shlex.quote(path)}" for path in paths),
-    ])
+    return rf"""set --
+for f in {_quoted(paths)}; do
+  [ -f "$f" ] && [ -r "$f" ] || continue
+  if [ -s "$f" ]; then set -- "$@" "$f"; else printf '##text %s\n' "$f"; fi
+done
+[ $# -eq 0 ] || awk -v most={TEXT_MAX} '
+  function tell() {{ if (path != "" && size <= most) printf "##text %s\n%s", path, text }}
+  FNR == 1 {{ tell(); path = FILENAME; text = ""; size = 0 }}
+  {{ size += length($0) + 1; if (size <= most) text = text "|" $0 "\n" }}
+  END {{ tell() }}' "$@"
+"""
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return " ".join(map(shlex.quote, words))
 
 
 def _read_texts(text: str) -> dict[str, str]:
@@ -61,6 +70,7 @@ def _digests(text: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for line in text.splitlines():
         digest, _, path = line.partition(" ")
+        path = path.lstrip(" *")  # sha256sum has two signs there
         if path:
             found[path] = None if digest == "absent" else digest or "unreadable"
     return found

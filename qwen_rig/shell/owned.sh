@@ -5,13 +5,27 @@
 
 nl='
 '
-tab=$(printf '\t')
-me='' outer=''           # our uid, and `outer`; `unfit` finds them out where they aren't known
+tab='	'
+me='' outer=''       # our uid, and who root is outside: `us`
 targets='' absent='' # what `walk` has met so far: links with where they lead, what isn't there
+up=-                 # the folder that `walk` went through last: what lies in it is walked to from there
 
-walk() { # PATH: $chain, its components that are there, links as themselves and then what they lead to; $leaf, the last
-  rest=$1 at='' chain=/ leaf=/ links=0
+walk() { # PATH: $chain, its components that are there, links as themselves and then what they lead to; $own, those of them
+  # that its last name brings; $leaf, the last component
   case $1 in *[[:cntrl:]]*) return 1 ;; /*) ;; *) return 1 ;; esac
+  if [ "${1%/*}" != "$up" ]; then
+    up=- at='' chain=/ leaf=/ links=0 own=''
+    steps "${1%/*}" || return 1
+    [ -n "$leaf" ] || return 0
+    up=${1%/*} up_at=$at up_chain=$chain up_leaf=$leaf up_links=$links
+  fi
+  at=$up_at chain=$up_chain leaf=$up_leaf links=$up_links
+  steps "${1##*/}" || return 1
+  own=${chain#"$up_chain"}
+}
+
+steps() { # NAMES: on from $at
+  rest=$1
   while [ -n "$rest" ]; do
     part=${rest%%/*}
     case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
@@ -34,7 +48,7 @@ walk() { # PATH: $chain, its components that are there, links as themselves and 
           ;;
       esac
       case $to in /*) next='' ;; *) next=${at%/*} ;; esac
-      at=$next rest=$to/$rest
+      at=$next leaf=${next:-/} rest=$to/$rest
     elif [ -e "$at" ]; then
       chain=$chain$nl$at
     else
@@ -44,9 +58,12 @@ walk() { # PATH: $chain, its components that are there, links as themselves and 
   done
 }
 
-outer() { # in a user namespace (a rootless container): who owns what is handed in from outside, where nobody here is root
+us() { # $me, our uid; $outer, in a user namespace (a rootless container) who owns what is handed in from outside, where
+  # nobody here is root
+  [ -z "$me" ] || return 0
+  me=$(id -u)
   read -r in out size </proc/self/uid_map || return 0
-  [ "$in $out $size" = '0 0 4294967295' ] || cat /proc/sys/kernel/overflowuid
+  [ "$in $out $size" = '0 0 4294967295' ] || read -r outer </proc/sys/kernel/overflowuid
 }
 
 own_group() { # GID: whether nobody but root and we can be in it
@@ -63,9 +80,8 @@ own_group() { # GID: whether nobody but root and we can be in it
   done </etc/passwd
 }
 
-others_write() { # PATH GID MODE: whether somebody else can write there, by its mode or an access control list
+others_write() { # PATH GID MODE: whether somebody else can write there, by its mode (some may) or an access control list
   [ $(($3 & 2)) -eq 0 ] || return 0
-  [ $(($3 & 16)) -ne 0 ] || return 1
   own_group "$2" || return 0
   case $(ls -ld "$1") in ??????????+*) return 0 ;; esac
   return 1
@@ -81,53 +97,77 @@ disk_mounted() { # PATH: whether it is where a disk is mounted, not memory; / is
   return 1
 }
 
-unfit() ( # PATH…: what is wrong with the first that isn't ours alone, in a line; nothing where all are
-  set +e -f
-  [ -n "$me" ] || me=$(id -u) outer=$(outer)
-  IFS=$nl
-  list='' parts='' # of each path: `>LEAF<tab>PATH`, then its components; these again, for one stat of all
-  for path do
-    walk "$path" || { list=$list$nl!$path && break; }
-    list=$list$nl\>$leaf$tab$path$nl$chain parts=$parts$nl$chain
-  done
+gather() { # PATH…: $list, of each path `>LEAF<tab>PATH` and then its components; $parts, these again for one stat of all
+  list='' parts='' beside=+
+  for path do add "$path" || break; done
+}
+
+add() { # PATH: one more to $list and $parts; of the last one's neighbour, what they haven't got yet
+  walk "$1" || { list=$list$nl!$1 && return 1; }
+  if [ "$up" = "$beside" ] && [ "$up" != - ]; then
+    case $nl$own$nl in *"$nl$leaf$nl"*) chain=$own ;; esac # not where the path leads back to what lies above it
+  fi
+  beside=$up
+  list=$list$nl\>$leaf$tab$1$nl$chain parts=$parts$nl$chain
+}
+
+judge() { # what `gather` found: $fault, what is wrong with the first path that isn't ours alone, empty where all are
+  fault='' open=$nl # $open: the folders in which others may put things
+  us
+  case $- in *f*) globs='' ;; *) globs=1 ;; esac
+  spaces=${IFS-" $tab$nl"} IFS=$nl
+  set -f
   # shellcheck disable=SC2046,SC2086  # a path a line
-  [ -z "$parts" ] || set -- $(stat -c '%u %g %f %n' $parts 2>/dev/null)
+  if [ -n "$parts" ]; then set -- $(stat -c '%u %g %f %n' $parts 2>/dev/null); else set --; fi
   for line in $list; do
     case $line in
-      !*) echo "${line#!} can't be followed" && exit ;;
+      !*) fault="${line#!} can't be followed" && break ;;
       \>*)
         leaf=${line%%"$tab"*} path=${line#*"$tab"}
-        leaf=${leaf#>} open=$nl # the folders so far in which others may put things
+        leaf=${leaf#>}
         continue
         ;;
     esac
     uid=${1%% *} gid=${1#* } this=${1#* * * }
-    [ "$this" = "$line" ] || { echo "$path can't be looked at" && exit; }
+    [ "$this" = "$line" ] || { fault="$path can't be looked at" && break; }
     mode=${gid#* } gid=${gid%% *}
     mode=$((0x${mode%% *}))
     shift
     case $uid in 0 | "$me" | "$outer") known=1 ;; *) known='' ;; esac
-    folder=${this%/*}
     if [ $((mode & 0170000)) -eq $((0120000)) ]; then # a link: whoever can't write to its folder can't change it
-      case $open in *"$nl${folder:-/}$nl"*) [ -n "$known" ] || { foreign "$path" "$this" && exit; } ;; esac
+      [ -z "$known" ] || continue
+      folder=${this%/*}
+      case $open in *"$nl${folder:-/}$nl"*) foreign "$path" "$this" && break ;; esac
       continue
     fi
-    [ -n "$known" ] || { foreign "$path" "$this" && exit; }
+    [ -n "$known" ] || { foreign "$path" "$this" && break; }
+    [ $((mode & 18)) -ne 0 ] || continue
     others_write "$this" "$gid" "$mode" || continue
     if [ "$this" = "$leaf" ] || { [ $((mode & 01000)) -eq 0 ] && ! disk_mounted "$this"; }; then
-      printf '%s\n' "$path is not used: others can write to $this ($(stat -c '%U, mode %a' "$this"))"
-      exit
+      fault="$path is not used: others can write to $this ($(stat -c '%U, mode %a' "$this"))"
+      break
     fi
     open=$open$this$nl
   done
+  IFS=$spaces
+  [ -z "$globs" ] || set +f
+}
+
+unfit() ( # PATH…: what is wrong with the first that isn't ours alone, in a line; nothing where all are
+  set +e
+  gather "$@"
+  judge
+  [ -z "$fault" ] || printf '%s\n' "$fault"
 )
 
 foreign() { # PATH COMPONENT
-  printf '%s\n' "$1 is not used: $2 belongs to $(stat -c '%U (uid %u), mode %a' "$2")"
+  fault="$1 is not used: $2 belongs to $(stat -c '%U (uid %u), mode %a' "$2")"
 }
 
 owned() { # PATH…: whether all are ours alone
-  [ -z "$(unfit "$@")" ]
+  gather "$@"
+  judge
+  [ -z "$fault" ]
 }
 
 temporary() { # FOLDER: temporary files go to TMPDIR, where only their owner can take them away, else to this folder

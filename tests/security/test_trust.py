@@ -58,6 +58,9 @@ CASES = {
     "a link to nowhere": ("ln -s gone l", "l", ""),
     "a link to nowhere in a sticky folder of another's": (
         f"mkdir a; chmod 1777 a; ln -s x/y l; ln -s a/own x; chown {THEM} a", "l", "{d}/a belongs"),
+    "a link back to a sticky folder": ("mkdir a; chmod 1777 a; ln -s . a/l", "a/l", "chmod go-w {d}/a"),
+    "a link back to an open folder": ("mkdir -p a/b; chmod 0777 a; ln -s .. a/b/l", "a/b/l", "chmod go-w {d}/a"),
+    "a sticky folder by its dot": ("mkdir -p a/b; chmod 1777 a", "a/b/..", "chmod go-w {d}/a"),
     "a circle": ("ln -s l2 l1; ln -s l1 l2", "l1", "looked at"),
     "up and down again": ("mkdir -p a/b; chmod 0777 a", "a/../f", "chmod go-w {d}/a"),
     "blanks": ("mkdir 'a b'; chmod 0777 'a b'", "a b/c", "chmod go-w {d}/a b"),
@@ -79,9 +82,11 @@ CASES = {
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other owners and mounts take root")
 
 
-def probe(folder: Path, made: str, path: str, shell: list[str]) -> tuple[str, str]:
-    """What the probe prints of a path there, and what `unfit` says of it: in a mount namespace of their own."""
-    text = _sh.script({**_paths.SECTIONS, "host.mounts": "cat /proc/self/mounts", "unfit": 'unfit "$path"'},
+def probe(folder: Path, made: str, path: str, shell: list[str]) -> tuple[str, str, str]:
+    """What the probe prints of a path there, what `unfit` says of it, and of it after a neighbour that is looked at
+    first: in a mount namespace of their own."""
+    text = _sh.script({**_paths.SECTIONS, "host.mounts": "cat /proc/self/mounts", "unfit": 'unfit "$path"',
+                       "second": 'unfit "${path%/*}/none" "$path"'},
                       _paths.SHELL + '\nlook place it "$path"')
     (folder / "make").write_text(f"set -eu\nmount --make-rprivate /\ncd {folder}/d\n{made}\n")
     run = f'sh {folder}/make && exec "$@"'
@@ -89,7 +94,7 @@ def probe(folder: Path, made: str, path: str, shell: list[str]) -> tuple[str, st
                           text=True, env={**os.environ, "path": path}, timeout=60, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
     found = _sh.sections(done.stdout.splitlines())
-    return done.stdout, found["unfit"]
+    return done.stdout, found["unfit"], found["second"]
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda words: str(words[0]))
@@ -98,7 +103,7 @@ def test_the_two_decide_alike(name: str, shell: list[str], tmp_path: Path) -> No
     made, path, wanted = CASES[name]
     folder = tmp_path / "d"
     folder.mkdir(mode=0o755)
-    printed, said = probe(tmp_path, made, f"{folder}/{path}", shell)
+    printed, said, second = probe(tmp_path, made, f"{folder}/{path}", shell)
     text = _sh.sections(printed.splitlines())
     tree, asked = _paths.read(text["paths"], _disk.file_systems(text["host.mounts"]))
     assert len(asked) == 1, "a name can't add a path"
@@ -107,6 +112,7 @@ def test_the_two_decide_alike(name: str, shell: list[str], tmp_path: Path) -> No
     assert wanted.format(d=folder) in words and bool(wanted) is bool(words), (words, said)
     # What is in memory is the plan's business: the shell has nothing to say there.
     assert bool(said) is (bool(wanted) and "is memory" not in wanted), said
+    assert bool(second) is bool(said), "whatever was looked at before"
 
 
 def tree(uid: int = 1000, outer: int | None = None, **rows: str) -> Tree:
