@@ -67,10 +67,11 @@ def find(conda_prefix: str | None, data_dir: str | None = None) -> str:
     return _paths.SHELL + PARTS + _condarc.SHELL + _paths.places(data_dir) + rf"""
 condas= unfit= seen=:
 [ -z {first} ] || look place {first} {first}
-conda=$(command -v conda); conda=$(readlink -f "${{conda:-/}}")
+conda=$(command -v conda) && conda=$(readlink -f "$conda")
+case $conda in */bin/conda | */condabin/conda) conda=${{conda%/*/conda}} ;; *) conda= ;; esac
 IFS=$nl; set -f
 set -- {first} "${{CONDA_EXE%/bin/conda}}" \
-  $(case $conda in (*/bin/conda|*/condabin/conda) echo "${{conda%/*/conda}}" ;; esac) \
+  $conda \
   "$HOME/miniforge3" "$HOME/miniforge3-qwen-rig" \
   $(for p in $places; do echo "$p/miniforge3"; done) \
   "$HOME/miniconda3" "$HOME/anaconda3" "$HOME/mambaforge" /opt/conda /opt/miniforge3 \
@@ -82,9 +83,10 @@ set -- {first} "${{CONDA_EXE%/bin/conda}}" \
 unset IFS; set +f
 for p do
   [ -n "$p" ] && [ -d "$p/conda-meta" -o -e "$p/bin/conda" ] && [ ! -e "$p.{UNFINISHED}/begun" ] || continue
+  case $seen in *:"$p":*) continue ;; esac
   r=$(cd -P "$p" && pwd)
   case $seen in *:"$r":*) continue ;; esac
-  seen=$seen$r:
+  seen=$seen$p:$r:
   if fit_tree conda "$p" conda_parts && interpreter "$p" && fit conda "$p" "$i"; then condas=$condas$p$nl
   else unfit=$unfit$p$nl; fi
 done

@@ -63,12 +63,12 @@ condarc_files() {{ # [PREFIX]
     ${{1:+"$1/condarc" "$1/.condarc"}} /var/lib/conda/condarc /var/lib/conda/.condarc \
     /etc/conda/condarc /etc/conda/.condarc
 }}
-envs_dirs() {{ printf '%s\n' "$condarc" | sed -n 's,^envs \(/.*\),\1,p'; }}
+envs_dirs() {{ [ -z "$condarc" ] || printf '%s\n' "$condarc" | sed -n 's,^envs \(/.*\),\1,p'; }}
 """
 
 SECTIONS = {"condarc": r"""
 printf '%s\n' "$condarc"
-for d in $(IFS=$nl; set -f; envs_dirs); do [ -d "$d" ] && [ -w "$d" ] && owned "$d" && printf 'fit %s\n' "$d"; done
+[ -z "$condarc" ] || for d in $(IFS=$nl; set -f; envs_dirs); do [ -d "$d" ] && [ -w "$d" ] && owned "$d" && printf 'fit %s\n' "$d"; done
 """}
 
 

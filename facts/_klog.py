@@ -22,7 +22,7 @@ from=dmesg; log=$(lim dmesg)
 if [ -z "$log" ] && have journalctl; then from=journal; log=$(lim journalctl -k -b -q --no-pager); fi
 if [ -z "$log" ]; then from=none; read -r v </proc/sys/kernel/dmesg_restrict && printf 'restricted=%s\n' "$v"; fi
 printf 'source=%s\n' "$from"
-printf '%s\n' "$log" | grep -E '{_WANTED}' | tail -n {LINES} | cut -c1-240 | sed 's/^/line=/'
+printf '%s\n' "$log" | grep -E '{_WANTED}' | tail -n {LINES} | sed 's/^/line=/; s/^\(.\{{245\}}\).*/\1/'
 """,
     # Stanzas stand between empty lines (apt's history.log); the newest in which unattended-upgrades touched the driver.
     "log.apt": r"""

@@ -28,7 +28,7 @@ set -- /dev/nvidia*
 [ -e "$1" ] || [ -n "$smi_table" ] || exit
 {
   [ -e "$1" ] && ls -l /proc/[0-9]*/fd |
-    sed -n '/^\/proc/{h;d;};/-> \/dev\/nvidia/{x;p;x;}' | sed 's,^/proc/,,; s,/.*,,'
+    sed -n '/^\/proc/{s,^/proc/,,;s,/.*,,;h;d;};/-> \/dev\/nvidia/{x;p;x;}'
   printf '%s\n' "$smi_table" | sed -nE 's/^\| +[0-9]+ .* ([0-9]+) +[CGM+]+ +[^ ].* (N\/A|[0-9]+MiB) +\|$/\1/p'
 } | sort -u | while read -r pid; do
   read -r c <"/proc/$pid/comm" || continue
