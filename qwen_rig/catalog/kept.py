@@ -23,6 +23,7 @@ from qwen_rig.errors import RigError
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[1]
+STATES = 8  # that are kept: several checkouts and versions of this project may be at work in turn
 
 
 def kept(source: Path, name: str, make: Callable[[], T]) -> T:
@@ -67,7 +68,8 @@ def _own(path: Path) -> bytes:
 
 
 def _forget_others(folder: Path) -> None:
-    """Remove what was kept of data that has changed since; once, when the first is kept of these."""
+    """Remove what was kept longest ago, where that is of more states than STATES; once, when the first is kept of this."""
     if not folder.exists() and folder.parent.is_dir():
-        for other in folder.parent.iterdir():
+        others = sorted(folder.parent.iterdir(), key=lambda other: other.lstat().st_mtime, reverse=True)
+        for other in others[STATES - 1:]:
             shutil.rmtree(other, ignore_errors=True)

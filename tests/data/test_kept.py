@@ -50,7 +50,22 @@ def test_it_is_made_once_and_anew_when_the_data_change(data: Path) -> None:
     os.utime(data, ns=(1, 1))  # the same size; another time
     kept._state.cache_clear()  # a run looks once
     assert once(data, made) == "2" and once(data, made) == "2" and made == ["1", "2"]
-    pickled()  # what was kept of the old data is gone
+
+
+def test_several_checkouts_in_turn_each_find_what_they_kept_and_no_more_than_some_are_kept(data: Path) -> None:
+    def edition(number: int) -> str:
+        data.write_text(str(number))
+        os.utime(data, ns=(number, number))
+        kept._state.cache_clear()
+        return once(data, made)
+
+    made: list[str] = []
+    assert [edition(1), edition(2), edition(1), edition(2)] == ["1", "2", "1", "2"] and made == ["1", "2"]
+    for number in range(3, 20):
+        edition(number)
+    assert len(list((homes.cache() / "catalog").iterdir())) == kept.STATES
+    made.clear()
+    assert edition(19) == "19" and not made
 
 
 def test_a_file_of_the_users_own_is_read_each_time(data: Path, tmp_path: Path) -> None:
