@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from packaging.version import Version
-from pydantic import AfterValidator, BeforeValidator
 
+from qwen_rig.catalog.marks import After, Before
 from qwen_rig.facts._smi import value
 
 
@@ -25,7 +25,7 @@ def _release(text: str) -> str:
     return text
 
 
-Cell = Annotated[str | None, BeforeValidator(_cell)]
-Number = Annotated[Annotated[int, AfterValidator(_count)] | None, BeforeValidator(_cell)]  # of things: below 0 is none
-Flag = Annotated[bool | None, BeforeValidator(_cell)]
-Release = Annotated[Annotated[str, AfterValidator(_release)] | None, BeforeValidator(_cell)]  # can be compared
+Cell = Annotated[str | None, Before(_cell)]
+Number = Annotated[Annotated[int, After(_count)] | None, Before(_cell)]  # of things: below 0 is none
+Flag = Annotated[bool | None, Before(_cell)]
+Release = Annotated[Annotated[str, After(_release)] | None, Before(_cell)]  # can be compared

@@ -68,7 +68,8 @@ envs_dirs() {{ [ -z "$condarc" ] || printf '%s\n' "$condarc" | sed -n 's,^envs \
 
 SECTIONS = {"condarc": r"""
 printf '%s\n' "$condarc"
-[ -z "$condarc" ] || for d in $(IFS=$nl; set -f; envs_dirs); do [ -d "$d" ] && [ -w "$d" ] && owned "$d" && printf 'fit %s\n' "$d"; done
+[ -n "$condarc" ] || exit
+for d in $(IFS=$nl; set -f; envs_dirs); do [ -d "$d" ] && [ -w "$d" ] && owned "$d" && printf 'fit %s\n' "$d"; done
 """}
 
 

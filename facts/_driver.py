@@ -16,7 +16,9 @@ read -r v </sys/module/nvidia/version && printf 'version=%s\n' "$v"
 read -r v </sys/module/nvidia/taint && printf 'taint=%s\n' "$v"
 [ -d /sys/module/nouveau ] && echo nouveau=1
 for lib in /usr/lib/*/libnvidia-ml.so.1 /usr/lib64/libnvidia-ml.so.1 /usr/lib/libnvidia-ml.so.1 \
-  /usr/local/nvidia/lib64/libnvidia-ml.so.1; do [ -e "$lib" ] && printf 'lib=%s\n' "$(readlink -f "$lib")" && break; done
+  /usr/local/nvidia/lib64/libnvidia-ml.so.1; do
+  [ -e "$lib" ] && printf 'lib=%s\n' "$(readlink -f "$lib")" && break
+done
 """,
     "driver.modules": "grep -E '^(nvidia|nouveau) ' /proc/modules",
     # The module that the next boot of this kernel would load.

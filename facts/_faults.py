@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
 At = tuple[int | str, ...]
 
@@ -40,7 +40,7 @@ def cut(raw: Any, at: At) -> None:
     del raw[at[-1]]
 
 
-def named(raw: Mapping[str, Any], at: At) -> str:
+def place_of(raw: Mapping[str, Any], at: At) -> str:
     """The place for people: a record by its file."""
     if at[:1] == ("generations",) and at[2:3] == ("records",) and len(at) == 4:
         generation, record = raw["generations"][at[1]], raw["generations"][at[1]]["records"].get(at[3])

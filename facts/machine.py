@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Any, ClassVar
 
-from pydantic import Field
-
+from qwen_rig.catalog.marks import named
 from qwen_rig.facts._cell import Cell, Release
 
 
@@ -69,15 +68,17 @@ class AptLock:
 class Compilers:
     """Versions; None where that compiler is absent, or doesn't answer."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = named(gxx="g++")
     gcc: str | None = None
-    gxx: Annotated[str | None, Field(validation_alias="g++")] = None
+    gxx: str | None = None
 
 
 @dataclass(frozen=True)
 class Tools:
     """Whether these commands are there, of those that the plan or the doctor asks about; None: not known."""
 
-    apt_get: Annotated[bool | None, Field(validation_alias="apt-get")] = None
+    __pydantic_config__: ClassVar[dict[str, Any]] = named(apt_get="apt-get")
+    apt_get: bool | None = None
     dkms: bool | None = None
 
 
@@ -103,6 +104,7 @@ class Machine:
     `clock_offset_s`: how far its clock is ahead of the controller's, None where nobody has compared them.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = named(machine_id="machine")
     kind: str = "unknown"
     virt: str | None = None
     kind_evidence: tuple[str, ...] = ()
@@ -112,7 +114,7 @@ class Machine:
     arch: str = ""
     glibc: Release = None
     boot_id: str | None = None
-    machine_id: Annotated[str | None, Field(validation_alias="machine")] = None
+    machine_id: str | None = None
     hostname: str = ""
     uptime_s: int = 0
     time: int = 0

@@ -21,8 +21,8 @@ TEXT_MAX = 8192  # bytes of a file whose text is brought along; the ones we mana
 
 
 def _files(paths: Iterable[str]) -> str:
-    """Shell that prints `digest path` for each file, or `absent` or `unreadable` in the digest's place: this also before
-    a digest."""
+    """Shell that prints `digest path` for each file, or `absent` or `unreadable` in the digest's place, the latter also
+    before a digest."""
     return rf"""set --
 for f in {_quoted(paths)}; do
   if [ ! -e "$f" ]; then printf 'absent %s\n' "$f"; continue; fi

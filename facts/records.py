@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from qwen_rig.catalog.marks import Before
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _with_raw(raw: Any) -> Any:
     return {**raw, "raw": raw} if isinstance(raw, dict) and raw else _unless_empty(raw)
 
 
-_Empty = BeforeValidator(_unless_empty)
+_Empty = Before(_unless_empty)
 
 
 @dataclass(frozen=True)
@@ -132,5 +132,5 @@ class Records:
     env: Annotated[EnvRecord | None, _Empty] = None
     flash_attn: Annotated[AttentionRecord | None, _Empty] = None
     verification: Annotated[VerificationRecord | None, _Empty] = None
-    training: Annotated[TrainingRecord | None, BeforeValidator(_with_raw)] = None
+    training: Annotated[TrainingRecord | None, Before(_with_raw)] = None
     prefetch: Annotated[PrefetchRecord | None, _Empty] = None

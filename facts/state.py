@@ -10,12 +10,15 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any
+from typing import Any, ClassVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator, ValidationError
+from pydantic_core import __version__ as made_for
 
+from qwen_rig.catalog.kept import found_again
+from qwen_rig.catalog.marks import named
 from qwen_rig.facts._cell import Cell, Flag, Number, Release
-from qwen_rig.facts._faults import cut, faults, named
+from qwen_rig.facts._faults import cut, faults, place_of
 from qwen_rig.facts.machine import Machine
 from qwen_rig.facts.records import Records
 
@@ -141,8 +144,9 @@ class Env:
 class Beside:
     """Files beside the records: sha256, None where absent. `snapshot` "whole": each file of the prefetched model."""
 
-    accelerate: Annotated[str | None, Field(validation_alias="accelerate.yaml")] = None
-    train_qwen: Annotated[str | None, Field(validation_alias="train_qwen.py")] = None
+    __pydantic_config__: ClassVar[dict[str, Any]] = named(accelerate="accelerate.yaml", train_qwen="train_qwen.py")
+    accelerate: str | None = None
+    train_qwen: str | None = None
     snapshot: str | None = None
 
 
@@ -198,7 +202,8 @@ class State:
     `texts`: of those that are small and readable. `problems`: part → why it couldn't be read; that part is empty.
     """
 
-    machine: Annotated[Machine, Field(validation_alias="host")] = field(default_factory=Machine)
+    __pydantic_config__: ClassVar[dict[str, Any]] = named(machine="host")
+    machine: Machine = field(default_factory=Machine)
     pci_gpus: tuple[PciGpu, ...] = ()
     gpus: tuple[SmiGpu, ...] = ()
     driver: Driver = Driver()
@@ -218,7 +223,7 @@ class State:
     @staticmethod
     def ready() -> None:
         """Make what validates, which takes longer than any host's state: while the hosts are at work on theirs."""
-        _adapter()
+        _validator()
 
     @staticmethod
     def of(raw: Any) -> State:
@@ -227,16 +232,16 @@ class State:
         if not isinstance(raw, dict) or not raw:
             return State(problems={"probe": "it brought no state"})
         try:
-            return _adapter().validate_python(raw)
+            return cast(State, _validator().validate_python(raw))
         except ValidationError as error:
             found, wrong = copy.deepcopy(raw), error
         said: dict[str, str] = {}
         while True:  # each time something is cut, and {} is right
             for at, why in faults(found, wrong):
-                said[named(found, at)] = why
+                said[place_of(found, at)] = why
                 cut(found, at)
             try:
-                made = _adapter().validate_python(found)
+                made = cast(State, _validator().validate_python(found))
             except ValidationError as error:
                 wrong = error
                 continue
@@ -244,6 +249,11 @@ class State:
 
 
 @cache
-def _adapter() -> TypeAdapter[State]:
-    """What validates."""
-    return TypeAdapter(State)
+def _validator() -> SchemaValidator:
+    """What validates, by a schema that is kept from run to run: pydantic takes a tenth of a second to make it."""
+    return SchemaValidator(found_again(f"state-{made_for}", _schema))
+
+
+def _schema() -> Any:
+    from pydantic import TypeAdapter
+    return TypeAdapter(State).core_schema

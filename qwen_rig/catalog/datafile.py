@@ -10,8 +10,6 @@ tenth of a second counts before a host is dialled.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -19,6 +17,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from qwen_rig.catalog.kept import kept
+from qwen_rig.catalog.marks import After as After
+from qwen_rig.catalog.marks import Before, Exactly
 from qwen_rig.catalog.yamlfile import YamlFile, read, shown
 
 if TYPE_CHECKING:
@@ -32,38 +32,6 @@ class Row:
     """A mapping of a data file. A dataclass on it lists the keys; one without a default must be there."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # pydantic.ConfigDict
-
-
-@dataclass(frozen=True)
-class Before:
-    """A mark: the function makes the value what its type takes (as pydantic's BeforeValidator)."""
-
-    function: Callable[[Any], Any]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        from pydantic_core.core_schema import no_info_before_validator_function
-        return no_info_before_validator_function(self.function, handler(source))
-
-
-@dataclass(frozen=True)
-class After:
-    """A mark: the function checks a value that has its type (as pydantic's AfterValidator)."""
-
-    function: Callable[[Any], Any]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        from pydantic_core.core_schema import no_info_after_validator_function
-        return no_info_after_validator_function(self.function, handler(source))
-
-
-@dataclass(frozen=True)
-class Exactly:
-    """A mark: the value has the type already; of a text, that it has a letter."""
-
-    least: int | None = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        return {**handler(source), "strict": True} | ({"min_length": self.least} if self.least else {})
 
 
 def wrong(what: str, remedy: str = "") -> PydanticCustomError:

@@ -29,8 +29,11 @@ STATES = 8  # that are kept: several checkouts and versions of this project may 
 def kept(source: Path, name: str, make: Callable[[], T]) -> T:
     """What `make` made of a file of the project's data in an earlier run, or makes now and keeps; of another file it is
     made anew. Raises what `make` does."""
-    if not source.is_relative_to(PACKAGE / "data"):
-        return make()
+    return found_again(name, make) if source.is_relative_to(PACKAGE / "data") else make()
+
+
+def found_again(name: str, make: Callable[[], T]) -> T:
+    """What `make` made of the project's data and code in an earlier run, or makes now and keeps."""
     try:
         path = homes.cache() / "catalog" / _state() / f"{name}.pickle"
     except (RigError, OSError):
@@ -49,7 +52,7 @@ def kept(source: Path, name: str, make: Callable[[], T]) -> T:
 def _state() -> str:
     """A name for the data and the code as they are now: by the size and the time of change of every file."""
     seen = [sys.version]
-    for top in ("data", "catalog"):
+    for top in ("data", "catalog", "facts"):
         for folder, _, names in os.walk(PACKAGE / top):
             if not folder.endswith("__pycache__"):
                 for path in (os.path.join(folder, name) for name in sorted(names)):
@@ -68,7 +71,7 @@ def _own(path: Path) -> bytes:
 
 
 def _forget_others(folder: Path) -> None:
-    """Remove what was kept longest ago, where that is of more states than STATES; once, when the first is kept of this."""
+    """Remove what was kept longest ago, beyond STATES; once, when the first is kept of this state."""
     if not folder.exists() and folder.parent.is_dir():
         others = sorted(folder.parent.iterdir(), key=lambda other: other.lstat().st_mtime, reverse=True)
         for other in others[STATES - 1:]:

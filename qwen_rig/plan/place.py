@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
+from qwen_rig.catalog.marks import named
 from qwen_rig.facts.machine import Disk
 from qwen_rig.managed import repository_url
 from qwen_rig.plan.context import Context
@@ -83,8 +82,9 @@ class Stop(Row):
     """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words. virt: only under
     this hypervisor."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {**Row.__pydantic_config__, **named(words="stop")}
     kept: Flag
-    words: Annotated[Text, Field(alias="stop")]
+    words: Text
     source: Text
     virt: Text | None = None
 
