@@ -25,6 +25,16 @@ NOT_REAL = "emulated: the GPUs, their nvidia-smi and /proc, NVIDIA's packages, c
 
 def main(argv: list[str]) -> int:
     """Returns the exit status; a TestbedError is one line."""
+    options = _parser().parse_args(argv)
+    console = Console()
+    try:
+        return _done(options, console)
+    except TestbedError as error:
+        print(f"testbed: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> Parser:
     parser = Parser(prog="python -m testbed", description=__doc__)
     parser.add_argument("--instance", default=os.environ.get("QWEN_RIG_TESTBED"),
                         help="several testbeds can be up at once, under different names (default: main; down: all of "
@@ -39,30 +49,29 @@ def main(argv: list[str]) -> int:
     inside = verbs.add_parser("exec", help="run a command on a host, not by SSH")
     inside.add_argument("host")
     inside.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args(argv)
-    console = Console()
-    try:
-        if options.verb == "down" and options.instance is None:
-            for name in paths.instances():
-                Testbed(name).down()
-            return 0
-        bed = Testbed("main" if options.instance is None else options.instance)
-        if options.verb == "up":
-            return _up(bed, options.hosts, options.bare, console)
-        if options.verb == "down":
-            bed.down()
-        elif options.verb == "status":
-            _status(bed, console)
-        elif options.verb == "ready":
-            prereq.ensure()
-            base.ensure()
-            services.prepare()
-            console.print("ready", highlight=False)
-        else:
-            return _exec(bed, options.host, options.command)
-    except TestbedError as error:
-        print(f"testbed: {error}", file=sys.stderr)
-        return 1
+    return parser
+
+
+def _done(options: argparse.Namespace, console: Console) -> int:
+    """The exit status of the verb that was asked for. Raises TestbedError."""
+    if options.verb == "down" and options.instance is None:
+        for name in paths.instances():
+            Testbed(name).down()
+        return 0
+    bed = Testbed("main" if options.instance is None else options.instance)
+    if options.verb == "up":
+        return _up(bed, options.hosts, options.bare, console)
+    if options.verb == "exec":
+        return _exec(bed, options.host, options.command)
+    if options.verb == "down":
+        bed.down()
+    elif options.verb == "status":
+        _status(bed, console)
+    else:
+        prereq.ensure()
+        base.ensure()
+        services.prepare()
+        console.print("ready", highlight=False)
     return 0
 
 

@@ -150,6 +150,40 @@ def resumed(torch, on_gpu, settings, size, length, folder, expect, steps, curve)
     return {"status": "measured", "worst": largest(apart), "losses": again}
 
 
+def fits(torch, net, optimizer, kind, batch, length, tried):
+    """Whether one step of a batch goes through. Into `tried`: the batch, the most MiB that it took, and that."""
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        tokens = torch.randint(3, tiny_qwen.VOCABULARY, (batch, length), device="cuda")
+        with torch.autocast("cuda", dtype=kind):
+            loss = net(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        torch.cuda.synchronize()
+        good = True
+    except torch.cuda.OutOfMemoryError:
+        good = False
+    loss = tokens = None
+    optimizer.zero_grad(set_to_none=True)
+    tried.append([batch, torch.cuda.max_memory_allocated() >> 20, good])
+    torch.cuda.empty_cache()
+    return good
+
+
+def most_that(fits, seconds=40):
+    """The largest number that fits, to an eighth, and the smallest that doesn't (None: none was met), by trying."""
+    most, limit, began = 0, None, time.monotonic()
+    while most < 1024 and time.monotonic() - began < seconds:
+        nxt = (most + limit) // 2 if limit else max(1, 2 * most)
+        if limit and nxt - most < max(1, most // 8):
+            break
+        if fits(nxt):
+            most = nxt
+        else:
+            limit = nxt
+    return most, limit
+
+
 def largest_batch(expect):
     """The most samples that go through forward, backward and an optimizer step at once, by trying, with as many words
     as a real Qwen has."""
@@ -168,33 +202,6 @@ def largest_batch(expect):
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
     kind = torch.bfloat16 if settings["bf16"] else torch.float16
     tried = []
-
-    def fits(batch):
-        torch.cuda.reset_peak_memory_stats()
-        try:
-            tokens = torch.randint(3, tiny_qwen.VOCABULARY, (batch, length), device="cuda")
-            with torch.autocast("cuda", dtype=kind):
-                loss = net(input_ids=tokens, labels=tokens).loss
-            loss.backward()
-            optimizer.step()
-            torch.cuda.synchronize()
-            good = True
-        except torch.cuda.OutOfMemoryError:
-            good = False
-        loss = tokens = None
-        optimizer.zero_grad(set_to_none=True)
-        tried.append([batch, torch.cuda.max_memory_allocated() >> 20, good])
-        torch.cuda.empty_cache()
-        return good
-
-    most, limit, began = 0, None, time.monotonic()
-    while most < 1024 and time.monotonic() - began < 40:
-        nxt = (most + limit) // 2 if limit else max(1, 2 * most)
-        if limit and nxt - most < max(1, most // 8):
-            break
-        if fits(nxt):
-            most = nxt
-        else:
-            limit = nxt
+    most, limit = most_that(lambda batch: fits(torch, net, optimizer, kind, batch, length, tried))
     return result("measured", data={"batch": most, "next_fails": limit, "tokens_a_sample": length, "tried": tried,
                                     "settings_batch": settings["per_device_train_batch_size"]})

@@ -157,16 +157,7 @@ def attempt(o, say):
         free = shutil.disk_usage(work).free >> 20
         if free < o.free_mib:
             raise Failed(f"{free} MiB are free at {out}, and a build takes {o.free_mib}")
-        environment = {**os.environ, "TMPDIR": str(work / "tmp"), "MAX_JOBS": str(o.jobs), "NVCC_THREADS": "1",
-                       "FLASH_ATTENTION_FORCE_BUILD": "TRUE", "PYTHONUNBUFFERED": "1"}
-        path = [str(work / "site" / "bin")]
-        if not o.no_cuda:
-            about["torch"], cuda, _ = ask_torch()
-            about["nvcc"], home = choose_nvcc(nvccs(), cuda, o.nvcc)
-            environment |= {"CUDA_HOME": home, "FLASH_ATTN_CUDA_ARCHS": ";".join(o.archs)}
-            path.append(f"{home}/bin")
-        environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")]))
+        environment = surroundings(o, work, about)
         source, about["source_sha256"] = fetch(o.source, o.sha256, work, 900, o.index)
         require(o.requires, o.wheels, o.index, work / "site")
         say(f"building {o.source.rpartition('/')[2]} with {o.jobs} jobs")
@@ -179,12 +170,8 @@ def attempt(o, say):
         if code != 0:
             free = shutil.disk_usage(work).free >> 20
             raise Failed(why_not(build, code, o.limit_s, oom_kills() - kills, free), build.telling())
-        wheels = list((work / "made").glob("*.whl"))
-        if len(wheels) != 1:
-            raise Failed(f"the build ended well and left {len(wheels)} wheels", build.telling())
-        about |= checked(wheels[0], [] if o.no_cuda else o.archs)
-        os.replace(wheels[0], out / wheels[0].name)
-        found = {"ok": True, "asked": asked, "wheel": str(out / wheels[0].name), "source": o.source, **about}
+        wheel = kept(o, work, out, build, about)
+        found = {"ok": True, "asked": asked, "wheel": wheel, "source": o.source, **about}
     except Failed as failed:
         found = {"ok": False, "why": str(failed), "last": failed.last, "begun": build is not None, **about}
     except (OSError, tarfile.TarError, subprocess.TimeoutExpired) as error:
@@ -196,6 +183,31 @@ def attempt(o, say):
     if build:
         found |= {"objects": build.done, "peak_mib": round(build.peak)}
     return {**found, "minutes": round((time.monotonic() - began) / 60, 2)}
+
+
+def surroundings(o, work, about):
+    """The environment of the build. Into `about`: the torch and the nvcc that it is built for and by."""
+    environment = {**os.environ, "TMPDIR": str(work / "tmp"), "MAX_JOBS": str(o.jobs), "NVCC_THREADS": "1",
+                   "FLASH_ATTENTION_FORCE_BUILD": "TRUE", "PYTHONUNBUFFERED": "1"}
+    path = [str(work / "site" / "bin")]
+    if not o.no_cuda:
+        about["torch"], cuda, _ = ask_torch()
+        about["nvcc"], home = choose_nvcc(nvccs(), cuda, o.nvcc)
+        environment |= {"CUDA_HOME": home, "FLASH_ATTN_CUDA_ARCHS": ";".join(o.archs)}
+        path.append(f"{home}/bin")
+    environment["PATH"] = os.pathsep.join([*path, os.environ.get("PATH", os.defpath)])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")]))
+    return environment
+
+
+def kept(o, work, out, build, about):
+    """The path of the one wheel that a build left, looked at and moved out of the work folder. Raises Failed."""
+    wheels = list((work / "made").glob("*.whl"))
+    if len(wheels) != 1:
+        raise Failed(f"the build ended well and left {len(wheels)} wheels", build.telling())
+    about |= checked(wheels[0], [] if o.no_cuda else o.archs)
+    os.replace(wheels[0], out / wheels[0].name)
+    return str(out / wheels[0].name)
 
 
 def checked(wheel, archs):

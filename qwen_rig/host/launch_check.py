@@ -72,14 +72,29 @@ def check(job, program=None):
     except ImportError:
         if program is None:
             raise NotRun("torch is not installed") from None
+    said, stages, lines, over = ran(job, program or os.path.abspath(__file__))
+    me, far = job["names"][job["node"]], next(iter(stages.values()), "its start")
+    last = one_line(" ".join(lines[-1:]), 200)
+    bad = [one for one in said if one["status"] != "pass"]
+    if bad:
+        return result("fail", why=f"{me}, {far}: {bad[0]['why']}", data={"stage": far})
+    if len(said) < job["per_node"]:
+        why = f"hangs: no end after {job['limit']} s" if over else f"a rank died: {last or 'no word'}"
+        return result("fail", why=f"{me}, {far}: {why}", hang=over, data={"stage": far})
+    return said[0]
+
+
+def ran(job, program):
+    """What this host's ranks said, the stage that each one came to, the lines of their errors, and whether the limit
+    ended them."""
     env = {**os.environ, **job.get("environment", {}), "NCCL_SOCKET_IFNAME": job["interface"],
            "GLOO_SOCKET_IFNAME": job["interface"]}
-    limit, said, stages, lines = job["limit"], [], {}, []
+    said, stages = [], {}
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        running = [subprocess.Popen([sys.executable, program or os.path.abspath(__file__), "--rank",
+        running = [subprocess.Popen([sys.executable, program, "--rank",
                                      json.dumps({**job, "local": local})], stdout=subprocess.PIPE, stderr=errors,
                                     text=True, env=env, start_new_session=True) for local in range(job["per_node"])]
-        timer = threading.Timer(limit, lambda: [kill(process) for process in running])
+        timer = threading.Timer(job["limit"], lambda: [kill(process) for process in running])
         began = time.monotonic()
         timer.start()
         try:
@@ -96,16 +111,7 @@ def check(job, program=None):
                 kill(process)
         errors.seek(0)
         lines = [line for line in errors.read().splitlines() if line.strip()]
-    me, far = job["names"][job["node"]], next(iter(stages.values()), "its start")
-    last = one_line(" ".join(lines[-1:]), 200)
-    bad = [one for one in said if one["status"] != "pass"]
-    if bad:
-        return result("fail", why=f"{me}, {far}: {bad[0]['why']}", data={"stage": far})
-    if len(said) < len(running):
-        over = time.monotonic() - began >= limit
-        why = f"hangs: no end after {limit} s" if over else f"a rank died: {last or 'no word'}"
-        return result("fail", why=f"{me}, {far}: {why}", hang=over, data={"stage": far})
-    return said[0]
+    return said, stages, lines, time.monotonic() - began >= job["limit"]
 
 
 def main():

@@ -109,6 +109,23 @@ def whole(url, blob, size, sha256, expected, seen):
     raise Stop(f"{url}: {why}")
 
 
+def need_room(spec, home, blobs, need):
+    """Raises Stop where the disk has less than these bytes and the margin."""
+    free = shutil.disk_usage(blobs).free
+    if need + spec["margin_mib"] * MIB > free:
+        raise Stop(f"{home} has {free / MIB / 1024:.1f} GiB free, and {spec['model']} takes "
+                   f"{need / MIB / 1024:.1f} GiB more: free some, or set data_dir to a folder on a bigger disk")
+
+
+def lead(link, file):
+    """Make a link to a file, relative as the Hub's own library makes them, where there is none."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(file, link.parent)
+    if not link.is_symlink() or os.readlink(link) != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spec", required=True, type=json.loads)
@@ -123,11 +140,8 @@ def main():
     lacking = [row for row in files if not (blobs / row[3]).exists()]
     parts = {blob: partial.stat().st_size for _, _, _, blob in lacking
              if (partial := blobs / f"{blob}.incomplete").exists()}
-    need, free = sum(size for _, size, _, _ in lacking) - sum(parts.values()), shutil.disk_usage(blobs).free
-    if need + spec["margin_mib"] * MIB > free:
-        raise Stop(f"{home} has {free / MIB / 1024:.1f} GiB free, and {spec['model']} takes "
-                   f"{need / MIB / 1024:.1f} GiB more: free some, or set data_dir to a folder on a bigger disk")
     total = sum(size for _, size, _, _ in lacking)
+    need_room(spec, home, blobs, total - sum(parts.values()))
 
     def seen():
         done = sum(path.stat().st_size for _, _, _, blob in lacking
@@ -141,12 +155,7 @@ def main():
     for name, size, sha256, blob in lacking:
         whole(f"{base}/{urllib.parse.quote(name)}", blobs / blob, size, sha256, blob, seen)
     for name, _, _, blob in files:
-        link = snapshot / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        target = os.path.relpath(blobs / blob, link.parent)
-        if not link.is_symlink() or os.readlink(link) != target:
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
+        lead(snapshot / name, blobs / blob)
     (repository / "refs").mkdir(exist_ok=True)
     (repository / "refs" / "main").write_text(commit)
     record = {"model": spec["model"], "endpoint": spec["endpoint"], "commit": commit, "snapshot": str(snapshot),

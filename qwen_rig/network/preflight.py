@@ -84,17 +84,14 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str, own: bool =
         if unreachable:
             return
         try:
-            answer = get(pages.page_url(index, name), limits.lookup_seconds, pages.ACCEPT,
-                         own=index if own else None)
-            files = pages.parse(answer.body, answer.kind, answer.url) if answer.status == 200 else []
+            status, files = _page(index, name, limits.lookup_seconds, own)
         except (Unreachable, ValueError, KeyError, TypeError) as error:
             unreachable.append(f"{bare(index)}: {error}")
             return
-        fitting = pages.best(files, name, wanted[name], python)
-        if fitting:
+        if fitting := pages.best(files, name, wanted[name], python):
             found[name] = fitting
         else:
-            missing[name] = str(answer.status) if answer.status != 200 else _why(files, name, wanted[name], python)
+            missing[name] = str(status) if status != 200 else _why(files, name, wanted[name], python)
 
     names = sorted(wanted)
     for name in names[:1]:  # alone: an index that doesn't answer must not be waited for by every one
@@ -106,6 +103,12 @@ def look(index: str, wanted: Mapping[str, Requirement], python: str, own: bool =
     if not missing:
         _keep(note, found)
     return Look(index, found, missing)
+
+
+def _page(index: str, name: str, seconds: float, own: bool) -> tuple[int, list[File]]:
+    """The status and the files of a package's page. Raises Unreachable, or what a page of another kind raises."""
+    answer = get(pages.page_url(index, name), seconds, pages.ACCEPT, own=index if own else None)
+    return answer.status, pages.parse(answer.body, answer.kind, answer.url) if answer.status == 200 else []
 
 
 def _why(files: list[File], name: str, wanted: Requirement, python: str) -> str:
