@@ -35,6 +35,7 @@ look() {
   chains=$chains$parts
 }
 fit() { look "$@"; judge; [ -z "$fault" ]; }
+owned() { gather "$@"; judge; [ -z "$fault" ]; } # in this shell: nothing here uses a variable of the same name
 there() { # PATH…: $found, those that are there, a line each
   found=''
   for path do [ ! -e "$path" ] && [ ! -L "$path" ] || found=$found$path$nl; done

@@ -165,9 +165,7 @@ foreign() { # PATH COMPONENT
 }
 
 owned() { # PATH…: whether all are ours alone
-  gather "$@"
-  judge
-  [ -z "$fault" ]
+  [ -z "$(unfit "$@")" ]
 }
 
 temporary() { # FOLDER: temporary files go to TMPDIR, where only their owner can take them away, else to this folder
