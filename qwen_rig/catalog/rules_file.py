@@ -123,10 +123,10 @@ class _Flavours(Row):
 @dataclass(frozen=True)
 class _Distribution(Row):
     tested: Flag
+    key: Text | None  # no default: a new row says which key it means
     bytes: Whole | None = None
     own: tuple[Whole, ...] = ()
     branches: tuple[Whole, ...] = ()
-    repository: Flag = True
 
 
 @dataclass(frozen=True)

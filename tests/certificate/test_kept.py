@@ -31,14 +31,14 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path, began: int, spoil: Callable[[dict[str, Any]], Any] = lambda checks: None) -> int:
+def read(folder: Path, began: int, spoil: Callable[[dict[str, Any]], Any] = lambda checks: None, *more: str) -> int:
     """Take a certificate by `rig certificate read`."""
     measured = h100()
     measured["began"] = began
     spoil(measured["cards"][0]["checks"])
     path = folder / "measured.json"
     path.write_text(json.dumps(measured))
-    return main(["certificate", "read", str(path), "--host", "lab-01", "--stack", "guide"])
+    return main(["certificate", "read", str(path), "--host", "lab-01", "--stack", "guide", *more])
 
 
 def slower(checks: dict[str, Any]) -> None:
@@ -66,6 +66,18 @@ def test_two_certificates_by_name_uuid_and_file(state: Path, capsys: pytest.Capt
     jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
     assert main(["certificate", "list"]) == 0
     assert f"{UUID}  lab-01  NVIDIA H100 80GB HBM3  warn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("wanted", "status", "said"), [("1", 0, ""), ("2", 4, "1 GPU certified, 2 expected · "),
+                                                        ("0", 1, "must be a whole number above 0"), ("two", 1, "'two'")])
+def test_another_number_of_cards_than_expected_fails_though_each_passes(
+        wanted: str, status: int, said: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert read(state, 1793664000, lambda checks: None, "--expect-gpus", wanted) == status
+    except SystemExit as refused:  # argparse's own way out
+        assert refused.code == status == 1
+    told = capsys.readouterr().err
+    assert said in told and ("expected" in told) == (status == 4)
 
 
 def test_the_same_twice_is_no_change(state: Path) -> None:
