@@ -35,6 +35,7 @@ class Rules:
 
     gpus: dict[str, GpuModel]
     unfit_remedy: str
+    machine_remedy: str
     open_from: Version
     proprietary_below: Version
     proprietary_until: int
@@ -225,7 +226,7 @@ def _rules() -> Rules:
     cards, cards_source = load_gpus()
     words = {name: block.source for name, block in vars(file).items() if hasattr(block, "source")}
     return Rules(
-        gpus=cards, unfit_remedy=file.unfit_remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
+        gpus=cards, unfit_remedy=file.unfit_remedy, machine_remedy=file.machines.remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
         proprietary_until=file.modules.proprietary_until,
         legacy=tuple((Version(below), last) for below, last in file.legacy.below.items()), branches=file.branches.until,

@@ -109,6 +109,12 @@ class FlashRelease(Row):
 
 
 @dataclass(frozen=True)
+class _Machines(Row):
+    remedy: Text
+    source: Text
+
+
+@dataclass(frozen=True)
 class _FlashAttn(Row):
     source: Text
     releases: dict[VersionText, FlashRelease]
@@ -190,6 +196,7 @@ class RulesFile(Row):
     """rules.yml."""
 
     unfit_remedy: Text
+    machines: _Machines
     modules: _Modules
     legacy: _Legacy
     branches: _Branches
