@@ -226,7 +226,8 @@ def _rules() -> Rules:
     cards, cards_source = load_gpus()
     words = {name: block.source for name, block in vars(file).items() if hasattr(block, "source")}
     return Rules(
-        gpus=cards, unfit_remedy=file.unfit_remedy, machine_remedy=file.machines.remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
+        gpus=cards, unfit_remedy=file.unfit_remedy, machine_remedy=file.machines.remedy,
+        archs=file.torch_archs.builds, flash=file.flash_attn.releases,
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
         proprietary_until=file.modules.proprietary_until,
         legacy=tuple((Version(below), last) for below, last in file.legacy.below.items()), branches=file.branches.until,

@@ -134,7 +134,8 @@ def _keyring(ctx: Context, plan: Plan) -> list[Refusal]:
         return []
     if any(has(key.fingerprint) for has in (load_sources().nvidia_apt.keyring, partial(keyring, ctx))):
         return []
-    return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {key.fingerprint} of NVIDIA's repository", _again(ctx))]
+    return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {key.fingerprint} of NVIDIA's repository",
+                    _again(ctx))]
 
 
 def _again(ctx: Context) -> str:

@@ -68,8 +68,9 @@ def test_two_certificates_by_name_uuid_and_file(state: Path, capsys: pytest.Capt
     assert f"{UUID}  lab-01  NVIDIA H100 80GB HBM3  warn" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("wanted", "status", "said"), [("1", 0, ""), ("2", 4, "1 GPU certified, 2 expected · "),
-                                                        ("0", 1, "must be a whole number above 0"), ("two", 1, "'two'")])
+@pytest.mark.parametrize(("wanted", "status", "said"), [
+    ("1", 0, ""), ("2", 4, "1 GPU certified, 2 expected · "), ("0", 1, "must be a whole number above 0"),
+    ("two", 1, "'two'")])
 def test_another_number_of_cards_than_expected_fails_though_each_passes(
         wanted: str, status: int, said: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try:

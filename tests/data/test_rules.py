@@ -10,7 +10,6 @@ from packaging.version import Version
 
 from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.rules import covered, load_rules
-from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import load_stack
 from qwen_rig.errors import RigError
 
@@ -180,7 +179,8 @@ def test_a_row_without_a_known_key_is_refused_with_its_line(row: str, said: str,
     monkeypatch.setattr("qwen_rig.catalog.rules.DATA", tmp_path)
     with pytest.raises(RigError) as refused:
         load_rules.__wrapped__()
-    assert said in str(refused.value) and "ubuntu2610" in str(refused.value) and f"rules.yml:{line}" in str(refused.value)
+    told = str(refused.value)
+    assert said in told and "ubuntu2610" in told and f"rules.yml:{line}" in told
 
 
 def test_miniforge_is_named_by_version_and_sum() -> None:
