@@ -1,4 +1,4 @@
-"""Statements of README.md, checked by running what it shows: commands, tables and files are read out of the page itself.
+"""Statements of README.md, checked by running what it shows: commands, tables and files are read from the page.
 
 What needs a host (dry runs, applies, certificates) is shown by tests/e2e; here is what a newcomer can do without one.
 """
@@ -130,8 +130,8 @@ def test_runs_lists_runs_and_the_doctor_reads_a_log(ran: Ran, tmp_path: Path, mo
     assert ran("qwen-rig runs")[0] == 0
     assert re.search(r"qwen-rig doctor.*doctor < some\.log reads a log", PAGE)
     log = tmp_path / "some.log"
-    for text, status, words in (("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n", 1, "memory"),
-                                ("step 1 of 600 done\n", 0, "unknown")):
+    for text, status, words in (("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n", 1,
+                                 "memory"), ("step 1 of 600 done\n", 0, "unknown")):
         log.write_text(text)
         with log.open() as opened:
             monkeypatch.setattr("sys.stdin", opened)

@@ -29,13 +29,14 @@ THEIRS = re.compile(r"/etc/apt/sources\.list\.d/cuda-([a-z0-9]+)-x86_64\.list")
 def step(ctx: Context, before: Sequence[Step]) -> Step:
     """Wanted where the driver or the toolkit must come from it."""
     if ctx.foreign_kernel:
-        return Step("NVIDIA repository", "-", "-", Action.NA, f"in a {ctx.machine.kind} the kernel is somebody else's")
+        return Step("NVIDIA repository", "-", "-", Action.NA,
+                    f"in a {ctx.machine.kind} the kernel belongs to the machine below")
     driver = driver_action(ctx).changes and not from_own(ctx)
     files = ctx.state.files
     configured = [path for path in repository_files(ctx.machine.os) if files.get(path)]
     if not (driver or toolkit_action(ctx).changes):
         return Step("NVIDIA repository", "configured" if configured else "none", "-", Action.NONE,
-                    "nothing has to come from it")
+                    "no step needs it")
     if configured:
         return Step("NVIDIA repository", configured[0], configured[0], Action.NONE, "configured")
     url = repository_at(ctx)

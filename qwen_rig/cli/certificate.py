@@ -129,7 +129,7 @@ def _read(options: argparse.Namespace, output: _output.Output) -> int:
     taken = record.take(measured, stack, Identity(options.host) if options.host else None, where=str(options.measured))
     output.result([each.new.to_json() for each in taken], lambda: Group(*(each.told() for each in taken)))
     for text in judge.silent(measured):
-        output.talk(f"{text}: lost, if this was no container that it wasn't handed in to")
+        output.talk(f"{text}: the GPU is lost, unless that host is a container that wasn't given the GPU")
     if other := record.miscounted(taken, options.expect_gpus):
         output.talk(f"{other} · {options.measured} · see `nvidia-smi -L` and `lspci -d 10de:` on that host, or correct "
                     "--expect-gpus")

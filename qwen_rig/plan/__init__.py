@@ -121,7 +121,7 @@ def _caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
     if complaint := _unanswered(ctx, steps):
         said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
     if holder := ctx.machine.apt_lock:
-        said.append(f"apt is locked by {holder.name} (pid {holder.pid}): it is waited for")
+        said.append(f"apt is locked by {holder.name} (pid {holder.pid}): the run waits for that process")
     said += _sliced(ctx)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:
