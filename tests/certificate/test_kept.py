@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from qwen_rig.domain import Identity
 from .synthesized import UUID, h100
 
 LAB = Identity("lab-01")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "certificate.schema.json").read_text())
 
 
@@ -109,6 +113,23 @@ def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixtu
     first = (state / "first.html").read_text()
     assert "the one before" not in first and "worse" not in first and "stroke-dasharray" not in first
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_is_no_wider_than_a_phone_or_a_window(width: int, state: Path) -> None:
+    read(state, 1793664000)
+    read(state, 1795478400, slower)
+    assert main(["certificate", "html", "lab-01", "-o", str(state / "page.html")]) == 0
+    inside = html.escape((state / "page.html").read_text(), quote=True)
+    (state / "frame.html").write_text(
+        f'<iframe id="page" width="{width}" height="800" style="border:0" srcdoc="{inside}"></iframe><script>'
+        'onload = () => document.title = page.contentDocument.documentElement.scrollWidth</script>')
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={state}/chromium"]
+    shown = subprocess.run([str(CHROMIUM), *options, "--virtual-time-budget=3000", "--dump-dom", str(state / "frame.html")],
+                           capture_output=True, text=True, timeout=120, check=False).stdout
+    found = re.search(r"<title>(\d+)</title>", shown)
+    assert found and int(found[1]) <= width, found
 
 
 @pytest.mark.parametrize("values", [(math.nan,), (math.inf, -math.inf)])

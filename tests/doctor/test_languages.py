@@ -77,7 +77,7 @@ def test_without_a_catalogue_the_line_is_said_to_be_foreign(line: str, tmp_path:
 
 
 def test_fifty_megabytes_are_read_in_seconds() -> None:
-    steps = "\n".join(f"{{'loss': {1.5 - i * 1e-6:.6f}, 'grad_norm': {0.3 + i % 97 / 1000:.4f}, 'epoch': {i / 4e5:.4f}}}"
+    steps = "\n".join(f"{{'loss': {1.5 - i * 1e-6:.6f}, 'grad_norm': {0.3 + i % 97 / 1000:.4f}, 'epoch': {i / 4e5:f}}}"
                       f" step {i}: WARNING: the data loader was slow, retry {i % 7} of 7" for i in range(480_000))
     text = f"{steps}\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
     assert len(text) > 50_000_000
