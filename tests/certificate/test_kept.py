@@ -126,7 +126,7 @@ def test_the_page_is_no_wider_than_a_phone_or_a_window(width: int, state: Path) 
         f'<iframe id="page" width="{width}" height="800" style="border:0" srcdoc="{inside}"></iframe><script>'
         'onload = () => document.title = page.contentDocument.documentElement.scrollWidth</script>')
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={state}/chromium"]
-    shown = subprocess.run([str(CHROMIUM), *options, "--virtual-time-budget=3000", "--dump-dom", str(state / "frame.html")],
+    shown = subprocess.run([str(CHROMIUM), *options, "--virtual-time-budget=3000", "--dump-dom", state / "frame.html"],
                            capture_output=True, text=True, timeout=120, check=False).stdout
     found = re.search(r"<title>(\d+)</title>", shown)
     assert found and int(found[1]) <= width, found
