@@ -173,13 +173,7 @@ def test_a_stack_has_the_versions_that_the_table_says(name: str) -> None:
         assert str(packages[package].version).partition("+")[0] == version, (name, package)
 
 
-def test_the_targets_of_make_and_the_pictures_steps(tmp_path: Path) -> None:
+def test_each_target_of_make_that_is_shown_can_be_run() -> None:
     for target in (line.split()[1] for line in SHOWN if re.fullmatch(r"make \S+", line)):
         done = subprocess.run(["make", "-n", target], cwd=REPO, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (target, done.stderr)
-    numbers = {"ten": 10, "eleven": 11, "twelve": 12}
-    told = re.search(r"a table of (\w+) steps for one host", PAGE)
-    assert told
-    screen = re.search(r"<!-- dry-run -->.*?<!-- /dry-run -->", (REPO / "docs/screens.md").read_text(), re.DOTALL)
-    assert screen and len(re.findall(r"^  [+~⟳=·-] {2}\S", screen[0], re.MULTILINE)) == numbers[told[1]]
-    assert f"none of {numbers[told[1]]} steps" in screen[0]
