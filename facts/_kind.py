@@ -36,7 +36,7 @@ grep -qw hypervisor /proc/cpuinfo && echo hypervisor_flag=1
 """,
 }
 
-# pid 1 of a machine that boots; anything else started by somebody else's kernel is a container's.
+# pid 1 of a machine that boots; anything else started by another machine's kernel is a container's.
 _INITS = {"systemd", "init", "openrc-init", "runit", "runsvdir", "s6-svscan", "dinit", "busybox", "linuxrc"}
 _CGROUPS = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc", "containerd": "containerd",
             "crio": "cri-o", "garden": "garden"}

@@ -32,7 +32,7 @@ def find() -> Path:
     """The project that a run takes its files from, of the package's own version. Raises RigError."""
     folder = found()
     if folder is None:
-        raise RigError("this folder is no qwen-rig project", str(Path.cwd()), "qwen-rig init lab makes one; cd lab")
+        raise RigError("this folder is not a qwen-rig project", str(Path.cwd()), "qwen-rig init lab makes one; cd lab")
     config = folder / "config.py"
     stamp = _STAMP.search(config.read_text(encoding="utf-8", errors="replace"))
     if error := mismatch(stamp[2] if stamp else None, str(config)):
@@ -54,7 +54,7 @@ def create(folder: Path) -> None:
     before anything is written, where the folder holds something."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RigError("it exists and is no empty folder", str(folder), "name a new one: qwen-rig init lab")
+            raise RigError("it exists and is not an empty folder", str(folder), "name a new one: qwen-rig init lab")
         for source in sorted(TEMPLATE.rglob("*")):
             path = source.relative_to(TEMPLATE)
             if source.is_file() and "__pycache__" not in path.parts:

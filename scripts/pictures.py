@@ -118,11 +118,17 @@ def _screen(screen: pyte.Screen) -> Text:
     text = Text()
     last = max((at for at, line in enumerate(screen.display) if line.strip()), default=0)
     for at in range(last + 1):
+        runs: list[tuple[str, Style]] = []
         for column in range(screen.columns):
             cell = screen.buffer[at][column]
             colour = None if cell.fg == "default" else f"#{cell.fg}" if re.fullmatch("[0-9a-f]{6}", cell.fg) else \
                 cell.fg.replace("brown", "yellow")
-            text.append(cell.data, Style(color=colour, bold=cell.bold))
+            style = Style(color=colour, bold=cell.bold)
+            if runs and runs[-1][1] == style:  # one element of the picture for a run of like cells
+                runs[-1] = (runs[-1][0] + cell.data, style)
+            else:
+                runs.append((cell.data, style))
+        text.append_tokens(runs)
         text.append("\n")
     text.rstrip()
     return text
@@ -135,8 +141,9 @@ def _picture(path: Path, shown: str, text: Text, width: int, theme: str = "dark"
         console.print(Text(f"# {EMULATED}", style="dim"))
         console.print(Text(f"$ {shown}", style="bold"))
         console.print(text)
-        svg = console.export_svg(title=f"{shown}  ({EMULATED.partition(';')[2].strip()})", unique_id=path.stem,
-                                 theme=THEMES[theme])
+        title = f"{shown}  ({EMULATED.partition(';')[2].strip()})"
+        svg = console.export_svg(title=title if len(title) < width - 10 else shown,  # clear of the window's buttons
+                                 unique_id=path.stem, theme=THEMES[theme])
     # Without the fonts that rich would have a viewer fetch from elsewhere; any monospaced one serves.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     path.parent.mkdir(exist_ok=True)

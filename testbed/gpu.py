@@ -12,7 +12,7 @@ from ._shell import EMULATED, TestbedError
 from .models import MODELS
 from .spec import HostInfo, HostSpec
 
-FOREIGN = ("container", "wsl")  # the kernel, and so the driver, is somebody else's
+FOREIGN = ("container", "wsl")  # the kernel, and so the driver, is the machine's below
 OUTER_SMI = {"container": "usr/bin/nvidia-smi", "wsl": "usr/lib/wsl/lib/nvidia-smi"}
 
 

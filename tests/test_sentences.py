@@ -12,7 +12,9 @@ SENTENCES = ("it can't be had from there", "a folder of ours", "a path of one's 
              "the rule that is gone by the plan", "the decision hangs on it", "it lies on /data", "what is so",
              "all of it", "that which was shown", "whom it trusts", "hence the hash", "what came of it",
              "they were found wanting", "it broke under our hands", "it comes apart", "on its way out",
-             "stumbled over a line", "nor is it one", "be it large", "amongst hosts")
+             "stumbled over a line", "nor is it one", "be it large", "amongst hosts",
+             "it belongs to whoever owns the kernel", "that is waited for", "it goes round it", "a part came torn",
+             "bytes that are to come")
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)

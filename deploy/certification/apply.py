@@ -116,8 +116,8 @@ def _judge(state: State, host: Host) -> bool:
         run.report.caveats[host.name].append(f"certified is the env on this host, of stack {built.stack}: its lock "
                                           f"isn't that of {ctx.stack.name}, which is wanted (run deploy/5090.py)")
     silent = judge.silent(measured)
-    if (wanted := ctx.knobs.expect_gpus) and wanted != (here := sum(each.new.uuid is not None for each in taken)):
-        failed.append(f"{here} GPU{'s' * (here != 1)} certified, and expect_gpus={wanted}")
+    if other := record.miscounted(taken, ctx.knobs.expect_gpus):
+        failed.append(f"{other} (expect_gpus)")
     if ctx.foreign_kernel or not ctx.knobs.verification_gpu:  # a container is handed some of its host's cards
         run.report.caveats[host.name] += silent
     else:

@@ -110,7 +110,7 @@ def _in_the_way(ctx: Context) -> list[Refusal]:
     """Why a driver that should be installed can't be, now."""
     machine, found = ctx.machine, []
     if machine.kind == "unknown":
-        found.append(Refusal("it can't be told whether this is a container, whose driver would be its host's",
+        found.append(Refusal("whether this host is a container isn't known; a container's driver belongs to its host",
                              "see `fact facts.host.Host`; install the driver by hand, and it will be adopted"))
     if ctx.knobs.nvidia_driver == "never":
         found.append(Refusal(f"the driver must be {_wanted(ctx)} and nvidia_driver=never forbids it",
@@ -242,7 +242,7 @@ def _demand(ctx: Context) -> str:
 
 
 def step(ctx: Context, before: Sequence[Step]) -> Step:
-    """Adopted where it serves every card and the stack; in a container and in WSL it is somebody else's."""
+    """Adopted where it serves every card and the stack; in a container and in WSL the machine below owns it."""
     if ctx.foreign_kernel:
         running = ctx.state.driver.loaded_version or "unknown"
         return Step("NVIDIA driver", running, f"≥ {ctx.driver_floor}", Action.NA,
@@ -303,7 +303,7 @@ def explain(ctx: Context) -> Parts:
                    "host.Host")]
     rules = _card_rules(ctx)
     if ctx.foreign_kernel:
-        rules.append(Rule(f"in a {machine.kind} the driver belongs to whoever owns the kernel", OURS))
+        rules.append(Rule(f"in a {machine.kind} the driver belongs to the machine below", OURS))
     elif packages := _packages(ctx):
         rules.append(Rule(f"driver packages are known for {packages.folder}", ctx.rules.source("drivers")))
     if until := ctx.rules.until(str(branch(ctx))):

@@ -108,10 +108,10 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     now = f"{len(env.packages)} packages"
     if env.gone or not env.python:
         return _build(ctx, title, env.gone or "no Python in it", wanted, Action.CHANGE,
-                      f"nothing runs in it: built beside; {_old(ctx)}")
+                      f"no program in it runs: a new env is built beside it; {_old(ctx)}")
     if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
-                      f"another Python needs another env; {_old(ctx)}")
+                      f"another Python needs a new env; {_old(ctx)}")
     if generation and _number(ctx, generation.name) is None and not _grown(ctx, wrong):
         lock = generation.name.rpartition("-")[0].rpartition("-")[2]
         return _build(ctx, title, f"lock {lock}", f"lock {ctx.stack.lock_id}", Action.CHANGE,
@@ -122,15 +122,15 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         return _build(ctx, title, now, wanted, Action.CHANGE, f"built beside; {_old(ctx)}", problems,
                       afresh=bool(failed or env.torn))
     if not wrong and generation and not generation.complete:
-        return Step(title, "no record of its build", wanted, Action.CHANGE, "proved again, then recorded",
+        return Step(title, "no record of its build", wanted, Action.CHANGE, "tested again, then recorded",
                     payload=Build(generation.name, kept=True, afresh=False))
     if not wrong:
         adopted = "" if generation else " (adopted as it is)"
         return Step(title, f"{wanted_count} packages", wanted, Action.NONE,
-                    f"all as in lock {ctx.stack.lock_id}{adopted}", won=_won(ctx, wanted_count))
+                    f"all packages are as in lock {ctx.stack.lock_id}{adopted}", won=_won(ctx, wanted_count))
     few = len(wrong) <= NAMED and not env.duplicates
     why = ", ".join(diagnosis.change(ctx, name, *wrong[name]) for name in sorted(wrong)) if few \
-        else f"{len(wrong)} packages aren't the lock's"
+        else f"{len(wrong)} packages differ from the lock"
     problems = () if few else diagnosis.named(ctx, wrong)
     if generation is None or diagnosis.rebuilds(ctx, wrong):
         return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, {_old(ctx)}", problems,
@@ -181,7 +181,7 @@ def _build(ctx: Context, title: str, now: str, wanted: str, action: Action, why:
     """The step that builds an env beside, or links one again that was left aside whole."""
     aside = kept(ctx)
     fetched = 0 if aside else ctx.stack.bytes_for(ctx.stack.requirements(ctx.knobs.python), ctx.knobs.python)
-    return Step(title, now, wanted, action, f"{why}; {aside} is whole: proved again, then linked" if aside
+    return Step(title, now, wanted, action, f"{why}; {aside} is complete: tested again, then linked" if aside
                 else why, bytes=fetched, problems=problems,
                 payload=Build(next_generation(ctx), bool(aside), afresh, theirs(ctx) or ""),
                 fetches=() if aside else ("pip_index", "conda_channel", "huggingface"),

@@ -228,8 +228,8 @@ def _dims(head_dims: Iterable[int]) -> str:
 def _kept_if(spec: AttentionPayload) -> str:
     """What decides: our own script knows head dimensions and times them; a module of a package's own doesn't."""
     if not spec.head_dims or not (spec.check or "").endswith(".py"):
-        return "an attempt: kept only if it imports and works"
-    return f"an attempt: kept only if right and faster than SDPA on this card, for head_dim {_dims(spec.head_dims)}"
+        return "tried, and kept only if it imports and works"
+    return f"tried, and kept only if correct and faster than SDPA on this card, for head_dim {_dims(spec.head_dims)}"
 
 
 def _bytes(spec: AttentionPayload) -> int | None:
@@ -262,9 +262,10 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if made.fingerprint == spec.fingerprint:
         origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
-                    f"{made.why or 'decided on this very env, driver and GPU'}{origin}", won=_won(ctx, made))
+                    f"{made.why or 'decided with this env, driver and GPU'}{origin}", won=_won(ctx, made))
     return Step("flash-attn", now, wanted, Action.CHANGE,
-                "decided on another env, driver or GPU: tried again", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+                "decided with another env, driver or GPU: tried again", payload=spec, fetches=FETCHES,
+                bytes=_bytes(spec))
 
 
 def _won(ctx: Context, made: AttentionRecord) -> str:
@@ -305,7 +306,7 @@ def explain(ctx: Context) -> Parts:
                 "qwen_rig/data/models.yml")] if spec.head_dims else []),
         *([Rule(f"kept if faster than SDPA by {flash_file().proof.faster_pct:g} % for each head_dim, else SDPA",
                 "qwen_rig/data/flash.yml")] if (spec.check or "").endswith(".py") else []),
-        Rule("an attempt; SDPA is a normal outcome", "guide, step 4, plan B")]
+        Rule("tried; SDPA is a normal result", "guide, step 4, plan B")]
 
 
 def _known_after_reboot(ctx: Context, step: Step) -> bool:

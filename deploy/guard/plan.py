@@ -15,7 +15,8 @@ from qwen_rig.plan.planner import Parts, Planner, Rule, fact
 def step(ctx: Context, before: Sequence[Step]) -> Step:
     """Wanted where the driver is apt's, or will be."""
     if ctx.foreign_kernel:
-        return Step("Driver guard", "-", "-", Action.NA, f"in a {ctx.machine.kind} the kernel is somebody else's")
+        return Step("Driver guard", "-", "-", Action.NA,
+                    f"in a {ctx.machine.kind} the kernel belongs to the machine below")
     nova = may_have_nova(ctx)
     title, wanted = "Driver guard", f"no nouveau{', no nova_core' if nova else ''}, no unattended upgrade"
     if not (driver_action(ctx).changes or any("nvidia" in name for name in ctx.state.dpkg)):
@@ -28,7 +29,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     absent = all(ctx.state.files.get(path) is None for path in wrong)
     return Step(title, "not set" if absent else "altered", wanted,
                 Action.ADD if absent else Action.CHANGE,
-                "an unattended upgrade is the commonest cause of a driver/library mismatch",
+                "unattended upgrades often leave driver and libraries at different versions",
                 files=managed(ctx, guard(nova)))
 
 

@@ -13,7 +13,7 @@ from qwen_rig.plan.planner import Parts, Planner, Rule, fact, loaded
 def step(ctx: Context, before: Sequence[Step]) -> Step:
     """What the loaded and the installed driver demand, or the driver that this run installs."""
     if ctx.foreign_kernel:
-        return Step("Reboot", "-", "-", Action.NA, f"in a {ctx.machine.kind} the kernel is somebody else's")
+        return Step("Reboot", "-", "-", Action.NA, f"in a {ctx.machine.kind} the kernel belongs to the machine below")
     driver = ctx.state.driver
     running, installed = driver.loaded_version, driver.installed_version
     now = f"loaded {running or 'none'}"

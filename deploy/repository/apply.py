@@ -8,11 +8,11 @@ import binascii
 from collections.abc import Iterator
 
 from qwen_rig import openpgp
-from qwen_rig.catalog.sources import load_sources
+from qwen_rig.catalog.sources import AptKey, load_sources
 from qwen_rig.deploy.driver.plan import from_own
-from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, preferences_text, repository_folder, repository_text
+from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, preferences_text, repository_text
 from qwen_rig.plan import Context, Step
-from qwen_rig.plan.place import repository_at
+from qwen_rig.plan.place import repository_at, repository_key
 from qwen_rig.program import load
 from qwen_rig.run import network
 from qwen_rig.run.adapter import FunctionCommand, Host, State
@@ -34,10 +34,8 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
 def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     """Write key, source and pins, as far as apt agrees; on failure nothing stays."""
     this = Run.of(host)
-    source = load_sources().nvidia_apt
-    folder = repository_folder(ctx.machine.os)
-    key = source.key_for(folder)
-    wanted = network.repository_key(ctx)
+    key = repository_key(ctx)
+    assert key is not None  # a host of which no key is known was refused (plan/place.py, repository_known)
     sudo = ctx.machine.sudo != "root"
     url = repository_at(ctx)
     # A lock is waited for here, before anything is written: what comes after needs it at once.
@@ -45,9 +43,9 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     if not attend(host, Job("apt-lock", "Waiting for apt", lock, ctx.knobs.timeout_apt_lock + 60), sudo=sudo).ok:
         return False
     try:
-        trusted = source.keyring(wanted) or _own(host, ctx, wanted, url + key.key, sudo)
+        trusted = load_sources().nvidia_apt.keyring(key.fingerprint) or _own(host, ctx, key, url, sudo)
     except (ValueError, binascii.Error) as error:
-        this.report.fail(host.name, f"the key at {url}{key.key} isn't trusted: {error}",
+        this.report.fail(host.name, f"the key at {url}{key.file} isn't trusted: {error}",
                          "check source_nvidia_apt and source_nvidia_apt_key: the file must hold that key alone")
         return False
     if trusted is None:
@@ -58,14 +56,14 @@ def _trust(state: State, host: Host, ctx: Context, step: Step) -> bool:
     return attend(host, Job(step.component, step.title, trust, ctx.knobs.timeout_apt), sudo=sudo).ok
 
 
-def _own(host: Host, ctx: Context, wanted: str, url: str, sudo: bool) -> str | None:
+def _own(host: Host, ctx: Context, key: AptKey, url: str, sudo: bool) -> str | None:
     """A keyring of the user's own key alone, as the bundle or the repository has it; None where it didn't come, which
     is told then. Raises ValueError where it is anything else."""
-    if ctx.knobs.bundle and (kept := network.keyring(ctx, wanted)) is not None:
-        return openpgp.keyring(kept, wanted)
-    fetch = FETCH(**Run.of(host).network.way_out(ctx), url=url, seconds=str(ctx.knobs.timeout_fetch))
+    if ctx.knobs.bundle and (kept := network.keyring(ctx, key.fingerprint)) is not None:
+        return openpgp.keyring(kept, key.fingerprint)
+    fetch = FETCH(**Run.of(host).network.way_out(ctx), url=url + key.file, seconds=str(ctx.knobs.timeout_fetch))
     ok, said = run_script(host, fetch, ctx.knobs.timeout_fetch + 60, sudo=sudo)
-    return openpgp.keyring(base64.b64decode(said).decode(), wanted) if ok else None
+    return openpgp.keyring(base64.b64decode(said).decode(), key.fingerprint) if ok else None
 
 
 APPLIER = Applier("NVIDIA repository | Configure NVIDIA's apt repository", commands, root=True)

@@ -19,7 +19,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     if ctx.knobs.verification == "never":
         return Step(title, "-", "-", Action.NA, "verification=never")
     if env_changes or not made:
-        return Step(title, "none", "result", Action.ADD, "nothing has proved this env yet",
+        return Step(title, "none", "result", Action.ADD, "this env has not been tested yet",
                     known_after="env" if env_changes else "")
     said = summary(made)
     if ctx.knobs.verification == "always":

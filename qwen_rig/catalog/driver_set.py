@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qwen_rig.catalog.sources import AptKey
+
 BRANCH = "{branch}"  # stands for the branch in a template
 
 
@@ -12,10 +14,11 @@ BRANCH = "{branch}"  # stands for the branch in a template
 class DriverSet:
     """The driver packages of one distribution. `bytes` None: not known; `own`: the branches of which the distribution
     has signed modules in its own archive; `branches`: those that NVIDIA's repository has there, where it lacks some;
-    `repository`: whether we know by which key that repository is signed."""
+    `key`: the key that signs that repository (None: not known)."""
 
     folder: str
     tested: bool
+    key: AptKey | None
     bytes: int | None
     pinning_from: int
     pinning: str
@@ -23,7 +26,6 @@ class DriverSet:
     versioned: Mapping[str, str]
     own: tuple[int, ...] = ()
     branches: tuple[int, ...] = ()
-    repository: bool = True
     own_names: Mapping[str, Sequence[str]] | None = None
 
     def packages(self, flavour: str, branch: int) -> list[list[str]]:

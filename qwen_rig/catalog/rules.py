@@ -35,6 +35,7 @@ class Rules:
 
     gpus: dict[str, GpuModel]
     unfit_remedy: str
+    machine_remedy: str
     open_from: Version
     proprietary_below: Version
     proprietary_until: int
@@ -223,10 +224,10 @@ def load_rules() -> Rules:
 def _rules() -> Rules:
     file = load(DATA / "rules.yml", RulesFile)
     cards, cards_source = load_gpus()
-    drivers = file.drivers
     words = {name: block.source for name, block in vars(file).items() if hasattr(block, "source")}
     return Rules(
-        gpus=cards, unfit_remedy=file.unfit_remedy, archs=file.torch_archs.builds, flash=file.flash_attn.releases,
+        gpus=cards, unfit_remedy=file.unfit_remedy, machine_remedy=file.machines.remedy,
+        archs=file.torch_archs.builds, flash=file.flash_attn.releases,
         open_from=Version(file.modules.open_from), proprietary_below=Version(file.modules.proprietary_below),
         proprietary_until=file.modules.proprietary_until,
         legacy=tuple((Version(below), last) for below, last in file.legacy.below.items()), branches=file.branches.until,
@@ -239,16 +240,28 @@ def _rules() -> Rules:
         cuda={name: (row.driver, row.compatible) for name, row in file.cuda.releases.items()},
         nvcc=tuple((Version(cc), least) for cc, least in file.nvcc.least.items()),
         builds=file.torch_builds.releases,
-        drivers={folder: DriverSet(folder, row.tested, row.bytes, drivers.pinning_from, drivers.pinning,
-                                   vars(drivers.pinned), vars(drivers.versioned), row.own, row.branches,
-                                   row.repository, vars(drivers.own))
-                 for folder, row in drivers.distributions.items()},
+        drivers=_drivers(file, load_sources()),
         toolkits=file.toolkit.packages, toolkit_bytes=file.toolkit.bytes, compilers_bytes=file.compilers.bytes,
         room={name: (row.installed, row.fetched) for name, row in file.room.parts.items()},
         effective_batch=file.batch.effective,
         batch=tuple((row.from_mib, row.per_device) for row in file.batch.rows),
         bf16_from=Version(file.bf16_from), sources=load_sources(),
         words={**words, "gpus": cards_source, "nvcc_glibc": file.nvcc.glibc_source})
+
+
+def _drivers(file: RulesFile, sources: Sources) -> dict[str, DriverSet]:
+    """Each distribution's driver packages, with the key that its row names. Raises RigError where sources.yml has no
+    such key."""
+    names, keys = file.drivers, sources.nvidia_apt.keys
+    for folder, row in names.distributions.items():
+        if row.key not in {None, *keys}:
+            place = ("drivers", "distributions", folder, "key")
+            raise read(DATA / "rules.yml").error(f"{'.'.join(place)}: sources.yml has no apt key {row.key!r}", place,
+                                                 f"it has {', '.join(keys)}; null: the key isn't known")
+    return {folder: DriverSet(folder, row.tested, keys[row.key] if row.key else None, row.bytes, names.pinning_from,
+                              names.pinning, vars(names.pinned), vars(names.versioned), row.own, row.branches,
+                              vars(names.own))
+            for folder, row in names.distributions.items()}
 
 
 @cache

@@ -109,6 +109,12 @@ class FlashRelease(Row):
 
 
 @dataclass(frozen=True)
+class _Machines(Row):
+    remedy: Text
+    source: Text
+
+
+@dataclass(frozen=True)
 class _FlashAttn(Row):
     source: Text
     releases: dict[VersionText, FlashRelease]
@@ -123,10 +129,10 @@ class _Flavours(Row):
 @dataclass(frozen=True)
 class _Distribution(Row):
     tested: Flag
+    key: Text | None  # no default: a new row says which key it means
     bytes: Whole | None = None
     own: tuple[Whole, ...] = ()
     branches: tuple[Whole, ...] = ()
-    repository: Flag = True
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,7 @@ class RulesFile(Row):
     """rules.yml."""
 
     unfit_remedy: Text
+    machines: _Machines
     modules: _Modules
     legacy: _Legacy
     branches: _Branches

@@ -42,31 +42,27 @@ class Miniforge(Row):
 
 @dataclass(frozen=True)
 class AptKey(Row):
-    """A signing key: its file in the repository's folder, its full fingerprint, and why it isn't the usual one."""
+    """A signing key: its file in the repository's folder, its full fingerprint, and why it isn't the older one."""
 
-    key: Text
+    file: Text
     fingerprint: Text
     why: Text | None = None
 
 
 @dataclass(frozen=True)
 class NvidiaApt(Row):
-    """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, and the key that signs each."""
+    """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, the keys that sign them, and the file of a key of the
+    user's own."""
 
     url: Text
-    key: Text
-    fingerprint: Text
     keys: dict[Text, AptKey]
+    own_file: Text
     source: Text
     keys_source: Text
 
-    def key_for(self, folder: str) -> AptKey:
-        """The key of a distribution's folder ("debian13")."""
-        return self.keys.get(folder, AptKey(self.key, self.fingerprint))
-
     def keyring(self, fingerprint: str) -> str | None:
         """The armored keyring of that key that comes with the project; None for a key that isn't NVIDIA's."""
-        known = {self.fingerprint, *(row.fingerprint for row in self.keys.values())}
+        known = {key.fingerprint for key in self.keys.values()}
         return (DATA / "keys" / f"{fingerprint}.asc").read_text(encoding="ascii") if fingerprint in known else None
 
 

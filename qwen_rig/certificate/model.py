@@ -90,7 +90,7 @@ class Certificate:
 
 def from_json(raw: Any, where: str) -> Certificate:
     """A certificate out of plain data. Raises RigError, one line, where it is none."""
-    damaged = RigError("this is no certificate, or a damaged one", where, "take a new one: qwen-rig certify")
+    damaged = RigError("this file is not a certificate, or it is damaged", where, "take a new one: qwen-rig certify")
     try:
         if raw["kind"] != "qwen-rig certificate" or raw["overall"] not in OVERALL:
             raise damaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ class Taken:
     def failed(self) -> list[str]:
         """The gates that failed, in words."""
         return [f"{check.title}: {check.why or check.measured}" for check in self.new.of("fail")]
+
+
+def miscounted(taken: Sequence[Taken], wanted: int | None) -> str | None:
+    """`1 GPU certified, 2 expected`; None where as many cards as are wanted have a certificate, or any number will do.
+    Each card counts once."""
+    here = len({each.new.uuid for each in taken} - {None})
+    return None if wanted in (None, here) else f"{here} GPU{'s' * (here != 1)} certified, {wanted} expected"
 
 
 def take(measured: Any, stack: Stack | None, host: Identity | None, gpu: bool = True, where: str = "measurements",

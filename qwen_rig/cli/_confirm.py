@@ -42,4 +42,4 @@ def confirmed(asked: str, answer: str) -> None:
     select([sys.stdin], [], [])  # gevent's, by now: the connections are kept alive while somebody thinks
     given = sys.stdin.readline()
     if " ".join(given.replace(",", " ").split()) != answer:
-        raise RigError("nothing was changed: that isn't the answer that means yes")
+        raise RigError("nothing was changed: the answer was not yes")

@@ -36,10 +36,10 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RigError(f"the saved plan can't be read: {error.strerror}", str(path), again) from None
     except UnicodeDecodeError:
-        raise RigError("this is no saved plan: not UTF-8 text", str(path), again) from None
+        raise RigError("this file is not a saved plan: it holds no UTF-8 text", str(path), again) from None
     found = strictjson.read(text, str(path), again, LARGEST, "this is no saved plan: no JSON")
     if not isinstance(found, dict) or found.get("form") != FORM:
-        raise RigError(f"this is no saved plan of form {FORM}", str(path), again)
+        raise RigError(f"this file is not a saved plan of form {FORM}", str(path), again)
     hosts = found.get("hosts")
     texts = all(isinstance(found.get(key), str) for key in ("made", "inventory"))
     lists = all(isinstance(found.get(key), list) and all(isinstance(each, str) for each in found[key])

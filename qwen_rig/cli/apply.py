@@ -8,7 +8,7 @@ import shlex
 from qwen_rig.cli import _hosts, _output, _types
 from qwen_rig.errors import RigError
 
-SUMMARY = "make it so: show the plan, ask, change what differs, prove the env"
+SUMMARY = "show the plan, ask, make its changes, and test the env"
 EXAMPLES = ("qwen-rig apply", "qwen-rig apply --limit lab-01 --yes", "qwen-rig apply tonight.json",
             "qwen-rig apply --only verification --data verification=always")
 

@@ -7,7 +7,7 @@ import argparse
 from qwen_rig import exits
 from qwen_rig.cli import _output, _types
 
-SUMMARY = "collect a stack's files in a folder, for hosts without a way out (then: bundle=FOLDER)"
+SUMMARY = "collect a stack's files in a folder for hosts without internet access (use it: bundle=FOLDER)"
 EXAMPLES = ("qwen-rig bundle ./bundle", "qwen-rig bundle ./bundle --data stack=qwen3.5")
 
 

@@ -37,11 +37,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("measured", type=_types.path, help="what it wrote with --out")
     read.add_argument("--host", help="the name to keep it under, as the inventory has it; without it, what the file "
                                      "says, and no batch is set by it")
+    read.add_argument("--expect-gpus", type=_types.whole, metavar="N",
+                      help="how many cards must have a certificate: another number fails")
     read.add_argument("--stack", help="judge torch and driver by this stack (default: nothing is expected of torch)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: done · 1: bad input · 4 (read): a gate failed."""
+    """0: done · 1: bad input · 4 (read): a gate failed, or another number of cards."""
     does = {"list": _list, "show": _show, "diff": _diff, "html": _html, "read": _read}[options.what]
     return does(options, _output.Output.of(options))
 
@@ -127,5 +129,8 @@ def _read(options: argparse.Namespace, output: _output.Output) -> int:
     taken = record.take(measured, stack, Identity(options.host) if options.host else None, where=str(options.measured))
     output.result([each.new.to_json() for each in taken], lambda: Group(*(each.told() for each in taken)))
     for text in judge.silent(measured):
-        output.talk(f"{text}: lost, if this was no container that it wasn't handed in to")
-    return exits.VERIFICATION if any(each.new.overall == "fail" for each in taken) else exits.OK
+        output.talk(f"{text}: the GPU is lost, unless that host is a container that wasn't given the GPU")
+    if other := record.miscounted(taken, options.expect_gpus):
+        output.talk(f"{other} · {options.measured} · see `nvidia-smi -L` and `lspci -d 10de:` on that host, or correct "
+                    "--expect-gpus")
+    return exits.VERIFICATION if other or any(each.new.overall == "fail" for each in taken) else exits.OK

@@ -6,7 +6,7 @@ import argparse
 
 from qwen_rig.cli import _hosts, _output
 
-SUMMARY = "prove each card: measure it, judge it, keep a certificate, say what has changed"
+SUMMARY = "measure each card, keep the judged results as a certificate, and compare it with the last one"
 EXAMPLES = ("qwen-rig certify", "qwen-rig certify --limit lab-01 --expect-gpus 8", "qwen-rig certify --json")
 
 

@@ -7,7 +7,7 @@ import argparse
 from qwen_rig import exits
 from qwen_rig.cli import _hosts, _output
 
-SUMMARY = "what has changed on each host since the last apply from here, not by it"
+SUMMARY = "what others have changed on each host since your last apply"
 EXAMPLES = ("qwen-rig diff", "qwen-rig diff --limit lab-01 --json")
 
 

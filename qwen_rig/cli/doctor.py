@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LOG = "the log"
-NONE = {True: "unknown: no line of it is one that the doctor knows", False: "nothing known is wrong"}
-FOREIGN = ("its lines are in another language, which no message catalogue of this machine has: run the command again "
+NONE = {True: "unknown: the doctor knows no line of this log", False: "no known problem was found"}
+FOREIGN = ("the log is in another language, and this machine has no message catalogue of it: run the command again "
            "with LC_ALL=C.UTF-8 and give that log")
 BLOCK = 8 << 20  # bytes; of a log that is longer, each block that was read is told
 EXAMPLES = ("qwen-rig doctor lab-01", "qwen-rig doctor lab-01 --log train.log", "qwen-rig doctor < train.log")
-SUMMARY = "named causes and next steps: of hosts, or of a log on standard input"
+SUMMARY = "name causes and next steps, for hosts or for a log on standard input"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: nothing known is wrong · 1: causes found · 3: unreachable."""
+    """0: no known problem was found · 1: causes found · 3: unreachable."""
     if not options.hosts and not options.limit:
         lines = _read(options.log) if options.log else _stdin()
         found = doctor.findings(lines)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _stdin() -> list[str]:
     if sys.stdin is None or sys.stdin.isatty():
-        raise RigError("no host and no log", "rig doctor", "`rig doctor HOST`, or `rig doctor < some.log`")
+        raise RigError("no host and no log was given", "rig doctor", "`rig doctor HOST`, or `rig doctor < some.log`")
     return _lines(sys.stdin.buffer)
 
 
@@ -74,7 +74,7 @@ def _of_hosts(options: argparse.Namespace) -> int:
     said = _read(options.log) if options.log else []
     limit = [*options.limit, *options.hosts]
     if said and len(limit) != 1:
-        raise RigError("a log is of one host", "--log", "name that host alone")
+        raise RigError("a log belongs to one host", "--log", "name that host alone")
     from qwen_rig.cli import _session as session
     from qwen_rig.plan import Context
     from qwen_rig.plan.env import records

@@ -7,7 +7,7 @@ import argparse
 from qwen_rig.cli import _hosts, _output
 from qwen_rig.deploy import ORDER
 
-SUMMARY = "why a step of a host's plan is what it is: facts, rules, decision, with sources"
+SUMMARY = "why a host's plan has a step as it is: the facts, the rules and their sources"
 EXAMPLES = ("qwen-rig explain lab-01 driver", "qwen-rig explain lab-01 flash_attn --data flash_attn=build")
 
 

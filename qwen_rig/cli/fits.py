@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if sum(ways) > 1:
         raise RigError("hosts, --card and --memory exclude each other", "rig fits", "give one of them")
     if not any(ways):
-        raise RigError("no host, no --card and no --memory", "rig fits",
+        raise RigError("no host, --card or --memory was given", "rig fits",
                        "`rig fits HOST`, or `rig fits --card 5090 --model 27B`")
     if not options.hosts and not options.limit:
         card = named(options.card) if options.card is not None else Card(options.memory)

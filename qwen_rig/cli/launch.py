@@ -6,7 +6,7 @@ import argparse
 
 from qwen_rig.cli import _hosts, _output
 
-SUMMARY = "prepare one training over several hosts: launch files on each, an all-reduce over all"
+SUMMARY = "prepare one training over several hosts: write launch files on each, test an all-reduce over all"
 EXAMPLES = ("qwen-rig launch lab-01 lab-02", "qwen-rig launch lab-01 lab-02 --data launch_address=10.0.0.5")
 
 

@@ -7,7 +7,7 @@ import argparse
 from qwen_rig import exits, say
 from qwen_rig.cli import _hosts, _output
 
-SUMMARY = "remove what qwen-rig put on a host: env, caches, runs, jobs, guard, its conda; shown first"
+SUMMARY = "remove what qwen-rig put on a host (env, caches, runs, jobs, guard, its conda), after a list and a question"
 EXAMPLES = ("qwen-rig remove lab-01 --dry", "qwen-rig remove lab-01 --keep-runs")
 
 

@@ -105,7 +105,8 @@ def _told(found: list[Record], as_json: bool) -> None:
         say.as_json([words.shown(each) for each in found])
         return
     if not found:
-        say.err("No runs yet: qwen-rig train HOST --model_name_or_path … --dataset_name …")
+        say.err("No runs yet. Start one: qwen-rig train HOST --dataset_name FILE (with --model_name_or_path, where the "
+                "host's model= chose none)")
         return
     from rich.table import Table
 

@@ -9,7 +9,7 @@ from qwen_rig.cli import _hosts, _output
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import data, options, record, words
 
-SUMMARY = "fine-tune on a host: check, send the data, train as a job that outlives this terminal"
+SUMMARY = "fine-tune on a host: check, send the data, train in a job that goes on when this terminal closes"
 EXAMPLES = ("qwen-rig train lab-01 --model_name_or_path Qwen/Qwen3-0.6B --dataset_name chat.jsonl",
             "qwen-rig train lab-01 --model_name_or_path Qwen/Qwen3-8B --dataset_name host:/data/chat.jsonl "
             "--load_in_4bit --name support")
@@ -31,7 +31,8 @@ def run(options_: argparse.Namespace) -> int:
     if name is not None and record.path(name).exists():
         raise record.taken(name)
     if not (source := given.get("dataset_name")):
-        raise RigError("no data are named", "--dataset_name", "a file here (.jsonl, .json, .csv, .parquet), a data set "
+        raise RigError("no data set was given", "--dataset_name",
+                       "a file here (.jsonl, .json, .csv, .parquet), a data set "
                        f"of the hub (OWNER/NAME), or {ON_HOST}/PATH on the host")
     on_host = source.startswith(ON_HOST)
     found = data.looked_at(source.removeprefix(ON_HOST), on_host)

@@ -7,7 +7,7 @@ import argparse
 from qwen_rig import say
 from qwen_rig.cli import _hosts, _output
 
-SUMMARY = "point the env back at the one before the last build; nothing else changes"
+SUMMARY = "switch back to the env before the last build; nothing else is changed"
 EXAMPLES = ("qwen-rig undo --limit lab-01", "qwen-rig undo --limit lab-01 --yes --json")
 
 

@@ -10,7 +10,7 @@ from qwen_rig import atomic, exits, say
 from qwen_rig.cli import _types
 from qwen_rig.errors import RigError
 
-SUMMARY = "a read-only page on this machine: runs with their loss, hosts, cards; from the records, offline"
+SUMMARY = "show runs with their loss, hosts and cards on a read-only page of this machine; no host is asked"
 EXAMPLES = ("qwen-rig watch", "qwen-rig watch -o page.html", "qwen-rig watch --json")
 REFRESH_S = 5
 

@@ -75,11 +75,12 @@ def diagnose(said: Iterable[str], state: State | None = None, alone: bool = Fals
 
 
 def _translated(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Finding]:
-    """What the lines tell; where that is nothing sure, also what they tell in English by this machine's catalogues."""
+    """What the lines tell, in English by this machine's catalogues where one knows them: those that told something,
+    which may tell more so; where that is nothing sure, any line."""
     told = _read(log, known, rows)
-    if any(found.grade < FOLLOWS for found in told):
-        return told
-    turned = languages.english({at: log.core(at) for at in range(min(len(log.lines), 20_000))})
+    sure = any(found.grade < FOLLOWS for found in told)
+    asked = [found.line - 1 for found in told if found.line] if sure else range(min(len(log.lines), 20_000))
+    turned = languages.english({at: log.core(at) for at in asked})
     if not turned:
         return told
     again = Log([turned.get(at, line) for at, line in enumerate(log.lines)], voices(), log.speaker)

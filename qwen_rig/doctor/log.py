@@ -18,6 +18,7 @@ LONGEST = 4_000  # characters of a line that are read
 FIRST, LAST = 300, 100  # of the lines of one shape, so many of the first and of the last are looked at
 AHEAD = 4  # lines after one that an expression may run on into
 AROUND = 40  # lines before and after one, in which `near` may stand
+_BREAKS = re.compile(r"[\n\r\x1b]|\\x0aNVRM:")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 # What launchers, log drivers and syslog put before a line; several may follow each other.
 _PREFIX = re.compile(
@@ -32,7 +33,9 @@ _PREFIX = re.compile(
 
 
 def split(text: str) -> list[str]:
-    """A text's lines, fit to be shown: without colours, and a progress bar's states as lines of their own."""
+    """A text's lines, fit to be shown: without colours, and a progress bar's states as lines of their own. The kernel's
+    own buffer (/dev/kmsg) writes a break within a message as \\x0a."""
+    text = text.replace("\\x0aNVRM:", "\nNVRM:")
     return hosttext.lines(_COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")).split("\n")
 
 
@@ -50,7 +53,7 @@ class Log:
     connection); '' where anybody may have written it."""
 
     def __init__(self, lines: Iterable[str], voices: tuple[Voice, ...], speaker: str = "") -> None:
-        self.lines = list(chain.from_iterable(split(line) if "\n" in line or "\r" in line or "\x1b" in line else [line]
+        self.lines = list(chain.from_iterable(split(line) if _BREAKS.search(line) else [line]
                                               for line in lines))
         self._voices, self.speaker = voices, speaker
         self._cores: dict[int, str] = {}

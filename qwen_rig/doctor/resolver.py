@@ -45,8 +45,8 @@ def uv(lines: list[str]) -> dict[str, str] | None:
     return None
 
 
-def pip(lines: list[str]) -> dict[str, str] | None:
-    """What pip's "The conflict is caused by" lists; None without such a list."""
+def pip(lines: list[str]) -> dict[str, str]:
+    """What pip's "The conflict is caused by" lists; where it lists nothing that can be read, that they do."""
     wants = []
     for line in lines:
         if found := re.match(r"^ *(?P<who>[\w.-]+ \S+|The user requested(?: \(constraint\))?)(?: depends on)? "
@@ -56,7 +56,8 @@ def pip(lines: list[str]) -> dict[str, str] | None:
             break
     wants = [(who, what) for who, what in wants if re.search(r"\d|^you", who) and not what.startswith("because")]
     if not wants:
-        return None
+        return {"name": "requirements-exclude-each-other", "cause": "the requirements exclude each other",
+                "do": "pip names them in the lines above: loosen or change one of these versions"}
     reason = "; ".join(f"{who} {'want' if who.startswith('you') else 'wants'} {what}" for who, what in wants[:6])
     return {"name": "requirements-exclude-each-other", "cause": f"the requirements exclude each other: {reason}",
             "do": "loosen or change one of these versions"}

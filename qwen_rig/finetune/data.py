@@ -79,7 +79,7 @@ def _samples(file: Path) -> int | None:
             first = opened.read(4)
             opened.seek(-4, 2)
             if (first, opened.read(4)) != (PARQUET, PARQUET):
-                raise RigError("this is no Parquet file, or half of one", str(file))
+                raise RigError("this is not a complete Parquet file", str(file))
         return None
     rows: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {".jsonl": _lines, ".json": _json, ".csv": _csv}
     form: tuple[str, ...] | None = None

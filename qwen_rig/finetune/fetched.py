@@ -53,7 +53,7 @@ def listed(found: Mapping[str, Any], where: str) -> list[File]:
     if len({file.name.lower() for file in files}) < len(files):
         raise RigError("the host lists two files of one name", where, "some disks don't tell capitals apart")
     if sum(file.bytes for file in files) > bounds.bytes:
-        raise RigError("the host lists more bytes than are taken", where, f"{bounds.bytes} at most: bounds.yml")
+        raise RigError("the host lists more bytes than qwen-rig fetches", where, f"{bounds.bytes} at most: bounds.yml")
     if not any(WEIGHTS.fullmatch(file.name) for file in files):
         raise RigError("there are no weights yet", where, "the first checkpoint brings them: --save_steps")
     return sorted(files, key=lambda file: file.bytes)
@@ -66,7 +66,7 @@ class Target:
         self.folder, self.run = folder, run
 
     def begin(self, files: list[File], step: int | None, finished: bool) -> None:
-        """Make the folder ours. Raises RigError where it is somebody else's, or the disk is too small."""
+        """Make the folder ours. Raises RigError where another run has it, or the disk is too small."""
         try:
             if self.folder.exists() and any(self.folder.iterdir()):
                 try:
@@ -79,8 +79,8 @@ class Target:
             self.folder.mkdir(parents=True, exist_ok=True)
             left = sum(file.bytes for file in files if not self.has(file))
             if (free := shutil.disk_usage(self.folder).free) < left:
-                raise RigError(f"the disk has {free >> 20} MiB free, and {left >> 20} are to come", str(self.folder),
-                               "make room, or name another: -o FOLDER")
+                raise RigError(f"the disk has {free >> 20} MiB free, and {left >> 20} MiB are still to be copied",
+                               str(self.folder), "make room, or name another: -o FOLDER")
             self._mark(step, finished, whole=False)
         except OSError as error:
             raise RigError(f"the folder can't be used: {error.strerror}", str(self.folder), "name another: -o FOLDER"

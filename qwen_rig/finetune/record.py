@@ -103,7 +103,7 @@ def keep(record: Record, new: bool = False) -> Record:
 
 def taken(name: str) -> RigError:
     """What to say of a name that a run has."""
-    return RigError(f"there is a run {name} already, and a name is one run", "--name",
+    return RigError(f"a run {name} exists already, and each run has its own name", "--name",
                     f"qwen-rig runs attach {name}, or runs resume {name}, or another --name")
 
 
@@ -119,7 +119,7 @@ def load(name: str) -> Record:
         raise RigError(f"the run's record can't be read: {error}", str(file)) from None
     record = of(strictjson.mapping(text, LARGEST))
     if record is None or record.name != name:
-        raise RigError("this is no record of a run", str(file), "remove it, or put it right")
+        raise RigError("this file is not the record of a run", str(file), "remove it, or put it right")
     return record
 
 

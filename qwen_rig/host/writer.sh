@@ -41,7 +41,7 @@ at_work() { # whether a job that writes an env, or proves one, is at work
   return 1
 }
 
-another() { # whether the right is somebody else's, who wants something else
+another() { # whether another run has the right, and wants something else
   [ -n "$had" ] && [ "$had" != "$run" ] && [ "$its" != "$wish" ] && [ "$over" = 0 ] && [ "$boot" = "$now_boot" ] || return 1
   { [ "$had" != "$gone" ] && [ "$(date +%s)" -le "$until" ]; } || at_work
 }

@@ -148,9 +148,9 @@ class Collector:
         if not wanted or source.keyring(wanted) is not None:
             return
         why = ""
-        for folder in load_rules().drivers:
+        for folder, packages in load_rules().drivers.items():
             base = (self.knobs.source_nvidia_apt or source.url).rstrip("/")
-            url = f"{base}/{folder}/x86_64/{source.key_for(folder).key}"
+            url = f"{base}/{folder}/x86_64/{packages.key.file if packages.key else source.own_file}"
             try:
                 text = get(url, load_limits().lookup_seconds, own=self.knobs.source_nvidia_apt).body
                 self._write(f"{bundle.KEYS}/{wanted}.asc", openpgp.keyring(text.decode(), wanted))

@@ -23,7 +23,7 @@ __all__ = ["Action", "Applied", "Context", "Plan", "Refusal", "Step", "assemble"
 def assemble(ctx: Context, planners: Mapping[str, Planner]) -> Plan:
     """The plan for one host: its steps in the planners' order, or why it is refused. Never raises for odd facts."""
     refused = _stack_refusals(ctx)
-    if not ctx.gpus:
+    if not ctx.gpus or _other_machine(ctx):  # nothing else that is true of it would change this verdict
         return Plan(ctx.host, _headline(ctx), (), tuple(refused), **_about(ctx))
     left_out = step_choice.left_out(ctx.knobs, planners)
     steps, would_change = _steps(ctx, planners, left_out)
@@ -76,6 +76,11 @@ def _users(ctx: Context) -> tuple[str, ...]:
     return tuple(map(str, ctx.machine.gpu_users))
 
 
+def _other_machine(ctx: Context) -> bool:
+    """Whether the host's processor is none that the locks have packages for."""
+    return ctx.machine.arch not in (MACHINE, "")
+
+
 def _stack_refusals(ctx: Context) -> list[Refusal]:
     """No GPU, or none that the stack's torch has code for."""
     if not ctx.gpus:
@@ -85,9 +90,10 @@ def _stack_refusals(ctx: Context) -> list[Refusal]:
                             "give one back to the host's driver, or take this host out of the inventory")]
         return [Refusal("no NVIDIA GPU" + (f" (nvidia-smi: {seen})" if seen else ""),
                         "a GPU must show on the PCI bus or in nvidia-smi; take this host out of the inventory")]
-    if ctx.machine.arch not in (MACHINE, ""):
-        return [Refusal(f"this is an {ctx.machine.arch} machine, and the locks hold packages for {MACHINE} only",
-                        "take this host out of the inventory")]
+    if _other_machine(ctx):
+        article = "an" if ctx.machine.arch[0] in "aeiou" else "a"
+        return [Refusal(f"this is {article} {ctx.machine.arch} machine, and the locks hold packages for {MACHINE} only",
+                        ctx.rules.machine_remedy)]
     torch, glibc = ctx.stack.torch, version(ctx.machine.glibc)
     if torch is None:
         return []
@@ -115,7 +121,7 @@ def _caveats(ctx: Context, steps: Sequence[Step]) -> list[str]:
     if complaint := _unanswered(ctx, steps):
         said.append(f"the driver is there, and still nvidia-smi says: {complaint} (`rig doctor {ctx.host}` tells why)")
     if holder := ctx.machine.apt_lock:
-        said.append(f"apt is locked by {holder.name} (pid {holder.pid}): it is waited for")
+        said.append(f"apt is locked by {holder.name} (pid {holder.pid}): the run waits for that process")
     said += _sliced(ctx)
     torch = ctx.stack.torch
     for gpu in ctx.gpus:

@@ -77,8 +77,8 @@ def _unlisted(ctx: Context, steps: Sequence[Step]) -> list[Refusal]:
     if not lost:
         return []
     here = len(ctx.state.gpus) + len(lost)
-    return [Refusal(f"nvidia-smi lists {len(ctx.state.gpus)} of {here} GPUs: {', '.join(lost)} is on the bus and "
-                    "missing there", LOST)]
+    return [Refusal(f"nvidia-smi lists {len(ctx.state.gpus)} of {here} GPUs: {', '.join(lost)} is on the PCI bus and "
+                    "missing from that list", LOST)]
 
 
 def _left_out(ctx: Context) -> list[str]:
@@ -119,7 +119,7 @@ def _peers(ctx: Context, steps: Sequence[Step]) -> list[str]:
     if len(cards) < 2 or not new_env(steps):
         return []
     return [f"peer-to-peer between PCIe cards ({cards[0].name} ×{len(cards)}) hangs in NCCL on some machines: "
-            f"`qwen-rig certify` tries it, and {ctx.rules.peer_remedy} goes round it"]
+            f"`qwen-rig certify` tries it, and {ctx.rules.peer_remedy} avoids it"]
 
 
 def by_pcie_alone(ctx: Context, gpu: Gpu) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
 from qwen_rig.catalog.marks import named
+from qwen_rig.catalog.sources import AptKey
 from qwen_rig.facts.machine import Disk
 from qwen_rig.managed import repository_url
 from qwen_rig.plan.context import Context
@@ -139,5 +140,15 @@ def repository_at(ctx: Context) -> str:
 
 def repository_known(ctx: Context) -> bool:
     """Whether it's known by which key NVIDIA's packages for this host's system are signed: by us, or by the user."""
+    return (ctx.rules.driver_set(ctx.machine.os.id, ctx.machine.os.version_id) is not None
+            and repository_key(ctx) is not None)
+
+
+def repository_key(ctx: Context) -> AptKey | None:
+    """The key that NVIDIA's packages for this host's system are trusted by: the user's, or the one that the system's
+    row in rules.yml names. None: neither names one, and nothing is installed from there (`repository_known`)."""
     found = ctx.rules.driver_set(ctx.machine.os.id, ctx.machine.os.version_id)
-    return found is not None and (found.repository or ctx.knobs.source_nvidia_apt_key is not None)
+    known = found.key if found else None
+    if wanted := ctx.knobs.source_nvidia_apt_key:
+        return AptKey(known.file if known else ctx.rules.nvidia_apt.own_file, wanted.replace(" ", "").upper())
+    return known

@@ -60,7 +60,8 @@ def tell_in_a_line(tell: Callable[[Exception, str], None]) -> None:
 
 
 def fold(said: str = "Detected changes") -> None:
-    """Have pyinfra say nothing of the changes that it detects: the plan has told them, with their reasons."""
+    """Have pyinfra say nothing of the changes that it detects, as the plan has told them with their reasons; and leave
+    operations that changed nothing out of its table of results, unless -v asks for them. Errors stay in both."""
     from pyinfra_cli import cli
 
     class Click:
@@ -75,8 +76,30 @@ def fold(said: str = "Detected changes") -> None:
                 click.echo(message, **more)
 
     cli.print_meta = lambda state: None
+    cli.print_results = _with_fewer_rows(cli.print_results)
     cli.click = Click()
     logging.getLogger("pyinfra").addFilter(lambda record: record.msg != f"--> {said}:")
+
+
+def _with_fewer_rows(print_results: Callable[[Any], None]) -> Callable[[Any], None]:
+    """pyinfra's table of results without the operations that succeeded without a change on each host."""
+    from pyinfra_cli import prints
+
+    def changed(row: tuple[Any, Any]) -> bool:
+        cells = row[1]
+        return isinstance(cells, str) or len(cells) < 4 or cells[2:4] != ["-", "-"]  # of success and error
+
+    def shown(state: Any) -> None:
+        if state.print_noop_info:  # -v
+            return print_results(state)
+        whole: Callable[[Any], None] = prints.print_rows
+        prints.print_rows = lambda rows: whole([*rows[:1], *filter(changed, rows[1:-1]), *rows[-1:]])
+        try:
+            print_results(state)
+        finally:
+            prints.print_rows = whole
+
+    return shown
 
 
 def _commands(host: Host, ask: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,7 @@ def _claimed(state: State, host: Host, claim: Claim, component: str) -> bool:
 
 def _unread(state: State, host: Host, why: str) -> bool:
     """Fail this host alone: how it stands in mid-run could not be read."""
-    Run.of(host).report.fail(host.name, f"its state could not be read before this step: {why}",
+    Run.of(host).report.fail(host.name, f"the host's state could not be read before this step: {why}",
                              "run the same command again")
     return False
 

@@ -81,7 +81,7 @@ def fetch(host: Host, kept: Record, target: Target, merged: bool) -> dict[str, A
             "✓ fetched", f"{kept.name}, step {step}: {len(files)} files, {size(total)}, in {target.folder}")
         return {"run": kept.name, "step": step, "state": found.state, "folder": str(target.folder),
                 "files": {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}}
-    raise RigError(f"the checkpoints of {kept.name} go faster than they come here", "",
+    raise RigError(f"the checkpoints of {kept.name} are replaced faster than they can be copied", "",
                    "stop the run, or save less often: --save_steps")
 
 
@@ -89,7 +89,7 @@ def _looked(host: Host, kept: Record) -> Told:
     """The run as its host tells of it. Raises RigError where that host knows none."""
     found = patiently(host, lambda: look(host, kept), f"asking for {kept.name}")
     if found is None:
-        raise RigError(f"the host knows no run {kept.name}", "", "was its disk replaced?")
+        raise RigError(f"the host has no run {kept.name}", "", "was its disk replaced?")
     return found
 
 
@@ -140,7 +140,8 @@ def _bring(host: Host, kept: Record, path: str, file: File, target: Target, whic
         try:
             data = base64.b64decode("".join(str(printed).split()), validate=True)
         except (binascii.Error, ValueError):
-            raise RigError(f"a part of {file.name} came torn", "", "the same command goes on where it was") from None
+            raise RigError(f"a part of {file.name} arrived damaged", "",
+                           "the same command goes on where it was") from None
         if not data:
             raise Gone
         if len(data) > most:

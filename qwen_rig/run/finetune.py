@@ -93,7 +93,7 @@ def resume(host: Host, kept: Record, more: Mapping[str, Any]) -> Record:
     work, or has finished."""
     kept = take_in(kept, look(host, kept))
     if kept.state == "running":
-        raise RigError(f"the run {kept.name} is at work", "", f"qwen-rig runs attach {kept.name}")
+        raise RigError(f"the run {kept.name} has not ended", "", f"qwen-rig runs attach {kept.name}")
     if kept.state == "finished":
         raise RigError(f"the run {kept.name} has finished, {words.step(kept.last)}", "", f"qwen-rig fetch {kept.name}")
     ctx = Run.of(host).memory.context(host)
@@ -159,7 +159,7 @@ def ask(host: Host, env: str, folder: str, *arguments: str, seconds: int = 60) -
     if not ok:
         own = (line for line in lines if line.startswith("qwen-rig: "))
         said = next(own, lines[-1] if lines else "it said nothing")
-        raise RigError(f"what is there of the run can't be read: {said.removeprefix('qwen-rig: ')}", "",
+        raise RigError(f"the run's files on the host can't be read: {said.removeprefix('qwen-rig: ')}", "",
                        f"is the env there? qwen-rig plan --limit {host.name}")
     return output
 
@@ -170,7 +170,8 @@ def look(host: Host, kept: Record) -> Told | None:
     output = ask(host, kept.env["path"], parent, "look", parent, kept.name)
     found = next((each for each in told.runs(output or "") if each.name == kept.name), None)
     if found is not None and found.id and found.id != kept.id:
-        raise RigError(f"the run {kept.name} there is another one's", kept.host, "give yours another name")
+        raise RigError(f"the run {kept.name} on the host is not the run on record here", kept.host,
+                       "give yours another name")
     return found
 
 
@@ -231,12 +232,12 @@ def _tell(host: Host, kept: Record, outcome: Outcome) -> None:
         return
     _, said = told.lines(outcome.lines)
     if kept.state == "aborted":
-        report.fail(host.name, f"{kept.name} was cut off: the host was rebooted, or somebody killed it",
+        report.fail(host.name, f"{kept.name} ended early: the host was rebooted, or somebody killed the run",
                     f"qwen-rig runs resume {kept.name}")
         return
     if any("out of memory" in line.lower() for line in said):
         settings = {name: kept.settings.get(name) for name in ("per_device_train_batch_size", "max_length")}
-        report.fail(host.name, f"{kept.name}: the card's memory is out with batch "
+        report.fail(host.name, f"{kept.name}: the card ran out of memory with batch "
                     f"{settings['per_device_train_batch_size']} of {settings['max_length']} tokens",
                     words.again(kept.settings, kept.name), tail=tuple(said[-5:]))
         return

@@ -38,7 +38,7 @@ def look(host: Host, runs: bool, conda: bool) -> Leaving:
     for part, output in _both(host, asked, "look"):
         there, busy = leaving.read(output, part)
         if busy:
-            raise RigError(f"at work there: {', '.join(busy)}", "", "wait for it, or stop it: qwen-rig runs")
+            raise RigError(f"running on the host: {', '.join(busy)}", "", "wait for it, or stop it: qwen-rig runs")
         found += there
     return Leaving(host.name, tuple(found), tuple(leaving.stays(ctx, runs, marked)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 
 from qwen_rig import bundle as bundles
@@ -13,8 +14,9 @@ from qwen_rig.catalog.sources import load_sources
 from qwen_rig.network import preflight
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
 from qwen_rig.plan import Context, Plan, Refusal
+from qwen_rig.plan.place import repository_key
 
-from .network import apt_needed, index_of, keyring, miniforge_url, repository_key, wanted
+from .network import apt_needed, index_of, keyring, miniforge_url, wanted
 
 NAMED = 4  # missing files that a card names
 
@@ -127,10 +129,13 @@ def _bundled(ctx: Context, packages: Mapping[str, Requirement]) -> list[Refusal]
 def _keyring(ctx: Context, plan: Plan) -> list[Refusal]:
     if not ctx.knobs.bundle or not plan.fetching("nvidia_apt"):
         return []
-    wanted = repository_key(ctx)
-    if load_sources().nvidia_apt.keyring(wanted) is not None or keyring(ctx, wanted) is not None:
+    key = repository_key(ctx)
+    if key is None:  # refused by the plan
         return []
-    return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {wanted} of NVIDIA's repository", _again(ctx))]
+    if any(has(key.fingerprint) for has in (load_sources().nvidia_apt.keyring, partial(keyring, ctx))):
+        return []
+    return [Refusal(f"the bundle {ctx.knobs.bundle} lacks the key {key.fingerprint} of NVIDIA's repository",
+                    _again(ctx))]
 
 
 def _again(ctx: Context) -> str:

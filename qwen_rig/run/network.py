@@ -14,7 +14,6 @@ from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.errors import RigError
 from qwen_rig.inside import Checked, Refused
-from qwen_rig.managed import repository_folder
 from qwen_rig.network import preflight
 from qwen_rig.network.archive import PLACE, Forbidden, is_address
 from qwen_rig.network.route import Route, Source, candidates, from_bundle, from_github, unmeasured
@@ -196,12 +195,6 @@ def wanted(ctx: Context, plan: Plan) -> Mapping[str, Requirement]:
     torch = ctx.stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)  # torch from an index of its own
     locked = ctx.stack.requirements(ctx.knobs.python) if names else {}
     return {name: locked[name] for name in names if name in locked and (torch is None or name not in torch.names)}
-
-
-def repository_key(ctx: Context) -> str:
-    """The fingerprint of the key that must sign NVIDIA's repository for this host."""
-    key = load_sources().nvidia_apt.key_for(repository_folder(ctx.machine.os)).fingerprint
-    return (ctx.knobs.source_nvidia_apt_key or key).replace(" ", "").upper()
 
 
 def miniforge_url(ctx: Context) -> str:

@@ -20,8 +20,8 @@ LEADS_ON = "pyinfra inventories/lab.py …, with your hosts in inventories/lab.y
 def refuse_bad(given: Mapping[str, Any]) -> None:
     """Raises RigError for the first option that can't be meant."""
     if given.get("same_sudo_password"):
-        raise RigError("one password for every host would reach those that it isn't meant for", "--same-sudo-password",
-                       "name it for the hosts that ask for one: sudo_password_env in lab.yml")
+        raise RigError("one password for all hosts would also reach hosts that it isn't meant for",
+                       "--same-sudo-password", "name it for the hosts that ask for one: sudo_password_env in lab.yml")
     for name, least in LEAST.items():
         if given.get(name) is not None and given[name] < least:
             raise RigError(f"--{name.replace('_', '-')} can't be {given[name]}", "pyinfra's options",

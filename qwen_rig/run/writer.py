@@ -115,7 +115,7 @@ def _still_wanted(host: Host, run: Run, component: str) -> bool:
     try:
         steps = run.memory.plan(host).steps
     except UNREAD as error:
-        run.report.fail(host.name, f"its state could not be read before this step: {error}",
+        run.report.fail(host.name, f"the host's state could not be read before this step: {error}",
                         "run the same command again")
         return False
     before = STEPS[:STEPS.index(component)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from qwen_rig.domain import Identity
 from .synthesized import UUID, h100
 
 LAB = Identity("lab-01")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "certificate.schema.json").read_text())
 
 
@@ -31,14 +35,14 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path, began: int, spoil: Callable[[dict[str, Any]], Any] = lambda checks: None) -> int:
+def read(folder: Path, began: int, spoil: Callable[[dict[str, Any]], Any] = lambda checks: None, *more: str) -> int:
     """Take a certificate by `rig certificate read`."""
     measured = h100()
     measured["began"] = began
     spoil(measured["cards"][0]["checks"])
     path = folder / "measured.json"
     path.write_text(json.dumps(measured))
-    return main(["certificate", "read", str(path), "--host", "lab-01", "--stack", "guide"])
+    return main(["certificate", "read", str(path), "--host", "lab-01", "--stack", "guide", *more])
 
 
 def slower(checks: dict[str, Any]) -> None:
@@ -66,6 +70,19 @@ def test_two_certificates_by_name_uuid_and_file(state: Path, capsys: pytest.Capt
     jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
     assert main(["certificate", "list"]) == 0
     assert f"{UUID}  lab-01  NVIDIA H100 80GB HBM3  warn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("wanted", "status", "said"), [
+    ("1", 0, ""), ("2", 4, "1 GPU certified, 2 expected · "), ("0", 1, "must be a whole number above 0"),
+    ("two", 1, "'two'")])
+def test_another_number_of_cards_than_expected_fails_though_each_passes(
+        wanted: str, status: int, said: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert read(state, 1793664000, lambda checks: None, "--expect-gpus", wanted) == status
+    except SystemExit as refused:  # argparse's own way out
+        assert refused.code == status == 1
+    told = capsys.readouterr().err
+    assert said in told and ("expected" in told) == (status == 4)
 
 
 def test_the_same_twice_is_no_change(state: Path) -> None:
@@ -96,6 +113,23 @@ def test_the_page_is_complete_in_itself(state: Path, capsys: pytest.CaptureFixtu
     first = (state / "first.html").read_text()
     assert "the one before" not in first and "worse" not in first and "stroke-dasharray" not in first
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_is_no_wider_than_a_phone_or_a_window(width: int, state: Path) -> None:
+    read(state, 1793664000)
+    read(state, 1795478400, slower)
+    assert main(["certificate", "html", "lab-01", "-o", str(state / "page.html")]) == 0
+    inside = html.escape((state / "page.html").read_text(), quote=True)
+    (state / "frame.html").write_text(
+        f'<iframe id="page" width="{width}" height="800" style="border:0" srcdoc="{inside}"></iframe><script>'
+        'onload = () => document.title = page.contentDocument.documentElement.scrollWidth</script>')
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={state}/chromium"]
+    shown = subprocess.run([str(CHROMIUM), *options, "--virtual-time-budget=3000", "--dump-dom", state / "frame.html"],
+                           capture_output=True, text=True, timeout=120, check=False).stdout
+    found = re.search(r"<title>(\d+)</title>", shown)
+    assert found and int(found[1]) <= width, found
 
 
 @pytest.mark.parametrize("values", [(math.nan,), (math.inf, -math.inf)])
@@ -130,11 +164,11 @@ def test_a_failed_gate_is_4(state: Path) -> None:
     (["diff", "lab-01"], "before this one"),
     (["show", "absent.json"], "can't be read"),
     (["show", "broken.json"], "no JSON, or a damaged file"),
-    (["show", "other.json"], "no certificate, or a damaged one"),
+    (["show", "other.json"], "not a certificate, or it is damaged"),
     (["show", "later.json"], "format 9"),
-    (["show", "began-1e18.json"], "no certificate, or a damaged one"),
-    (["html", "began-Infinity.json"], "no certificate, or a damaged one"),
-    (["html", "point.json"], "no certificate, or a damaged one"),
+    (["show", "began-1e18.json"], "not a certificate, or it is damaged"),
+    (["html", "began-Infinity.json"], "not a certificate, or it is damaged"),
+    (["html", "point.json"], "not a certificate, or it is damaged"),
     (["read", "measured-Infinity.json"], "measurements are damaged"),
     (["read", "endless.json"], "measurements are damaged"),
     (["read", "measured-1e18.json"], "measurements are damaged"),

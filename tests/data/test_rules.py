@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
+from qwen_rig.catalog.datafile import DATA
 from qwen_rig.catalog.rules import covered, load_rules
-from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import load_stack
+from qwen_rig.errors import RigError
 
 RULES = load_rules()
 
@@ -129,7 +131,7 @@ def test_driver_sets(os_id: str, version_id: str, tested: bool) -> None:
 
 def test_a_distributions_own_packages_are_for_one_kernel() -> None:
     packages = RULES.driver_set("ubuntu", "26.04")
-    assert packages is not None and not packages.repository and set(packages.own) == {580, 595}
+    assert packages is not None and packages.key is None and set(packages.own) == {580, 595}
     assert packages.own_templates("open", "7.0.0-29-generic")[0][0] == \
         "linux-modules-nvidia-{branch}-server-open-7.0.0-29-generic"
     assert not any("open" in name for name in packages.own_templates("proprietary", "x")[0])
@@ -154,12 +156,31 @@ def test_torch_builds() -> None:
     assert RULES.torch_builds("9.9") == () and RULES.first_torch("cu999") is None
 
 
-def test_each_distribution_has_a_whole_fingerprint() -> None:
-    apt = load_sources().nvidia_apt
-    for folder in ("debian12", "debian13", "ubuntu2204", "ubuntu2404"):
-        assert re.fullmatch(r"[0-9A-F]{40}", apt.key_for(folder).fingerprint)
-    assert apt.key_for("debian13").key == "8793F200.pub"
-    assert apt.key_for("debian12").key == apt.key_for("ubuntu2404").key == "3bf863cc.pub"
+def test_each_distribution_names_the_key_of_its_repository() -> None:
+    keys = {folder: row.key for folder, row in RULES.drivers.items()}
+    assert all(re.fullmatch(r"[0-9A-F]{40}", key.fingerprint) for key in keys.values() if key)
+    assert {folder: key.file if key else None for folder, key in keys.items()} == {
+        "debian12": "3bf863cc.pub", "ubuntu2204": "3bf863cc.pub", "ubuntu2404": "3bf863cc.pub",
+        "debian13": "8793F200.pub", "ubuntu2604": None}
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ("{tested: false, bytes: null}", "key is missing"),  # a row that says nothing of its key inherits none
+    ("{tested: false, bytes: null, key: 7FA2AF80}", "no apt key '7FA2AF80'"),
+])
+def test_a_row_without_a_known_key_is_refused_with_its_line(row: str, said: str, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DATA / "rules.yml").read_text()
+    for name in ("sources.yml", "gpus.yml"):
+        (tmp_path / name).write_text((DATA / name).read_text())
+    marked = "    debian12: {tested"
+    (tmp_path / "rules.yml").write_text(text.replace(marked, f"    ubuntu2610: {row}\n{marked}"))
+    line = text[:text.index(marked)].count("\n") + 1
+    monkeypatch.setattr("qwen_rig.catalog.rules.DATA", tmp_path)
+    with pytest.raises(RigError) as refused:
+        load_rules.__wrapped__()
+    told = str(refused.value)
+    assert said in told and "ubuntu2610" in told and f"rules.yml:{line}" in told
 
 
 def test_miniforge_is_named_by_version_and_sum() -> None:

@@ -145,7 +145,7 @@ def test_a_mess_is_named_repaired_and_undo_brings_it_back(applied: Lab) -> None:
 
     requests = len(applied.bed.requests())
     again = applied.rig("apply", "--limit", "door-01", "--yes")
-    assert again.code == exits.OK and "is whole: proved again, then linked" in " ".join(again.stderr.split())
+    assert again.code == exits.OK and "is complete: tested again, then linked" in " ".join(again.stderr.split())
     fetched = [row["path"] for row in applied.bed.requests()[requests:] if row["path"].endswith((".whl", ".conda"))]
     assert not fetched, "nothing is fetched or built twice"
     assert applied.rig("plan", "--limit", "door-01").code == exits.OK

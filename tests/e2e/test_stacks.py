@@ -152,7 +152,7 @@ def test_a_careless_torch_and_an_old_transformers_are_named_from_the_files_of_a_
     told = lab.rig("plan", "--json", "--limit", HOST, "--data", "stack=guide", "--data", "env_name=by-hand")
     (host,) = json.loads(told.stdout)["hosts"]
     env = next(step for step in host["steps"] if step["component"] == "env")
-    assert env["action"] == "change" and "built beside" in env["why"]
+    assert env["action"] == "change" and "is built beside" in env["why"]
     assert env["problems"][0].startswith("torch 2.7.1+cu126 is built for CUDA 12.6, not 12.8, as a plain `pip install "
                                          "torch==2.7.1` brings it; it has no code for sm_120")
     assert {"torch 2.7.1 is older than the lock's 2.8.0", "transformers 4.40.0 is older than the lock's 4.46.0",

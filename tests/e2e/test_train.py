@@ -83,7 +83,7 @@ def test_a_run_outlives_its_controller_stops_with_a_checkpoint_and_goes_on(lab: 
     assert early.code == 0 and json.loads(early.stdout)["state"] == "running", early.stderr
     assert json.loads(early.stdout)["step"] in range(5, 200, 5)
     refused = lab.rig("remove", "card-01", "--yes")
-    assert refused.code == 1 and "at work there: train-first" in plain(refused), refused.stderr
+    assert refused.code == 1 and "running on the host: train-first" in plain(refused), refused.stderr
     stopped = lab.rig("runs", "stop", "first", "--json")
     assert stopped.code == 0, stopped.stderr
     at = json.loads(stopped.stdout)
@@ -121,7 +121,7 @@ def test_what_it_made_comes_here_byte_for_byte_and_is_evaluated(lab: Lab) -> Non
 def test_memory_that_is_out_is_a_card_with_the_next_smaller_settings(lab: Lab) -> None:
     done = lab.rig("train", "card-01", "--name", "large", *MODEL, "--per_device_train_batch_size", "32",
                    "--gradient_accumulation_steps", "1")
-    assert done.code == 1 and "the card's memory is out with batch 32 of 1024 tokens" in plain(done), done.stderr
+    assert done.code == 1 and "the card ran out of memory with batch 32 of 1024 tokens" in plain(done), done.stderr
     less = "--per_device_train_batch_size=16 --gradient_accumulation_steps=2"
     assert f"qwen-rig runs resume large {less}" in plain(done), done.stderr
     again = lab.rig("runs", "resume", "large", *less.split())

@@ -49,7 +49,7 @@ def test_bad_data_end_in_one_line_before_any_host(name: str, tmp_path: Path, cap
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["train"], "the following arguments are required: HOST"),
-    (["train", "h"], "no data are named"),
+    (["train", "h"], "no data set was given"),
     (["train", "h", "--name", "A b"], "can't be called 'A b'"),
     (["train", "h", "--name", "../x", "--dataset_name", "a/b"], "can't be called '../x'"),
     (["train", "h", "--max_length", "0", "--dataset_name", "a/b"], "--max_length can't be 0"),
@@ -108,13 +108,13 @@ def test_a_record_is_read_back_and_a_name_is_one_run(tmp_path: Path, monkeypatch
                          ("stack=qwen3",), points=({"step": 1, "loss": 2.0},))
     record.keep(made, new=True)
     assert record.load("a") == made and record.every() == [made]
-    with pytest.raises(RigError, match="a name is one run"):
+    with pytest.raises(RigError, match="each run has its own name"):
         record.keep(made, new=True)
     assert record.free("Qwen/Qwen3-8B", "/data/My chats.jsonl") == "qwen3-8b-my-chats"
     for text in ("", "[]", "{", '{"name": "b"}', json.dumps({**json.loads(record.path("a").read_text()), "points": 3})):
         record.path("b").write_text(text)
         assert record.every() == [made]
-        with pytest.raises(RigError, match="no record of a run"):
+        with pytest.raises(RigError, match="not the record of a run"):
             record.load("b")
 
 

@@ -105,7 +105,7 @@ def test_it_is_decided_again_for_another_models_head_dim_where_something_was_tri
 def test_plan_and_explain_say_what_it_is_kept_for_and_what_it_took() -> None:
     state = converged("guide")
     state["generations"][0]["records"]["flash_attn"] = None
-    assert "kept only if right and faster than SDPA on this card, for head_dim 64, 128" in step(context(state), []).why
+    assert "kept only if correct and faster than SDPA on this card, for head_dim 64" in step(context(state), []).why
     ctx = kept(DIMS)
     assert "head_dim 64: 2.00 ms, SDPA 1.90 ms" in step(ctx, []).why
     facts, rules = explain(ctx)

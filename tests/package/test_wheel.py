@@ -126,7 +126,7 @@ def test_in_any_folder_what_needs_no_hosts_works_and_what_does_says_where_to_beg
     for verb in (["plan"], ["doctor", "lab-01"], ["host-keys", "list"]):
         told = installed.run("qwen-rig", *verb, cwd=tmp_path)
         assert told.code == exits.FAILED and told.stderr == (
-            f"qwen-rig: this folder is no qwen-rig project · {tmp_path} · qwen-rig init lab makes one; cd lab\n")
+            f"qwen-rig: this folder is not a qwen-rig project · {tmp_path} · qwen-rig init lab makes one; cd lab\n")
 
 
 def test_another_versions_project_is_one_line_and_nobody_is_dialled(installed: Installed, tmp_path: Path,

@@ -22,6 +22,9 @@ SMI = Path(__file__).parents[1] / "facts" / "smi"
 PROBE = {"smi": "path=/usr/bin/nvidia-smi\nrc={rc}\ntable_rc={rc}", "smi.list": "",
          "driver.proc": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build",
          "driver.sys": "", "driver.modules": "", "driver.modinfo": "", "dpkg": "ii nvidia-open 580.95.05-1"}
+GB10 = {"host.system": "kernel=6.17.0-1008-nvidia\nhostname=spark\narch=aarch64\nglibc=glibc 2.39\ntime=1780000000",
+        "host.os": "ID=ubuntu\nVERSION_ID=24.04\nPRETTY_NAME='Ubuntu 24.04.3 LTS'",
+        "pci": "slot=000f:01:00.0\nclass=0x030200\ndevice=0x2e12\ndriver=../../../bus/pci/drivers/nvidia"}
 BANNER = "| NVIDIA-SMI 580.95.05   Driver Version: 580.95.05   CUDA Version: 13.0 |"
 
 
@@ -63,8 +66,12 @@ def probed(name: str, rc: int = 0) -> tuple[dict[str, Any], Plan]:
             "smi.table": table.read_text() if table.is_file() else BANNER}
     if table.is_file():  # its own driver
         text |= {"driver.proc": "", "dpkg": ""}
+    text |= GB10 if name == "gb10" else {}
     found = HostState().process(
         line for part, words in text.items() for line in (f"##rig {part}", *words.splitlines()))
+    if name == "gb10":  # its bus and its system too, as its probe tells them
+        known = context(bare(RTX5090))
+        return found, make_plan(Context("lab-01", State.of(found), known.stack, known.knobs, known.rules))
     host = {**bare(*[RTX5090] * len(found["gpus"])), "driver": found["driver"], "gpus": found["gpus"]}
     for slot, gpu in zip(host["pci_gpus"], found["gpus"], strict=True):
         slot["slot"] = f"0000:{gpu['pci_bus_id'][9:].lower()}" if gpu["pci_bus_id"] else slot["slot"]
@@ -88,12 +95,22 @@ def probed(name: str, rc: int = 0) -> tuple[dict[str, Any], Plan]:
     # A public Go test of what nvidia-smi prints when one of its GPUs fails, in our query's columns
     ("3x3090-one-failed", "gpu_lost", ["NVIDIA GeForce RTX 3090", None, "NVIDIA GeForce RTX 3090"], True,
      "GPU0000:02:00.0"),
+    # The banner: snowflakedb/ArcticTraining#345; memory.total [N/A]: XuehaiPan/nvitop#208; the row composed
+    ("gb10", None, ["NVIDIA GB10"], True, "this is an aarch64 machine, and the locks hold packages for x86_64 only"),
 ])
 def test_what_nvidia_smi_printed_is_read(name: str, error: str | None, names: list[str | None], refused: bool,
                                          says: str) -> None:
     found, plan = probed(name)
     assert (found["driver"]["error"], [gpu["name"] for gpu in found["gpus"]]) == (error, names)
     assert bool(plan.refusals) is refused and says in whole(plan)
+
+
+def test_a_gb10_is_told_in_one_refusal_why_and_what_to_do() -> None:
+    found, plan = probed("gb10")
+    assert (found["gpus"][0]["memory_mib"], found["gpus"][0]["compute_capability"]) == (None, "12.1")
+    assert "GB10" in plan.headline and "580.126.09" in plan.headline
+    [refusal] = plan.refusals
+    assert "take this host out of the inventory" in refusal.remedy and "containers" in refusal.remedy
 
 
 def test_every_file_of_nvidia_smis_is_read() -> None:

@@ -56,7 +56,7 @@ def test_what_a_step_writes_outside_the_env_is_watched(host: str) -> None:
     ("old", "driver", "550.90.07 proprietary", "sm_120 with CUDA 12.8: driver ≥ 570.26", "sm_120 needs ≥ 570.26, open"),
     ("old", "driver", "RTX 5090 (10de:2b85)", "sm_120 runs on open kernel modules only", "580 open"),
     ("v100", "driver", "V100", "sm_70: branch 580 is the last that knows it", "580 proprietary"),
-    ("container", "driver", "container", "in a container the driver belongs to whoever owns", "serves cu128"),
+    ("container", "driver", "container", "in a container the driver belongs to the machine below", "serves cu128"),
     ("bare", "env", "none", "torch 2.8.0", "guide: 119 packages"),
     ("v100", "flash_attn", "V100", "out: sm_70: flash-attn needs compute capability 8.0", "SDPA"),
     ("bare", "training", "32607 MiB", "effective batch 16", "batch 8 × 2"),

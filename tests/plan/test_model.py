@@ -134,7 +134,7 @@ def test_an_env_moves_to_another_stack_and_back_to_the_very_one(grown: bool) -> 
     moved["generations"][0]["records"]["env"] = {"stack": "qwen3", "previous": here["name"]}
     back = make_plan(context(moved, "guide")).step("env")
     assert isinstance(back.payload, Build) and (back.payload.generation, back.payload.kept) == (here["name"], True)
-    assert back.bytes == 0 and "is whole: proved again, then linked" in back.why
+    assert back.bytes == 0 and "is complete: tested again, then linked" in back.why
     for spoilt in ({"complete": False}, {"gone": "no Python in it"}):
         moved["generations"][1] = {**here, "gone": None, **spoilt}
         again = make_plan(context(moved, "guide")).step("env").payload

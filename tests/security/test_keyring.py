@@ -204,7 +204,7 @@ def test_a_subkey_is_left_out_as_the_pin_does_not_name_it(place: Place) -> None:
 
 def test_nvidias_own_keys_are_data_with_the_fingerprints_that_are_pinned(place: Place) -> None:
     source = load_sources().nvidia_apt
-    pins = {source.fingerprint, *(row.fingerprint for row in source.keys.values())}
+    pins = {row.fingerprint for row in source.keys.values()}
     assert {path.stem for path in (DATA / "keys").iterdir()} == pins
     for pin in pins:
         text = source.keyring(pin)
