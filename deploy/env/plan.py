@@ -108,7 +108,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     now = f"{len(env.packages)} packages"
     if env.gone or not env.python:
         return _build(ctx, title, env.gone or "no Python in it", wanted, Action.CHANGE,
-                      f"nothing runs in it: built beside; {_old(ctx)}")
+                      f"its Python isn't whole: built beside; {_old(ctx)}", afresh=bool(env.torn))
     if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
                       f"another Python needs another env; {_old(ctx)}")
