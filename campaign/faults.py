@@ -37,7 +37,7 @@ STARTS = {
 class Fault:
     """`do`: on the host, before the run; `undo`: after it (none: the next run must mend it). `data`: pyinfra's --data;
     `says`: what a card must name, where the run fails by it; `at_work`: what is done while the run's job is at work;
-    `around`: words in front of the command line."""
+    `around`: words in front of the command line; `whole`: what is done strikes the run, not this host alone."""
 
     name: str
     do: str = ""
@@ -50,11 +50,12 @@ class Fault:
     around: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     ends: tuple[int, ...] = (0, 1, 3, 4)
+    whole: bool = False
 
     @property
     def shared(self) -> bool:
         """Whether it strikes the run itself, and so all of its hosts."""
-        return bool(self.data or self.around or self.environment) or self.ends != Fault("").ends
+        return bool(self.whole or self.data or self.around or self.environment) or self.ends != Fault("").ends
 
     @property
     def heals(self) -> bool:
@@ -128,6 +129,9 @@ SEALED = 'mkdir -p "$XDG_STATE_HOME"; mount --bind "$XDG_STATE_HOME" "$XDG_STATE
 HOMELESS = 'mount -t tmpfs -o size=16k,ro none "$HOME"; exec "$@"'
 
 
+RECORDS_OF = 'find "$XDG_STATE_HOME" "${{XDG_CACHE_HOME:-/nosuch}}" -type f | while read -r f; do {}; done; exec "$@"'
+SPOILT = {"cut off": 'head -c 40 "$f" >"$f.x"; mv "$f.x" "$f"', "emptied": ': >"$f"', "of rubbish":
+          'head -c 300 /dev/urandom >"$f"', "folders": 'rm "$f"; mkdir "$f"', "unreadable links": 'ln -sfn "$f" "$f"'}
 MASTER = 'mkdir -p "$HOME/.ssh"; printf "Host *\\n ControlMaster auto\\n ControlPath /nosuch/%%C\\n" ' \
          '>"$HOME/.ssh/config"; exec "$@"'
 LOCKED = """setsid -f python3 -c "import fcntl, os, time
@@ -169,6 +173,8 @@ def obstacles(random: Random, spot: Spot) -> list[Fault]:
               "sed -i '/^MaxSessions 1$/d' /etc/ssh/sshd_config; pkill -HUP -x sshd || :; sleep 1"),
         Fault("controller's state full", around=(*TINY, FILLED, "sh")),
         Fault("controller's state read-only", around=(*TINY, SEALED, "sh")),
+        *(Fault(f"controller's records {how}", around=("sh", "-c", RECORDS_OF.format(act), "sh"))
+          for how, act in SPOILT.items()),
         Fault("controller's HOME read-only", around=(*TINY, HOMELESS, "sh"), environment=(("HOME", "/srv"),)),
         Fault("a profile that prints", "cp -p /root/.bashrc /root/.b; sed -i '1i echo hello' /root/.bashrc",
               "mv /root/.b /root/.bashrc"),
@@ -229,6 +235,12 @@ def _signal(number: int) -> Callable[[Spot, Any, Random], None]:
     return act
 
 
+def _second(spot: Spot, process: Any, random: Random) -> None:
+    if _begun(spot, process):
+        said = spot.lab.folder / "second.log"
+        spot.lab.end(spot.lab.begin(said), said)
+
+
 def _full(spot: Spot, process: Any, random: Random) -> None:
     if _begun(spot, process):
         spot.bed.room(spot.host, **{random.choice(["mib", "inodes"]): random.randint(0, 3)})
@@ -276,6 +288,7 @@ def strokes(random: Random) -> list[Fault]:
         Fault("the power cut", at_work=_power),
         Fault("rebooted", at_work=_reboot),
         Fault("the disk fills up", at_work=_full, after=_roomy),
+        Fault("two runs at once", at_work=_second, whole=True),
         Fault("SIGINT", at_work=_signal(signal.SIGINT), ends=(0, 130)),
         Fault("SIGTERM", at_work=_signal(signal.SIGTERM), ends=(0, 143)),
         Fault("SIGHUP", at_work=_signal(signal.SIGHUP), ends=(0, 129)),

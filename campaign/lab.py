@@ -54,14 +54,15 @@ class Lab:
     def __init__(self, bed: Testbed, folder: Path, count: int, kind: Literal["metal", "vm"] = "metal") -> None:
         self.bed, self.folder = bed, folder
         demo.fetch(load_stack("standin"))
-        bare = HostSpec(FIRST, driver="580.95.05:open", root_mib=ROOT_MIB, kind=kind)
+        bare = HostSpec(FIRST, driver="580.95.05:open", kind=kind)
         self.infos = bed.up([bare])
         self._inventory()
         self.first = self.run()
-        if self.first.code == 0 and count > 1:
+        if self.first.code == 0:
             image = bed.commit(FIRST, f"campaign-{os.getpid()}")
             try:
-                self.infos = bed.up([replace(bare, name=f"lab-{n:02}", image=image) for n in range(1, count + 1)])
+                self.infos = bed.up([replace(bare, name=f"lab-{n:02}", image=image, root_mib=ROOT_MIB)
+                                     for n in range(1, count + 1)])
             except BaseException:
                 shutil.rmtree(image)
                 raise
