@@ -23,6 +23,7 @@ REPO = Path(__file__).resolve().parents[1]
 FIRST = "lab-01"
 ENVS = "/root/miniforge3/envs"
 JOBS = "/var/lib/qwen-rig/jobs"
+TRIES, BUSY = 3, 3  # of a run on a machine with so many processes a core that want it
 RUN_S = 900  # a run that takes longer hangs
 ROOT_MIB = 2048  # a small system disk, so that a full one is soon full
 
@@ -33,6 +34,11 @@ class Run:
 
     code: int | None
     said: str
+
+    @property
+    def starved(self) -> bool:
+        """Whether a host was too slow because this machine, which all the hosts are on, has too much to do."""
+        return "did not come to an end within" in self.said and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
     def outcome(self, host: str) -> str:
         """What the recap says of a host, `✓ no change` and the like; "" where there is no row."""
@@ -107,7 +113,11 @@ class Lab:
     def run(self, *arguments: str, within: Sequence[str] = (), **environment: str) -> Run:
         """The documented command, from its start to its end."""
         said = self.folder / "run.log"
-        return self.end(self.begin(said, *arguments, within=within, **environment), said)
+        for _ in range(TRIES):
+            run = self.end(self.begin(said, *arguments, within=within, **environment), said)
+            if not run.starved:
+                break
+        return run
 
 
 class Spot:
