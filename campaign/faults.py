@@ -253,7 +253,8 @@ for tool in {tools}; do
   real=$(command -v $tool); [ ! -e /usr/local/bin/$tool ] || continue
   cat >/usr/local/bin/$tool <<END
 #!/bin/sh
-if [ -n "\\$QWEN_RIG_JOB" ] && n=\\$(cat /var/tmp/cut/left 2>/dev/null); then
+path=\\$PATH PATH=/usr/bin:/bin # what is called here is no such program as this one
+if [ -n "\\$QWEN_RIG_JOB" ] && read -r n 2>/dev/null </var/tmp/cut/left; then
   if [ "\\$n" -le 0 ]; then
     rm -f /var/tmp/cut/left
     [ {late} = 0 ] || "$real" "\\$@"
@@ -265,6 +266,7 @@ if [ -n "\\$QWEN_RIG_JOB" ] && n=\\$(cat /var/tmp/cut/left 2>/dev/null); then
   fi
   echo \\$((n - 1)) >/var/tmp/cut/left
 fi
+PATH=\\$path
 exec "$real" "\\$@"
 END
   chmod 755 /usr/local/bin/$tool
