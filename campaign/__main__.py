@@ -1,4 +1,4 @@
-"""`python -m campaign --seed N [--inputs N] [--faults N] [--minutes M]`: bad inputs, then faults on a testbed host.
+"""`python -m campaign --seed N [--inputs N] [--faults N] [--minutes M]`: bad inputs, then faults on testbed hosts.
 
 Prints what each kind had, writes campaign/latest.json, and ends with 1 where a figure is not zero.
 """
@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from testbed._shell import TestbedError, end_by_signals
 
 from .lab import Lab
 from .tally import Tally
-from .trial import Trial
+from .trial import Round
 
 LATEST = Path(__file__).with_name("latest.json")
 
@@ -33,7 +34,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--faults", type=int, default=0, help="faults on a testbed host (default: 0; root on Linux)")
     parser.add_argument("--minutes", type=float, default=60, help="begin nothing new after these (default: 60)")
     parser.add_argument("--only", default="", help="faults with this in their name")
-    parser.add_argument("--trial", default="", help="this one trial, as a finding names it")
+    parser.add_argument("--hosts", type=int, default=6, help="hosts side by side, a fault on each (default: 6)")
+    parser.add_argument("--kind", choices=("metal", "vm"), default="metal",
+                        help="vm: hosts with a systemd (default: metal)")
+    parser.add_argument("--trial", default="", help="this one round, as a finding names it")
     options = parser.parse_args(argv)
     console, began = Console(stderr=True, highlight=False), time.monotonic()
     score = Tally(options.seed)
@@ -48,8 +52,7 @@ def main(argv: list[str]) -> int:
 
             throw(score, options.inputs, more)
         if options.faults or options.trial:
-            wanted = [options.trial] if options.trial else [f"{options.seed}-{n}" for n in range(options.faults)]
-            faults(score, wanted, options.only, more, console)
+            faults(score, options, more, console)
     except TestbedError as error:
         print(f"campaign: {error}", file=sys.stderr)
         return 1
@@ -60,21 +63,32 @@ def main(argv: list[str]) -> int:
     return 1 if score.findings else 0
 
 
-def faults(score: Tally, seeds: list[str], only: str, more: Callable[[], bool], console: Console) -> None:
-    """One trial after another on one host."""
+def faults(score: Tally, options: Namespace, more: Callable[[], bool], console: Console) -> None:
+    """Round after round on the same hosts, until so many faults have struck."""
+    wanted = [options.trial] if options.trial else \
+        [f"{options.seed}-{n}" for n in range(-(-options.faults // options.hosts))]
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder, Testbed(paths.instance("campaign")) as bed:
-        lab = Lab(bed, Path(folder))
-        first = lab.run()
-        if first.code != 0:
-            raise TestbedError(f"the host does not converge before any fault · {first.said[-2000:]}")
-        for seed in seeds:
-            if not more():
-                return
-            trial, before, since = Trial(lab, score, seed, only), len(score.findings), time.monotonic()
-            trial.go()
-            console.print(f"{time.monotonic() - since:5.0f} s  {trial.case}", markup=False, soft_wrap=True)
-            for each in score.findings[before:]:
-                console.print(f"        ✗ {each.counted}: {each.said}", markup=False, soft_wrap=True)
+        lab = Lab(bed, Path(folder), options.hosts, options.kind)
+        try:
+            if lab.first.code != 0:
+                raise TestbedError(f"the hosts do not converge before any fault · {lab.first.said[-2000:]}")
+            for seed in wanted:
+                if not more():
+                    return
+                _round(Round(lab, score, seed, options.only), score, seed, console)
+        finally:
+            lab.close()
+
+
+def _round(made: Round, score: Tally, seed: str, console: Console) -> None:
+    before, since = len(score.findings), time.monotonic()
+    made.go()
+    console.print(f"{time.monotonic() - since:5.0f} s  round {seed}", highlight=False)
+    for trial in made.trials:
+        console.print(f"         {trial.case}", markup=False, soft_wrap=True)
+    for each in score.findings[before:]:
+        console.print(f"        ✗ {each.counted}: {each.case}: {each.said}", markup=False, soft_wrap=True)
+    LATEST.write_text(json.dumps(score.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

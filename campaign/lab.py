@@ -1,16 +1,18 @@
-"""A testbed host that a campaign breaks, the user's commands against it, and what is true of it by our own eyes."""
+"""Testbed hosts that a campaign breaks, the user's commands against them, and what is true of them by our own
+eyes."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -18,12 +20,12 @@ from qwen_rig.catalog.stack import load_stack
 from testbed import HostSpec, Testbed, cli, demo
 
 REPO = Path(__file__).resolve().parents[1]
-HOST = "lab-01"
+FIRST = "lab-01"
 ENVS = "/root/miniforge3/envs"
 JOBS = "/var/lib/qwen-rig/jobs"
+TRIES, BUSY = 3, 3  # of a run on a machine with so many processes a core that want it
 RUN_S = 900  # a run that takes longer hangs
-# A small system disk, so that a full one is soon full; what is told by name is left out of its room.
-SPEC = HostSpec(HOST, driver="580.95.05:open", root_mib=2048)
+ROOT_MIB = 2048  # a small system disk, so that a full one is soon full
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,60 @@ class Run:
     code: int | None
     said: str
 
+    @property
+    def starved(self) -> bool:
+        """Whether a host was too slow because this machine, which all the hosts are on, has too much to do."""
+        return "did not come to an end within" in self.said and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+
+    def outcome(self, host: str) -> str:
+        """What the recap says of a host, `✓ no change` and the like; "" where there is no row."""
+        row = re.search(rf"^{host} +([✓✗] [a-z]+(?: [a-z]+)*)", self.said, re.MULTILINE)
+        if re.search(rf"^No changes\. .*\b{host}\b", self.said, re.MULTILINE):
+            return "✓ no change"
+        return row[1] if row else ""
+
+    def card(self, host: str) -> str:
+        """The host's card, its words joined over the frame's line ends; "" for none."""
+        found = re.search(rf"─ ✗ {host} ─.*?╰", self.said, re.DOTALL)
+        return " ".join(line.strip("│ ") for line in found[0].splitlines()) if found else ""
+
 
 class Lab:
-    """The host, its inventory, and commands against it."""
+    """The hosts, their inventory, and commands against them. The first one converges from nothing, and the others start
+    from its disk."""
 
-    def __init__(self, bed: Testbed, folder: Path) -> None:
+    def __init__(self, bed: Testbed, folder: Path, count: int, kind: Literal["metal", "vm"] = "metal") -> None:
         self.bed, self.folder = bed, folder
         demo.fetch(load_stack("standin"))
-        bed.up([SPEC])
-        self.file = cli.inventory(bed)
+        bare = HostSpec(FIRST, driver="580.95.05:open", kind=kind)
+        self.infos = bed.up([bare])
+        self._inventory()
+        self.first = self.run()
+        if self.first.code == 0:
+            image = bed.commit(FIRST, f"campaign-{os.getpid()}")
+            try:
+                self.infos = bed.up([replace(bare, name=f"lab-{n:02}", image=image, root_mib=ROOT_MIB)
+                                     for n in range(1, count + 1)])
+            except BaseException:
+                shutil.rmtree(image)
+                raise
+            self._image = image
+            self._inventory()
+            self.first = self.run()
+        self.spots = [Spot(self, info.name) for info in self.infos]
+
+    def close(self) -> None:
+        """The image of the first host goes."""
+        if self._image:
+            shutil.rmtree(self._image, ignore_errors=True)
+
+    _image = ""
+
+    def _inventory(self) -> None:
+        self.file = cli.inventory(self.bed)
         data = yaml.safe_load(self.file.read_text(encoding="utf-8"))
-        data["defaults"].update(stack="standin", flash_attn="off", known_hosts=str(folder / "known_hosts"))
+        known = self.folder / f"known_hosts-{len(self.infos)}"
+        data["defaults"].update(stack="standin", flash_attn="off", known_hosts=str(known))
         self.file.write_text(yaml.safe_dump(data), encoding="utf-8")
 
     def begin(self, said: Path, *arguments: str, within: Sequence[str] = (), **environment: str) -> Any:
@@ -68,16 +113,27 @@ class Lab:
     def run(self, *arguments: str, within: Sequence[str] = (), **environment: str) -> Run:
         """The documented command, from its start to its end."""
         said = self.folder / "run.log"
-        return self.end(self.begin(said, *arguments, within=within, **environment), said)
+        for _ in range(TRIES):
+            run = self.end(self.begin(said, *arguments, within=within, **environment), said)
+            if not run.starved:
+                break
+        return run
+
+
+class Spot:
+    """One host of the lab."""
+
+    def __init__(self, lab: Lab, host: str) -> None:
+        self.lab, self.host, self.bed = lab, host, lab.bed
 
     def on(self, script: str, check: bool = False) -> str:
         """What a script prints on the host, past SSH."""
-        return self.bed.exec_(HOST, ["sh", "-c", script], check=check, timeout=RUN_S).stdout
+        return self.bed.exec_(self.host, ["sh", "-c", script], check=check, timeout=RUN_S).stdout
 
     def sound(self) -> str:
         """What is wrong with the env, by its own import and its link; "" where it can be used."""
         gate = load_stack("standin").import_gate
-        done = self.bed.exec_(HOST, ["timeout", "120", f"{ENVS}/qwen-train/bin/python", "-c", gate], timeout=RUN_S)
+        done = self.bed.exec_(self.host, ["timeout", "120", f"{ENVS}/qwen-train/bin/python", "-c", gate], timeout=RUN_S)
         return "" if done.returncode == 0 else (done.stderr or done.stdout or f"exit {done.returncode}")[-300:]
 
     def leftovers(self) -> list[str]:
@@ -104,8 +160,3 @@ ls -d /tmp/tmp.* /tmp/uv-* /tmp/pip-* /tmp/qwen-rig* /var/tmp/tmp.* "${{HOME:-/r
                 at_work[step] = run
         return wrong
 
-
-def card(said: str) -> str:
-    """The host's card out of what a run printed, its words joined over the frame's line ends; "" for none."""
-    found = re.search(rf"─ ✗ {HOST} ─.*?╰", said, re.DOTALL)
-    return " ".join(line.strip("│ ") for line in found[0].splitlines()) if found else ""

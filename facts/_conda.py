@@ -163,7 +163,10 @@ for e in $envs; do env_files "$e"; done""",
         "generations": rf"""{_dist.SHELL}
 IFS=$nl
 for g in $generations; do
-  printf '##generation %s\n##gone %s\n' "$g" "$(gone "$g")"
+  gone=$(gone "$g") linked=
+  for e in $envs; do [ ! "$e" -ef "$g" ] || linked=1; done # that one is held to conda's record above
+  [ -n "$gone$linked" ] || gone=$(base "$g")
+  printf '##generation %s\n##gone %s\n' "$g" "$gone"
   IFS=' '
   for f in {" ".join(BESIDE)}; do
     [ -f "$g/.rig/$f" ] && d=$(sha256sum <"$g/.rig/$f") && printf '##beside %s %s\n' "$f" "${{d%% *}}"
@@ -230,7 +233,7 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
         if not (GENERATION.fullmatch(name) or (_NAME.fullmatch(name))):
             continue
         words = [line.split() for line in lines if line.startswith("##beside ")]
-        gone = next((_dist.GONE.get(line[7:].strip()) for line in lines if line.startswith("##gone ")), None)
+        gone = next((_dist.lacks(line[7:]) for line in lines if line.startswith("##gone ")), None)
         found.append({"name": name, "path": path, "complete": "env" in seen, "gone": gone, "records": parsed,
                       "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem

@@ -13,9 +13,10 @@ from qwen_rig.facts._fact import ProbeFact
 class EnvPackages(ProbeFact["dict[str, Any] | None"]):
     """The packages of the env (conda's or venv) at `path`, read from its *.dist-info; None where there is no env.
 
-    `packages` by canonical name; `duplicates`: names there in two versions (a broken upgrade); `gone`: the part without
-    which it runs nothing; `torn`: packages with a file that is gone or of another size than its RECORD says; `target`:
-    where the env's link leads, None for a plain folder; `torch`: what torch/version.py says of its build.
+    `packages` by canonical name; `duplicates`: names there in two versions (a broken upgrade); `gone`: what its
+    Python lacks, a part or a file (by conda's record); `torn`: packages with a file that is gone or of another size
+    than its RECORD says; `target`: where the env's link leads, None for a plain folder; `torch`: what torch/version.py
+    says of its build.
 
     **Example:**
 

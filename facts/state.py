@@ -126,7 +126,7 @@ class TorchBuild:
 @dataclass(frozen=True)
 class Env:
     """The wanted env, by its files. `target`: where its link leads, None for a plain folder; `python` None: it has
-    none; `gone`: the part without which it runs nothing, in words; `packages`: canonical name → version; `duplicates`:
+    none; `gone`: what its Python lacks, a part or a file, in words; `packages`: canonical name → version; `duplicates`:
     names there in two versions; `torn`: name → which of its files isn't as its RECORD says; `torch` None: no torch, or
     a version.py that can't be read."""
 

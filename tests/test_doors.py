@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from qwen_rig.run import adapter
 from tests import HANG_S
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +22,7 @@ PYINFRA = [  # (words behind `pyinfra -y`, what the line says)
     (["LAB_YML", DEPLOY], "pyinfra takes an inventory in Python · LAB_YML"),
     (["FOLDER/syntax.py", DEPLOY], "it is no Python: '[' was never closed · FOLDER/syntax.py:1"),
     (["FOLDER/raises.py", DEPLOY], "it can't be run: ZeroDivisionError: division by zero (raises.py:1)"),
+    ([LAB, "deploy/provision.py"], "it is a part of qwen-rig and does nothing by itself · deploy/provision.py"),
     (["nobody-of-this-name.invalid", DEPLOY], "there is no host in it · nobody-of-this-name.invalid"),
     ([LAB, DEPLOY, "--port", "70000"], "--port can't be '70000'"),
     ([LAB, DEPLOY, "--limit", "lab-01", "--limit", "nosuch"], "no host or group 'nosuch' · --limit"),
@@ -56,6 +60,14 @@ def test_pyinfras_door(words: list[str], says: str, tmp_path: Path) -> None:
 def test_pyinfras_door_from_another_folder(tmp_path: Path) -> None:
     words = ["pyinfra", "-y", f"{ROOT}/{LAB}", f"{ROOT}/{DEPLOY}", "--data", "stakc=x"]
     one_line(words, "pyinfra has read no config.py of a qwen-rig project", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["5090", "certify", "launch", "undo", "verify"])
+def test_an_entry_that_was_looked_at_by_nobody_does_nothing(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign inventory, from a folder that has no config.py of ours: pyinfra reads the deploy file alone."""
+    monkeypatch.setattr(adapter, "current_host", lambda: SimpleNamespace(name="h", state=SimpleNamespace()))
+    with pytest.raises(adapter.PyinfraError, match="has read no config"):
+        runpy.run_path(str(ROOT / "deploy" / f"{entry}.py"))
 
 
 @pytest.mark.parametrize(("words", "says", "env"), [

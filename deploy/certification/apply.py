@@ -37,6 +37,7 @@ def certification() -> None:
     _certify(name="Certificate | Measure and judge every card")
 
 
+@entry
 def tell_new_name() -> None:
     """Say, once in a run, that deploy/verify.py is deploy/certify.py now."""
     Run.of(adapter.current_host()).part(_tell)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.facts._conda import NUMBER
+from qwen_rig.facts.state import Env
 from qwen_rig.plan import choice
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
@@ -108,7 +109,7 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     now = f"{len(env.packages)} packages"
     if env.gone or not env.python:
         return _build(ctx, title, env.gone or "no Python in it", wanted, Action.CHANGE,
-                      f"no program in it runs: a new env is built beside it; {_old(ctx)}")
+                      f"its Python isn't whole: a new env is built beside it; {_old(ctx)}", afresh=bool(env.torn))
     if env.python and not env.python.startswith(f"{ctx.knobs.python}."):
         return _build(ctx, title, f"Python {env.python}", f"Python {ctx.knobs.python}", Action.CHANGE,
                       f"another Python needs a new env; {_old(ctx)}")
@@ -128,11 +129,18 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
         adopted = "" if generation else " (adopted as it is)"
         return Step(title, f"{wanted_count} packages", wanted, Action.NONE,
                     f"all packages are as in lock {ctx.stack.lock_id}{adopted}", won=_won(ctx, wanted_count))
+    return _differs(ctx, title, wanted, env, wrong)
+
+
+def _differs(ctx: Context, title: str, wanted: str, env: Env,
+             wrong: Mapping[str, tuple[str | None, str]]) -> Step:
+    """The step that mends what differs from the lock, or builds an env beside."""
     few = len(wrong) <= NAMED and not env.duplicates
-    why = ", ".join(diagnosis.change(ctx, name, *wrong[name]) for name in sorted(wrong)) if few \
-        else f"{len(wrong)} packages differ from the lock"
+    now, why = f"{len(env.packages)} packages", f"{len(wrong)} packages differ from the lock"
+    if few:
+        why = ", ".join(diagnosis.change(ctx, name, *wrong[name]) for name in sorted(wrong))
     problems = () if few else diagnosis.named(ctx, wrong)
-    if generation is None or diagnosis.rebuilds(ctx, wrong):
+    if current(ctx) is None or diagnosis.rebuilds(ctx, wrong):
         return _build(ctx, title, now, wanted, Action.CHANGE, f"{why}: built beside, {_old(ctx)}", problems,
                       afresh=bool(env.torn))
     return Step(title, now, wanted, Action.CHANGE, why, problems=problems,

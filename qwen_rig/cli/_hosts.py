@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from qwen_rig import knobs
 from qwen_rig.deploy import ORDER
+from qwen_rig.errors import RigError
 
 
 def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
@@ -18,6 +20,16 @@ def arguments(parser: argparse.ArgumentParser, limit: bool = True) -> None:
                         help="a knob of group_data/all.py, above what the inventory says; may be given again")
     parser.add_argument("--expect-gpus", metavar="N", action="append", dest="data", type="expect_gpus={}".format,
                         help="refuse a host that has another number of GPUs (the knob expect_gpus)")
+
+
+def refuse_unread(options: argparse.Namespace) -> None:
+    """Refuse what is said of hosts where no host is named: nobody would read it. Raises RigError."""
+    for name in ("data", "inventory"):
+        if getattr(options, name):
+            pairs = [knobs.pair(text) for text in options.data]  # a name that is none is told as such
+            said = f"--data {pairs[0][0]}" if pairs else "-i"
+            raise RigError(f"{said} is said of hosts, and no host is named", f"rig {options.verb}",
+                           "name a host, or leave it out")
 
 
 def steps(parser: argparse.ArgumentParser) -> None:

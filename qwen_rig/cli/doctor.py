@@ -39,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0: no known problem was found · 1: causes found · 3: unreachable."""
     if not options.hosts and not options.limit:
+        _hosts.refuse_unread(options)
         lines = _read(options.log) if options.log else _stdin()
         found = doctor.findings(lines)
         return _tell({LOG: (found, [FOREIGN] if not found and languages.foreign(lines) else [])},

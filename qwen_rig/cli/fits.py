@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         raise RigError("no host, --card or --memory was given", "rig fits",
                        "`rig fits HOST`, or `rig fits --card 5090 --model 27B`")
     if not options.hosts and not options.limit:
+        _hosts.refuse_unread(options)
         card = named(options.card) if options.card is not None else Card(options.memory)
         _tell({card.name: card}, chosen, options)
         return exits.OK

@@ -7,6 +7,7 @@ row's texts, or None: the line tells nothing after all. The words `name` and `gr
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -125,6 +126,24 @@ def import_name(scene: Scene) -> Words | None:
     return {"package": installed(scene, package), "asker": installed(scene, who) if who else "the code that imports it"}
 
 
+_BASE = re.compile(r'File "(?P<prefix>/[^"]*)/lib/python3\.\d+/')
+
+
+def _own_module(scene: Scene, module: str) -> Words:
+    """A module of Python itself that isn't there: that Python is damaged, and no package mends it."""
+    frames = (_BASE.match(line.strip()) for line in scene.log.before(scene.at))
+    prefix = next((frame["prefix"] for frame in frames if frame), "")
+    mended = "the same qwen-rig run again sees which file is gone and builds the env anew; a Python that isn't in " \
+             "its env: install that Python anew"
+    if prefix and "/envs/" not in prefix:
+        mended = f"install the Python in {prefix} anew (of a conda that isn't the env's: give qwen-rig another " \
+                 "conda_prefix, or move that folder away)"
+    return {"name": "python-damaged", "do": mended,
+            "cause": f"{module} is a module of Python itself, not of a package: "
+                     f"{f'the Python in {prefix}' if prefix else 'that Python'} is damaged or was built without it; "
+                     "no package brings it"}
+
+
 def module_missing(scene: Scene) -> Words | None:
     """A module that isn't there: not installed, gone from its package, or left out of this Python."""
     module = scene.groups["module"]
@@ -135,6 +154,8 @@ def module_missing(scene: Scene) -> Words | None:
         return {"name": "module-gone", "cause": f"the module {module} is no longer there: {note}",
                 "do": f"a version of {installed(scene, who) if who and '.py' not in who else 'the program'} that no "
                       "longer asks for it, or an older one of what had it"}
+    if top in sys.stdlib_module_names:
+        return _own_module(scene, module)
     if dot:
         package = distribution(top)
         return {"name": "module-not-in-package", "who": who,

@@ -27,11 +27,13 @@ USER = "qwen-rig"  # of HTTP's Basic authentication; its password is the desk's 
 
 @dataclass
 class Desk:
-    """The files that one host is served in one run, to whoever says the token, as long as the desk isn't closed."""
+    """The files that one host is served in one run, to whoever says the token, as long as the desk isn't closed.
+    `wrong`: why the first file that was refused isn't the manifest's."""
 
     bundle: Bundle
     archive: Archive
     checked: Checked
+    wrong: str = ""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     _open: set[Any] | None = field(default_factory=set, repr=False)  # the connections; None: closed
     _guard: Lock = field(default_factory=Lock, repr=False)
@@ -136,8 +138,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with self.desk.checked.opened(self.desk.bundle.folder, path, sha256, size) as content:
                 self._send(content)
         except Refused as error:
+            self.desk.wrong = self.desk.wrong or str(error)
             self._page(403, "", str(error))
         except FileNotFoundError:
+            self.desk.wrong = self.desk.wrong or f"{path} is no longer there"
             self._page(404, "")
 
     def _send(self, content: Content) -> None:

@@ -34,13 +34,13 @@ from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.program import load
 from qwen_rig.units import size, span
 
+from . import channel as channels
 from .limits import Flooded, Overdue, Unanswered
 
 T = TypeVar("T")
 FRAME = load("shell/frame.sh").text
 SHOWN = 200  # letters of what a host printed in place of an answer
-CHUNK = 65536
-AT_ONCE = 64  # parts of a file that are asked for before the first has come
+CHUNK, AT_ONCE = 65536, 64  # AT_ONCE: parts of a file that are asked for before the first has come
 SFTP_MESSAGE = 256 * 1024  # bytes: OpenSSH's SFTP_MAX_MSG_LENGTH
 CLOSE_S = 5  # for a farewell
 
@@ -121,7 +121,7 @@ class BoundedSSH(SSHConnector):
              ) -> tuple[int, CommandOutput]:
         """Run a command that is framed by a mark in a channel of its own: exit status, output. That channel is closed,
         however this ends."""
-        channel = self._transport().open_session()
+        channel = channels.session(self._transport())
         try:
             if pty:
                 channel.get_pty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from . import adapter, stumble
 
 CALLED = {"ssh_port": "--port", "ssh_user": "--user", "ssh_key": "--key"}
 LEAST = {"parallel": 1, "retry": 0, "retry_delay": 0, "fail_percent": 0}  # pyinfra asks for whole numbers alone
+DEPLOY = (Path(__file__).parents[1] / "deploy").resolve()
 LEADS_ON = "pyinfra inventories/lab.py …, with your hosts in inventories/lab.yml (another file: LAB_HOSTS=FILE)"
 
 
@@ -30,6 +32,8 @@ def refuse_bad(given: Mapping[str, Any]) -> None:
     others = dict(_of_others(text) for text in given.get("data") or () if not _knob(text))
     connection.refuse_bad(others, "--data")
     _inventory(str(given.get("inventory") or ""))
+    for name in given.get("operations") or ():
+        _declares(str(name))
 
 
 def _connection(given: Mapping[str, Any]) -> None:
@@ -52,6 +56,17 @@ def _knob(text: str) -> bool:
 def _of_others(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     return name, knobs.parsed(value)
+
+
+def _declares(named: str) -> None:
+    """Refuse a file of our own deploy/ that only defines things: a run of it would do nothing, and end well."""
+    path = Path(named)
+    if path.suffix != ".py" or not _fit(named) or not path.is_file() or path.resolve().parent != DEPLOY:
+        return
+    body = ast.parse(path.read_bytes(), named).body
+    if not any(isinstance(each, ast.Expr) and isinstance(each.value, ast.Call) for each in body):
+        raise RigError("it is a part of qwen-rig and does nothing by itself", named,
+                       "deploy/5090.py has all steps (one of them: --data only_steps=NAME)")
 
 
 def _inventory(named: str) -> None:

@@ -54,9 +54,11 @@ class Report:
     what steps took, for the ledger; `took`: what each step done took on a host, by component;
     `touched`: hosts that a step has begun to change; `jobs`: the step whose job is at work on a host now, and whether
     by sudo; `ahead`: no host waits for another at a step's end. `tables` False: plans are told otherwise, as JSON.
+    `spoilt`: which file of its bundle a host could not be served.
     """
 
-    def __init__(self, memory: Memory, links: Links, board: Board, screens: Screens, tables: bool = True) -> None:
+    def __init__(self, memory: Memory, links: Links, board: Board, screens: Screens, tables: bool = True,
+                 spoilt: Callable[[str], str] = lambda name: "") -> None:
         self.tables, self.screens, self.console = tables, screens, screens.talk
         self.plans: dict[str, Plan] = {}
         self.states: dict[str, dict[str, Any]] = {}
@@ -71,7 +73,7 @@ class Report:
         self.touched: set[str] = set()
         self.ahead = False
         self.jobs: dict[str, tuple[str, bool]] = {}
-        self._memory, self._links, self._board = memory, links, board
+        self._memory, self._links, self._board, self._spoilt = memory, links, board, spoilt
         self._after: list[Callable[[State, Collection[str]], None]] = []
         self._waiting_cards: list[str] = []  # hosts whose cards wait for the plans to be shown
         self._commands_shown: set[str] = set()
@@ -260,6 +262,9 @@ class Report:
         login = shell_line(host, adapter.data(failure.host))
         remedy = f"mend what its last line names ({login}), then run the same command again" if lines else \
             "run the same command again: what was cut off is taken up where it stands"
+        if wrong := self._spoilt(host):
+            from qwen_rig.bundle import AGAIN
+            self.fail(host, f"{failure.names} failed: the bundle {wrong}", AGAIN, command=last, log=log)
         self.fail(host, what, remedy, said=lines, command=last, tail=tuple(lines[-TAIL:]), log=log)
 
     def stumbled(self, host: Host, error: Exception) -> None:

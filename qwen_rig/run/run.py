@@ -62,7 +62,10 @@ class Run:
         """What is told."""
         from .report import Report
         from .screens import of_pyinfra
-        return Report(self.memory, self.links, self.board, self._screens or of_pyinfra(), self._tables)
+        return Report(self.memory, self.links, self.board, self._screens or of_pyinfra(), self._tables, self._spoilt)
+
+    def _spoilt(self, name: str) -> str:
+        return self.tunnels.wrong(name) if "tunnels" in self.__dict__ else ""  # most runs serve no bundle
 
     @cached_property
     def tunnels(self) -> Tunnels:

@@ -90,6 +90,11 @@ class Tunnels:
             self._desks[key] = serve.Desk(bundle, Archive(bundle.folder, store), self._checked)
         return self._desks[key]
 
+    def wrong(self, name: str) -> str:
+        """Which file of its bundle a host could not be served, and why; "" for none."""
+        return next((f"{folder}: {desk.wrong}" for (host, folder), desk in self._desks.items()
+                     if host == name and desk.wrong), "")
+
     def again(self, host: Host) -> None:
         """After a connection was made anew: the forward too, on the port that a job on the host may be fetching from.
 

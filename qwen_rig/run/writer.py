@@ -104,7 +104,7 @@ def _waited(host: Host, run: Run, known: Context) -> Answer | None:
         told = True
     if answer and answer.state != "done":
         run.report.fail(host.name, f"env {env} can't be claimed for writing: {answer.why or answer.state}",
-                        "mend that on the host, and run the same command again")
+                        "mend that on the host, and run the same command again", said=[answer.why])
         return None
     return answer
 

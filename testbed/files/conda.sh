@@ -69,7 +69,8 @@ unpack() { # $package, the file $file, of which the channel says $line: unpacked
   rows | sed -n 's/.*"_path": "\([^"]*\)".*"prefix_placeholder": "\([^"]*\)".*/\2 \1/p' | while read -r holder path; do
     sed -i "s|$holder|$target|g" "$target/$path"
   done
-  printf '%s\n' "$line" | sed 's/^[^{]*//; s/,$//' >"$target/conda-meta/${file%.conda}.json"
+  { printf '%s\n' "$line" | sed 's/^[^{]*//; s/},\{0,1\}$//'; printf ', "paths_data": '; cat "$at/info/paths.json"; echo '}'; } |
+    tr -d '\n' | sed 's/\([{,]\) *\("[a-z0-9_]*":\)/\1\n  \2/g' >"$target/conda-meta/${file%.conda}.json" # a key a line, as conda has it
   printf '+%s::%s\n' "$channel" "${file%.conda}" >>"$target/conda-meta/history"
 }
 

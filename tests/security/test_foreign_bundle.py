@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from qwen_rig.network import serve
 from qwen_rig.network.archive import KEPT, Archive
 from qwen_rig.network.collect import Collector
 from qwen_rig.network.web import Unreachable
+from qwen_rig.run.adapter import Failure
+from qwen_rig.run.run import Run
 from tests.network.desk import asked, login
 
 SECRET = b"PRIVATE KEY of the controller"
@@ -147,6 +150,25 @@ def test_a_file_of_another_hash_is_not_served(size: int, folder: Path) -> None:
     os.link(folder.parent / "id_ed25519", folder / WHEEL)
     manifest(folder, WHEEL, bytes=size)
     assert SECRET not in served(folder, WHEEL)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda file: file.write_bytes(SECRET[::-1]), "its sha256 is another"), (Path.unlink, "is no longer there")])
+def test_a_step_that_fails_by_a_spoilt_file_names_it(spoil: Callable[[Path], Any], words: str, folder: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was spoilt after the bundle was made, as long as before: uv says no more of it than a status."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+    (folder / WHEEL).write_bytes(SECRET)
+    manifest(folder, WHEEL, sha256=SHA)
+    host: Any = SimpleNamespace(name="h", data=SimpleNamespace(dict=dict))
+    unused: Any = None
+    run = Run(unused, list)
+    desk = run.tunnels.desk(host, str(folder))
+    spoil(folder / WHEEL)
+    assert asked(desk, f"/{WHEEL}", Authorization=login(desk))[0] in (403, 404)
+    run.report._failed(Failure(host, "Env", (), ("error: 403 Forbidden",)))
+    assert WHEEL in run.report.cards["h"].what and words in run.report.cards["h"].what
+    assert "qwen-rig bundle" in run.report.cards["h"].remedy
 
 
 @pytest.mark.parametrize("row", [
