@@ -58,7 +58,7 @@ def run(options_: argparse.Namespace) -> int:
         printed: list[str] = []
         status = on_host(kept, options_, lambda host: printed.append(finetune.log(host, kept)))
         if options_.json:
-            say.as_json({"run": kept.name, "lines": [line for text in printed for line in text.splitlines()]})
+            say.as_json({"form": words.FORM, "run": kept.name, "lines": "\n".join(printed).splitlines()})
         else:
             say.out("\n".join(printed))
         return status

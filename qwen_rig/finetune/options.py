@@ -56,8 +56,24 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 def settled(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
     """All settings as far as they are known here: the command line over the host's training.json over the defaults. The
     user's own file there stands between the two; the host tells the result (settings.json)."""
-    known = {name: value for name, value in made.items() if name in train_qwen.DEFAULTS}
-    return {**train_qwen.DEFAULTS, **known, **given}
+    return {**train_qwen.DEFAULTS, **typed(made), **given}
+
+
+def typed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a host's settings that are known, each of its type and in bounds; None where it is left open."""
+    return {name: value for name, value in found.items() if name in train_qwen.DEFAULTS and _fits(name, value)}
+
+
+def _fits(name: str, value: Any) -> bool:
+    if value is None:
+        return train_qwen.DEFAULTS[name] is None
+    if name in train_qwen.FLAGS:
+        return isinstance(value, bool)
+    if name in train_qwen.WHOLE:
+        return type(value) is int and abs(value) < 10 ** 9
+    if name in train_qwen.FRACTIONS:
+        return type(value) in (int, float) and abs(value) < 10 ** 9
+    return isinstance(value, str) and len(value) <= 1000
 
 
 def words(given: Mapping[str, Any]) -> list[str]:
