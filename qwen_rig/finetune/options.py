@@ -39,17 +39,12 @@ def declare(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(train_
 def given(options: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of them. Raises RigError for what train_qwen.py would refuse."""
     found = {name: value for name in train_qwen.DEFAULTS if (value := getattr(options, name, None)) is not None}
-    for name in (*train_qwen.WHOLE, *train_qwen.FRACTIONS):
-        least = -1 if name == "max_steps" else 0 if name in (*train_qwen.FRACTIONS, "seed") else 1
-        if name in found and not least <= found[name] < 10 ** 9:
-            raise RigError(f"--{name} can't be {found[name]}", "", f"a number from {least} on")
-    if not 0 <= found.get("test_split_size", 0) < 1:
-        raise RigError(f"--test_split_size is a share below 1, not {found['test_split_size']}")
+    if said := train_qwen.wrong(found):
+        what, _, remedy = said.partition(": ")
+        raise RigError(what, "", remedy)
     for name, text in found.items():
         if isinstance(text, str) and (not text or not text.isprintable() or len(text) > 1000):
             raise RigError(f"--{name} can't be {text[:60]!r}", "", "a text without control characters")
-    if found.get("load_in_4bit") and found.get("use_peft") is False:
-        raise RigError("--load_in_4bit trains an adapter only", "--use_peft", "leave --use_peft true")
     return found
 
 

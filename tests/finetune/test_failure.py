@@ -34,7 +34,8 @@ def summary(rank: int, code: int) -> str:
 
 
 CASES = {
-    "accelerate": ((MADE / "accelerate-0.34-raise.txt").read_text(), "RuntimeError: the data loader has no samples left"),
+    "accelerate": ((MADE / "accelerate-0.34-raise.txt").read_text(),
+                   "RuntimeError: the data loader has no samples left"),
     "own line": ((MADE / "torchrun-2.13-own-line.txt").read_text(), "the folder x holds no data"),
     "nccl": (yaml.safe_load((REPORTS / "found-h200-duplicate-gpu.yml").read_text())["log"],
              "torch.distributed.DistBackendError: NCCL error in: "),
@@ -44,7 +45,7 @@ CASES = {
     "chained, with a summary": (f"{OWN_TRACEBACK}\n{summary(1, 1)}", "ValueError: batch 12 has no labels"),
     "the second to fail": (f"{OWN_TRACEBACK}\nRuntimeError: Connection closed by peer\n{summary(1, 1)}",
                            "ValueError: batch 12 has no labels"),
-    "of one rank": ("[rank0]: RuntimeError: Connection closed by peer\n[rank1]: ValueError: bad row 3\n" + summary(1, 1),
+    "of one rank": (f"[rank0]: RuntimeError: Connection closed\n[rank1]: ValueError: bad row 3\n{summary(1, 1)}",
                     "ValueError: bad row 3"),
     "nothing is told": ("{'loss': 1.2}\nGoodbye", ""),
 }
