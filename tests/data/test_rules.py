@@ -168,7 +168,7 @@ def test_miniforge_is_named_by_version_and_sum() -> None:
 
 
 def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
-    for name in ("guide", "qwen3", "qwen3.5", "qwen3.5-cu128"):
+    for name in ("grpo", "guide", "qwen3", "qwen3.5", "qwen3.5-cu128"):
         torch = load_stack(name).torch
         assert torch is not None and torch.release is not None
         build = f"{'.'.join(torch.release.split('.')[:2])} cu{torch.cuda.replace('.', '')}"
