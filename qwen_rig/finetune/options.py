@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_rig.errors import RigError
-from qwen_rig.host import train_qwen
+from qwen_rig.host import train_qwen as _train_qwen
+
+train_qwen: Any = _train_qwen  # written for a host's Python, without types
 
 OURS = ("output_dir", "dataset_name")  # the run's folder, and what is sent there
 # Those that may change between two beginnings of one run: what it takes, never what it learns from.

@@ -86,7 +86,7 @@ def _numbers(end: Mapping[str, Any]) -> dict[str, Any]:
     """How a run ended, in numbers: whole ones but for the loss."""
     whole = {name: end[name] for name in ("code", "step", "of", "at") if type(end.get(name)) is int
              and abs(end[name]) < MOST}
-    loss = end.get("loss")
+    loss: Any = end.get("loss")
     return {**whole, "loss": loss} if type(loss) in (int, float) and abs(loss) < MOST else whole
 
 

@@ -172,7 +172,7 @@ def evaluate(host: Host, kept: Record, prompts: Sequence[str], tokens: int, samp
 def evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a host tells of an evaluation, each part of its type; {} where it has no loss."""
     def number(name: str) -> float | None:
-        value = found.get(name)
+        value: Any = found.get(name)
         plain = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < curve.MOST
         return float(value) if plain else None  # NaN and infinity compare false: JSON has neither
 
