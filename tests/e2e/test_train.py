@@ -76,6 +76,7 @@ def starts(lab: Lab, name: str) -> list[str]:
 def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab) -> None:
     controller = begin(lab, "train", "card-01", "-i", str(lab.file), "--name", "first", "--max_steps", "200", *MODEL)
     until(lambda: step(lab, "first") >= 6 or controller.poll() is not None, lambda: str(controller.poll()))
+    lab.on("card-01", "touch /opt/model/wait")  # however long the commands below take, it is at work
     controller.kill()  # no word, no signal's handler
     said = controller.communicate()[1]
     assert step(lab, "first") >= 6, said
@@ -89,13 +90,14 @@ def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab
     assert held(json.loads(lab.rig("runs", "logs", "first", "--json").stdout), "logs")["lines"]
     refused = lab.rig("remove", "card-01", "--yes")
     assert refused.code == 1 and "at work there: train-first" in plain(refused), refused.stderr
+    lab.on("card-01", "rm /opt/model/wait")
     stopped = lab.rig("runs", "stop", "first", "--json")
     assert stopped.code == 0, stopped.stderr
     at = held(json.loads(stopped.stdout), "run")
     assert at["state"] == "stopped" and 6 <= at["last"]["step"] < 200 and at["revision"] == "0123456789abcdef"
     assert f"checkpoint-{at['last']['step']}" in lab.on("card-01", "ls /root/qwen-rig/runs/first/out")
     before = cut_off(lab)
-    lab.on("card-01", "touch /opt/model/go")
+    lab.on("card-01", "rm /opt/model/wait; touch /opt/model/go")
     resumed = lab.rig("runs", "resume", "first", "--json")
     assert resumed.code == 0, resumed.stderr
     end = held(json.loads(resumed.stdout), "run")
@@ -117,6 +119,7 @@ def cut_off(lab: Lab) -> int:
     lab.bed.cable("card-01", up=False)
     trained = step(lab, "first")
     until(lambda: step(lab, "first") >= trained + 2, lambda: "it stands still without its cable")
+    lab.on("card-01", "touch /opt/model/wait")
     lab.bed.cable("card-01", up=True)
     assert starts(lab, "first") == ["start", "end", "start"], "the cable's end began nothing"
     onlooker.kill()
