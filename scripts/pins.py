@@ -4,6 +4,7 @@ can be reached.
 - locks/conda.yml: Python, pip and what they need, for every Python; each file is fetched, compared with the channel's
   own sum, and hashed here. conda solves: the one that --conda names, else the one in Miniforge's installer.
 - STACK.torch.lock.txt, for each stack with a `torch_index` of a fixed release and no lock: that index's sums.
+- `pinned` and `addresses` of each index of flash-attn wheels in sources.yml: by that index's sums, too.
 
 What can't be fetched is told and left as it was; the exit status is then 1. What was pinned before is made anew.
 """
@@ -11,6 +12,7 @@ What can't be fetched is told and left as it was; the exit status is then 1. Wha
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
@@ -23,7 +25,7 @@ import yaml
 from packaging.utils import parse_wheel_filename
 
 from qwen_rig import atomic
-from qwen_rig.catalog.sources import load_sources
+from qwen_rig.catalog.sources import OtherWheels, load_sources
 from qwen_rig.catalog.stack_types import cuda_tag
 from qwen_rig.errors import RigError
 from qwen_rig.knobs import CHOICES
@@ -47,6 +49,12 @@ def main(words: list[str]) -> int:
                 print(f"pins: wrote {torch(asked, stack) if stack else conda(asked, Path(folder))}")
             except (RigError, Unreachable) as error:
                 failed.append(f"pins: {error}")
+    for name, row in load_sources().flash_attn.others.items():
+        if row.index and (asked.data / "sources.yml").is_file():
+            try:
+                print(f"pins: wrote {wheels(asked, name, row)}")
+            except (RigError, Unreachable) as error:
+                failed.append(f"pins: {error}")
     print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
     return 1 if failed else 0
 
@@ -58,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--conda", help="a conda that solves")
     made.add_argument("--pythons", nargs="+", default=list(CHOICES["python"]), metavar="PYTHON")
     made.add_argument("--torch-index", default=sources.torch_index.pytorch, help="the folder with cu128 and so on")
+    made.add_argument("--wheels", metavar="PAGE", help="an index's page of flash-attn, in place of the data's")
     made.add_argument("--data", type=Path, default=DATA, help="the folder that holds locks and stacks")
     return made
 
@@ -112,6 +121,29 @@ def torch(asked: argparse.Namespace, path: Path) -> Path:
     head, block, rest = path.read_text().partition("torch_index:")
     atomic.write(path, head + block + re.sub(r"(?m)^  lock: null$", f"  lock: {target.name}", rest, count=1))
     return Path(target)
+
+
+def wheels(asked: argparse.Namespace, name: str, row: OtherWheels) -> Path:
+    """Write the files of an index of flash-attn wheels into that row of sources.yml: their sha256 and addresses."""
+    page = asked.wheels or row.url
+    answer = get(page, SECONDS, pages.ACCEPT, own=page)
+    begins = tuple(row.name(torch_, python) for torch_ in row.torch for python in asked.pythons)
+    try:
+        listed = pages.parse(answer.body, answer.kind, answer.url)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Unreachable(f"{page} is no page of an index") from None
+    files = {file.name: file for file in listed
+             if file.name.startswith(begins) and file.name.endswith("_x86_64.whl") and file.sha256}
+    if not files:
+        raise Unreachable(f"{page} has no {begins[0]}… with a sha256")
+    target: Path = asked.data / "sources.yml"
+    head, mark, rest = target.read_text().partition(f"    {name}:")
+    for key, found in (("pinned", {each: file.sha256 for each, file in sorted(files.items())}),
+                       ("addresses", {each: file.url for each, file in sorted(files.items())})):
+        line = f"      {key}: {json.dumps(found)}"
+        rest = re.sub(rf"(?m)^      {key}: \{{.*\}}$", lambda _, line=line: line, rest, count=1)  # type: ignore[misc]
+    atomic.write(target, head + mark + rest)
+    return target
 
 
 def hashes(index: str, name: str, version: str, pythons: Iterable[str]) -> list[str]:

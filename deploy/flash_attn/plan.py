@@ -26,6 +26,8 @@ from qwen_rig.plan.model import Action, Payload, Step
 from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 
 FETCHES = ("flash_attn",)  # wheels of a release, or sources
+UNKNOWN = "nobody vouches for its bytes (a sha256 in `pinned`, or flash_attn_unverified, opens it)"
+UNASKED = "its index wasn't asked yet for the file and its sha256 (`make pins` opens it)"
 GIT = "git"  # a version, and the rung that has it
 PROVEN_ONCE = (64, 128)  # head dimensions: what release 0.2.0 proved, and didn't write down
 
@@ -87,7 +89,7 @@ def flash_spec(ctx: Context) -> AttentionPayload:
             python=ctx.knobs.python, glibc=ctx.machine.glibc,
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
-        wheels += [wheel for wheel in _others(ctx) if wheel.sha256 or ctx.knobs.flash_attn_unverified]
+        wheels += [wheel for wheel in _others(ctx) if wheel.sha256 or (ctx.knobs.flash_attn_unverified and wheel.url)]
     if mode in ("auto", "build"):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
@@ -291,8 +293,8 @@ def explain(ctx: Context) -> Parts:
                  "probe.HostState (.rig/flash_attn.json)"),
             fact("its speed", made.speed or None if made else None, "probe.HostState (.rig/flash_attn.json)")], [
         *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
-        *[Rule(f"closed: {wheel.name}: nobody vouches for its bytes (a sha256 in `pinned`, or flash_attn_unverified, "
-               "opens it)", "qwen_rig/data/sources.yml") for wheel in _closed(ctx, spec)],
+        *[Rule(f"closed: {wheel.name}: {UNKNOWN if wheel.url else UNASKED}", "qwen_rig/data/sources.yml")
+          for wheel in _closed(ctx, spec)],
         *[Rule(f"candidate: {built_on(ctx, wheel.host)}, sha256 {wheel.sha256[:12]}…", "this controller's cache")
           for wheel in _shared(ctx, spec)],
         *[Rule(f"{build.rung}: {build.source} "

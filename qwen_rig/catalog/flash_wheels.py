@@ -15,7 +15,7 @@ from packaging.version import Version
 from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Sha256, Text, VersionText, Whole
 from qwen_rig.catalog.flash_build import Source
 from qwen_rig.catalog.rules import arch_of, covered
-from qwen_rig.catalog.sources import load_sources
+from qwen_rig.catalog.sources import OtherWheels, load_sources
 from qwen_rig.catalog.stack_types import Torch
 
 LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
@@ -33,8 +33,9 @@ class Wheel(Row):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A wheel to attempt, at an address. `sha256`, `bytes` None: not known; `rung`: which of flash-attn's rungs it is
-    of; `built`: who built it, of one that a host of this controller did."""
+    """A wheel to attempt, at an address ("" where its index wasn't asked for it yet). `sha256`, `bytes` None: not
+    known; `rung`: which of flash-attn's rungs it is of; `built`: who built it, of one that a host of this controller
+    did."""
 
     name: str
     url: str
@@ -110,10 +111,18 @@ def others(torch: Torch | None, python: str, glibc: str | None,
                         wheels={})
         if release in other.torch and torch and torch.cuda == other.cuda and not _misfits(
                 one, torch, glibc, [cc for cc in compute_capabilities if cc is not None]):
-            name = other.file.format(version=other.version, cuda=other.cuda.replace(".", ""), torch=release,
-                                     tag="cp" + python.replace(".", ""))
-            found.append(Candidate(name, f"{other.url}/{quote(name)}", other.pinned.get(name)))
+            name = other.name(release, python)
+            if other.index:
+                found += _of_index(other, name)
+            else:
+                found.append(Candidate(name, f"{other.url}/{quote(name)}", other.pinned.get(name)))
     return found
+
+
+def _of_index(other: OtherWheels, begins: str) -> list[Candidate]:
+    """The pinned wheels of an index whose names begin so; one without an address where there are none."""
+    return [Candidate(name, other.addresses[name], sha256) for name, sha256 in other.pinned.items()
+            if name.startswith(begins) and name in other.addresses] or [Candidate(begins.rstrip("-"), "", None)]
 
 
 def _misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilities: list[Version]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 from qwen_rig import strictjson
-from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Sha256, Text, Whole, checked, load, wrong
+from qwen_rig.catalog.datafile import DATA, After, Flag, MaybeTexts, Row, Sha256, Text, Whole, checked, load, wrong
 from qwen_rig.catalog.yamlfile import given, shown
 
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
@@ -68,8 +68,11 @@ class NvidiaApt(Row):
 
 @dataclass(frozen=True)
 class OtherWheels(Row):
-    """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), torch (2.8), tag (cp310);
-    `pinned`: those of which we hold the sha256, by name. All others are closed without consent."""
+    """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), cuda_dotted (12.8), torch (2.8),
+    tag (cp310); `pinned`: those of which we hold the sha256, by name. All others are closed without consent.
+
+    `index`: `url` is a package's page of an index, and names begin with `file`; `addresses` has those that are pinned.
+    """
 
     url: Text
     file: Text
@@ -80,6 +83,13 @@ class OtherWheels(Row):
     torch: MaybeTexts = ()
     archs: MaybeTexts = ()
     pinned: dict[Text, Sha256] = field(default_factory=dict)
+    index: Flag = False
+    addresses: dict[Text, Text] = field(default_factory=dict)
+
+    def name(self, torch: str, python: str) -> str:
+        """A wheel's name for that release of torch ("2.8") and Python ("3.10"); of an index how it begins."""
+        return self.file.format(version=self.version, cuda=self.cuda.replace(".", ""), cuda_dotted=self.cuda,
+                                torch=torch, tag="cp" + python.replace(".", ""))
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], out
     override = dict(map(knobs.pair, data))
     homes.check()
     root = project.find()
-    inventory = inventory or str(root / "inventories" / "lab.py")
+    inventory = str(root / "inventories" / "lab.py") if inventory is None else inventory
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
     state = process.state(str(root), output.verbose > 0)
     run = join(state, Run(make_plan, watched, table, saved, screens or output.screens()))

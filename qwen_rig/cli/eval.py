@@ -7,7 +7,7 @@ import argparse
 from qwen_rig import exits, say
 from qwen_rig.cli import _types, runs
 from qwen_rig.errors import RigError
-from qwen_rig.finetune import record
+from qwen_rig.finetune import record, words
 from qwen_rig.finetune.record import Record
 
 SUMMARY = "the loss on the eval split, and the model's and the adapter's answers side by side, made on the host"
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 def _tell(kept: Record, as_json: bool) -> None:
     made = kept.evaluation
     if as_json:
-        say.as_json({"run": kept.name, **made})
+        say.as_json({"form": words.FORM, "run": kept.name, **made})
         return
     from rich.table import Table
 

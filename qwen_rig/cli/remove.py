@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     3: unreachable."""
     from qwen_rig.cli import _confirm
     from qwen_rig.cli import _session as session
+    from qwen_rig.finetune import words
     from qwen_rig.run import leaving
     from qwen_rig.units import size
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
             opened.work(lambda host: leaving.remove(host, runs, conda))
         status = opened.status()
     if options.json:
-        say.as_json([{"host": plan.host, "removed": not options.dry and status == exits.OK, "stays": list(plan.stays),
+        say.as_json([{"form": words.FORM, "host": plan.host, "removed": not options.dry and status == exits.OK,
+                      "stays": list(plan.stays),
                       "things": [{"path": t.path, "kib": t.kib, "why": t.why} for t in plan.things]} for plan in plans])
     return exits.worst([status, *([exits.CHANGES] if options.dry and pending else [])])

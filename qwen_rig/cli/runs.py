@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from qwen_rig import exits, say
+from qwen_rig import exits, homes, say
 from qwen_rig.cli import _output
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import options, record, words
@@ -47,6 +47,7 @@ def run(options_: argparse.Namespace) -> int:
     """0: done · 1: no such run, bad input, or it failed · 3: unreachable."""
     act = options_.act or "list"
     if act == "list":
+        _there(getattr(options_, "inventory", None))
         _told(record.every(), options_.json)
         return exits.OK
     if act == "look":
@@ -58,7 +59,7 @@ def run(options_: argparse.Namespace) -> int:
         printed: list[str] = []
         status = on_host(kept, options_, lambda host: printed.append(finetune.log(host, kept)))
         if options_.json:
-            say.as_json({"run": kept.name, "lines": [line for text in printed for line in text.splitlines()]})
+            say.as_json({"form": words.FORM, "run": kept.name, "lines": "\n".join(printed).splitlines()})
         else:
             say.out("\n".join(printed))
         return status
@@ -71,11 +72,17 @@ def run(options_: argparse.Namespace) -> int:
     return status
 
 
+def _there(inventory: str | None) -> None:
+    """An inventory that is named where none is read must be there all the same. Raises RigError."""
+    if inventory is not None and not inventory.startswith("@") and not homes.expanded(inventory, "-i").is_file():
+        raise RigError("no such inventory", inventory, "leave -i out: `runs list` asks no host")
+
+
 def on_host(kept: Record, options_: argparse.Namespace, do: Callable[[Any], Any]) -> int:
     """Do it on a run's host; the exit status."""
     from qwen_rig.cli import _session as session
 
-    inventory = options_.inventory or kept.inventory
+    inventory = kept.inventory if options_.inventory is None else options_.inventory
     with session.opened(inventory, [kept.host], kept.knobs, _output.Output.of(options_), table=False) as opened:
         opened.work(do)
         return opened.status()
@@ -87,7 +94,7 @@ def _look(options_: argparse.Namespace) -> int:
     from qwen_rig.run import finetune
 
     left = [kept for kept in record.every() if kept.state in record.OPEN]
-    places = {(options_.inventory or kept.inventory, kept.knobs) for kept in left}
+    places = {(kept.inventory if options_.inventory is None else options_.inventory, kept.knobs) for kept in left}
     if len(places) > 1:
         raise RigError("these runs are of several inventories", "", "name one: -i FILE; or runs attach NAME")
     status = exits.OK

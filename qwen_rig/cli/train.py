@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from qwen_rig import say
 from qwen_rig.cli import _hosts, _output
@@ -18,7 +19,7 @@ ON_HOST = "host:"  # before a path that is the host's
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("host", metavar="HOST", help="a host of the inventory")
+    parser.add_argument("hosts", nargs="+", metavar="HOST", help="a host of the inventory; a run is on one")
     parser.add_argument("--name", metavar="NAME", help="the run's (default: after model and data); a name is one run")
     _hosts.arguments(parser, limit=False)
     options.declare(parser)
@@ -28,6 +29,10 @@ def run(options_: argparse.Namespace) -> int:
     """0: trained, or stopped with a checkpoint · 1: refused or failed, or bad input · 3: unreachable."""
     given, output = options.given(options_), _output.Output.of(options_)
     name = options_.name
+    if len(options_.hosts) > 1:
+        raise RigError(f"a run is on one host, and these are {', '.join(options_.hosts)}", "HOST",
+                       f"qwen-rig launch {shlex.join(options_.hosts)} prepares one training over all of them; then "
+                       "start its launch.sh on each (docs/hosts.md)")
     if name is not None and record.path(name).exists():
         raise record.taken(name)
     if not (source := given.get("dataset_name")):
@@ -39,7 +44,7 @@ def run(options_: argparse.Namespace) -> int:
     from qwen_rig.cli import _session as session
     from qwen_rig.run import finetune
 
-    with session.opened(options_.inventory, [options_.host], options_.data, output, table=False) as opened:
+    with session.opened(options_.inventory, options_.hosts, options_.data, output, table=False) as opened:
         wanted = finetune.Wanted(name or "", opened.asked["inventory"], tuple(options_.data), given, found)
         made = opened.work(lambda host: finetune.begin(host, wanted))
         status = opened.status()

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_rig.errors import RigError
-from qwen_rig.host import train_qwen
+from qwen_rig.host import train_qwen as _train_qwen
+
+train_qwen: Any = _train_qwen  # written for a host's Python, without types
 
 OURS = ("output_dir", "dataset_name")  # the run's folder, and what is sent there
 # Those that may change between two beginnings of one run: what it takes, never what it learns from.
@@ -39,25 +41,36 @@ def declare(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(train_
 def given(options: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of them. Raises RigError for what train_qwen.py would refuse."""
     found = {name: value for name in train_qwen.DEFAULTS if (value := getattr(options, name, None)) is not None}
-    for name in (*train_qwen.WHOLE, *train_qwen.FRACTIONS):
-        least = -1 if name == "max_steps" else 0 if name in (*train_qwen.FRACTIONS, "seed") else 1
-        if name in found and not least <= found[name] < 10 ** 9:
-            raise RigError(f"--{name} can't be {found[name]}", "", f"a number from {least} on")
-    if not 0 <= found.get("test_split_size", 0) < 1:
-        raise RigError(f"--test_split_size is a share below 1, not {found['test_split_size']}")
+    if said := train_qwen.wrong(found):
+        what, _, remedy = said.partition(": ")
+        raise RigError(what, "", remedy)
     for name, text in found.items():
         if isinstance(text, str) and (not text or not text.isprintable() or len(text) > 1000):
             raise RigError(f"--{name} can't be {text[:60]!r}", "", "a text without control characters")
-    if found.get("load_in_4bit") and found.get("use_peft") is False:
-        raise RigError("--load_in_4bit trains an adapter only", "--use_peft", "leave --use_peft true")
     return found
 
 
 def settled(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
     """All settings as far as they are known here: the command line over the host's training.json over the defaults. The
     user's own file there stands between the two; the host tells the result (settings.json)."""
-    known = {name: value for name, value in made.items() if name in train_qwen.DEFAULTS}
-    return {**train_qwen.DEFAULTS, **known, **given}
+    return {**train_qwen.DEFAULTS, **typed(made), **given}
+
+
+def typed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a host's settings that are known, each of its type and in bounds; None where it is left open."""
+    return {name: value for name, value in found.items() if name in train_qwen.DEFAULTS and _fits(name, value)}
+
+
+def _fits(name: str, value: Any) -> bool:
+    if value is None:
+        return train_qwen.DEFAULTS[name] is None
+    if name in train_qwen.FLAGS:
+        return isinstance(value, bool)
+    if name in train_qwen.WHOLE:
+        return type(value) is int and abs(value) < 10 ** 9
+    if name in train_qwen.FRACTIONS:
+        return type(value) in (int, float) and abs(value) < 10 ** 9
+    return isinstance(value, str) and len(value) <= 1000
 
 
 def words(given: Mapping[str, Any]) -> list[str]:

@@ -20,9 +20,9 @@ PLOTTED = 120  # points of a curve that is drawn
 
 
 def found() -> dict[str, Any]:
-    """Runs, hosts and cards, as --json has them."""
-    return {"runs": [{**words.shown(each), "points": [dict(row) for row in each.points]} for each in record.every()],
-            "hosts": hosts(), "cards": cards()}
+    """Runs, hosts and cards, as --json has them (docs/training.schema.json)."""
+    runs = [{**words.shown(each), "points": [dict(row) for row in each.points]} for each in record.every()]
+    return {"form": words.FORM, "runs": runs, "hosts": hosts(), "cards": cards()}
 
 
 def hosts() -> list[dict[str, str]]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwen_rig import strictjson
-from qwen_rig.finetune.curve import KEPT, point
+from qwen_rig.finetune import options
+from qwen_rig.finetune.curve import KEPT, MOST, point
+from qwen_rig.finetune.fetched import MOST_FILES
 from qwen_rig.finetune.record import NAME
 
 LARGEST = 1_000_000  # letters of one answer
@@ -68,16 +70,33 @@ def _run(row: Any) -> Told | None:
     whole = _mapping(row.get("checkpoint"))
     step, folder = whole.get("step"), whole.get("folder")
     finished = end.get("state") == "finished"
-    named = isinstance(step, int) and folder == f"checkpoint-{step}"
+    named = type(step) is int and folder == f"checkpoint-{step}"
     points = [made for each in _list(row.get("points")) if (made := point(each))]
     return Told(
         row["name"], state, run if isinstance(run, str) and RUN_ID.fullmatch(run) else "",
-        id_ if isinstance(id_, str) else "", tuple(points[:KEPT]), _mapping(row.get("settings")),
+        id_ if isinstance(id_, str) else "", tuple(points[:KEPT]), options.typed(_mapping(row.get("settings"))),
         revision if isinstance(revision, str) and re.fullmatch("[0-9a-f]{7,64}", revision) else None,
-        {name: end[name] for name in ("state", "code", "step", "of", "loss", "at") if name in end},
+        {"state": end["state"], **_numbers(end)} if end.get("state") in STATES else {},
         step if named else None, "" if finished or not named else str(folder),
         _mapping(end.get("files") if finished else whole.get("files")), _mapping(row.get("merged")),
         _mapping(row.get("evaluation")))
+
+
+def _numbers(end: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run ended, in numbers: whole ones but for the loss."""
+    whole = {name: end[name] for name in ("code", "step", "of", "at") if type(end.get(name)) is int
+             and abs(end[name]) < MOST}
+    loss: Any = end.get("loss")
+    return {**whole, "loss": loss} if type(loss) in (int, float) and abs(loss) < MOST else whole
+
+
+def files(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those files of a host's list that a record can have: name → bytes and sha256. What may be fetched is decided in
+    fetched.py."""
+    rows = {name: row for name, row in list(found.items())[:MOST_FILES] if isinstance(row, dict)}
+    return {name: {"bytes": row["bytes"], "sha256": row["sha256"]} for name, row in rows.items()
+            if len(name) <= 200 and type(row.get("bytes")) is int and 0 <= row["bytes"] < 10 ** 15
+            and isinstance(row.get("sha256"), str) and re.fullmatch("[0-9a-f]{64}", row["sha256"])}
 
 
 def _mapping(found: Any) -> dict[str, Any]:

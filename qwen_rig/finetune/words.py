@@ -10,6 +10,8 @@ from qwen_rig.finetune import options
 from qwen_rig.finetune.record import Record
 from qwen_rig.units import span
 
+FORM = 1  # of the documents of training, docs/training.schema.json
+
 
 def at(row: Mapping[str, Any]) -> str:
     """`loss 1.234 · 5,120 tokens/s · 11.2 of 24.0 GiB · ~16 min left` of one point."""
@@ -52,8 +54,8 @@ def row(record: Record) -> tuple[str, str, str, str]:
 
 
 def shown(record: Record) -> dict[str, Any]:
-    """A run as --json has it, without its curve."""
-    return {"name": record.name, "host": record.host, "state": record.state, "began": record.began,
+    """A run as --json has it (docs/training.schema.json), without its curve."""
+    return {"form": FORM, "name": record.name, "host": record.host, "state": record.state, "began": record.began,
             "seen": record.seen, "model": record.model, "revision": record.revision, "seed": record.seed,
             "data": dict(record.data), "env": dict(record.env), "settings": dict(record.settings),
             "certificates": list(record.certificates), "last": dict(record.last), "result": dict(record.result),

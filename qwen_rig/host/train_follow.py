@@ -1,7 +1,8 @@
 """Travels with train_run.py: what a training tells of itself while it runs, and how it is stopped with a checkpoint.
 
-train_qwen.py adds it to TRL's trainer where QWEN_RIG_RUN names a run. It takes SIGTERM (a shutdown, a spot machine that
-is taken away) and the file `stop` in the run's folder for the same wish: a checkpoint, then the end.
+train_qwen.py adds it to TRL's trainer where QWEN_RIG_RUN names a run. It takes SIGTERM and SIGINT (a shutdown, a spot
+machine that is taken away; a launcher that got one) and the file `stop` in the run's folder for the same wish: a
+checkpoint, then the end.
 """
 
 import json
@@ -30,7 +31,8 @@ class Follow(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **_):
         self.began = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
-        signal.signal(signal.SIGTERM, self._ask)
+        for number in (signal.SIGTERM, signal.SIGINT):  # a launcher passes on which it got
+            signal.signal(number, self._ask)
         if state.is_world_process_zero:
             config = getattr(model, "config", None)
             train_files.write(self.run / "begun.json", {

@@ -99,20 +99,29 @@ def settled(given):
     for name in ("model_name_or_path", "dataset_name"):
         if not found[name]:
             stop(f"--{name} is missing")
-    for name in (*WHOLE, *FRACTIONS):
-        least = -1 if name == "max_steps" else 0 if name in (*FRACTIONS, "seed") else 1
-        if found[name] is not None and found[name] < least:
-            stop(f"--{name} can't be {found[name]}")
-    if not 0 <= found["test_split_size"] < 1:
-        stop(f"--test_split_size is a share below 1, not {found['test_split_size']}")
-    if found["report_to"] not in REPORTS:
-        stop(f"report_to can't be {found['report_to']!r}: it takes {', '.join(REPORTS)}")
+    if said := wrong(found):
+        stop(said)
     for module, wanted in (("bitsandbytes", found["load_in_4bit"]), (found["report_to"], found["report_to"] != "none")):
         if wanted and importlib.util.find_spec(module) is None:
             stop(f"this env has no {module}: run qwen-rig again, which brings it")
-    if found["load_in_4bit"] and not found["use_peft"]:
-        stop("--load_in_4bit trains an adapter only: leave --use_peft true")
     return found
+
+
+def wrong(found):
+    """What can't be of these settings, in words; "" of those that can."""
+    for name in (*WHOLE, *FRACTIONS):
+        least = -1 if name == "max_steps" else 0 if name in (*FRACTIONS, "seed") else 1
+        if found.get(name) is not None and not least <= found[name] < 10 ** 9:  # NaN isn't, either
+            return f"--{name} can't be {found[name]}"
+    for name in ("test_split_size", "lora_dropout"):
+        if not 0 <= (found.get(name) or 0) < 1:
+            return f"--{name} is a share below 1, not {found[name]}"
+    if found.get("num_train_epochs") == 0 and (found.get("max_steps") or -1) < 1:
+        return "--num_train_epochs 0 trains nothing: name a number above 0, or --max_steps"
+    if found.get("report_to", "none") not in REPORTS:
+        return f"report_to can't be {found['report_to']!r}: it takes {', '.join(REPORTS)}"
+    half = found.get("load_in_4bit") and found.get("use_peft") is False
+    return "--load_in_4bit trains an adapter only: leave --use_peft true" if half else ""
 
 
 def fitted(settings):
@@ -139,8 +148,7 @@ def fitted(settings):
 
 def accepted(function, **options):
     """Those options that a function takes: trl renames its own from release to release."""
-    known = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in known}
+    return {name: value for name, value in options.items() if name in inspect.signature(function).parameters}
 
 
 def source(name):
@@ -205,11 +213,9 @@ def columns(data, name):
 
 
 def sound(name, value):
-    if name != "messages" and isinstance(value, str):
-        return True
-    return isinstance(value, list) and name != "text" and all(
+    return (isinstance(value, str) and name != "messages") or (isinstance(value, list) and name != "text" and all(
         isinstance(each, dict) and isinstance(each.get("role"), str) and isinstance(each.get("content"), str)
-        for each in value)
+        for each in value))
 
 
 def example(wanted):
@@ -233,9 +239,7 @@ def shaped(data, settings, words, config):
     if "messages" in names and only:
         return data.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]},
                         remove_columns=["messages"])
-    if native:
-        return data
-    if "text" in names:
+    if native or "text" in names:
         return data
 
     def text(row):
@@ -261,17 +265,14 @@ def told_long(data, words, limit):
 
 
 def allow_numpy_in_checkpoints():
-    """Let torch.load read the random state in a checkpoint: NumPy's array and its integer type, nothing else.
-
-    torch reads only plain tensors by default since 2.6, and transformers before 4.50 saves the state as it is
-    (huggingface/transformers#34631).
-    """
+    """Let torch.load (plain tensors alone since 2.6) read NumPy's array and integer type, nothing else: transformers
+    before 4.50 saves the random state as it is (huggingface/transformers#34631)."""
     import numpy
     import torch
 
     core = getattr(numpy, "_core", None) or numpy.core
-    types = [core.multiarray._reconstruct, numpy.ndarray, numpy.dtype, type(numpy.dtype(numpy.uint32))]
-    torch.serialization.add_safe_globals(types)
+    torch.serialization.add_safe_globals(
+        [core.multiarray._reconstruct, numpy.ndarray, numpy.dtype, type(numpy.dtype(numpy.uint32))])
 
 
 def main(argv):
@@ -284,8 +285,7 @@ def main(argv):
     for variable, text in settings.get("environment", {}).items():  # what these cards need, by their certificates
         os.environ.setdefault(variable, text)
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    if not Path(settings["dataset_name"]).is_dir():
-        source(settings["dataset_name"])  # told before a minute of imports
+    source(settings["dataset_name"])  # told before a minute of imports
     train(given, settings)
 
 
@@ -352,8 +352,7 @@ def enough_room(settings, model):
     """Stop where a checkpoint (what is trained, and AdamW's two moments) has no room."""
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     place = Path(settings["output_dir"]).absolute()
-    while not place.exists():
-        place = place.parent
+    place = next(each for each in (place, *place.parents) if each.exists())
     needs, free = trained * 12, shutil.disk_usage(place).free
     if free < needs:
         stop(f"a checkpoint takes {needs >> 20} MiB, and {place} has {free >> 20} free: --output_dir on another disk")

@@ -50,7 +50,9 @@ def held(path):
 
 def ended(run, code):
     """What is put on record of the end."""
-    found = read(run / "trained.json") if code == 0 else None
+    found = read(run / "trained.json")
+    if code and (found or {}).get("state") != "stopped":
+        found = None  # a launcher whose trainers were told to stop, and did, ends with what the signal gave it
     last = (train_files.points(run, 1) or [{}])[-1]
     state = (found or {}).get("state", "failed")
     result = train_files.files(run / "out", synced=True) if found and (run / "out").is_dir() else {}
@@ -74,12 +76,15 @@ def main(run):
     print(f"@train-from {last or 0}", flush=True)
     busy = held(asked.get("busy"))
     environment = {**os.environ, "QWEN_RIG_RUN": str(run), "QWEN_RIG_BUSY": asked["busy"] if busy else ""}
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the whole group gets it: the trainer saves, and we wait
+    for number in (signal.SIGTERM, signal.SIGINT):  # the whole group gets it: the trainer saves, and we wait
+        signal.signal(number, lambda *_: None)
     code = subprocess.run(line, cwd=run, env=environment).returncode
     if busy:
         busy.truncate(0)
     state = ended(run, code)
     print(f"@train-end {state}", flush=True)
+    if state == "stopped":
+        return 0
     return code if code >= 0 else 128 - code
 
 

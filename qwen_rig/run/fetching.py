@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from qwen_rig.errors import RigError
-from qwen_rig.finetune import record
+from qwen_rig.finetune import curve, record, words
 from qwen_rig.finetune.fetched import File, Target, listed
 from qwen_rig.finetune.record import Record
 from qwen_rig.finetune.told import Told
@@ -79,7 +79,7 @@ def fetch(host: Host, kept: Record, target: Target, merged: bool) -> dict[str, A
         total = sum(file.bytes for file in files)
         Run.of(host).report.outcomes[host.name] = (
             "✓ fetched", f"{kept.name}, step {step}: {len(files)} files, {size(total)}, in {target.folder}")
-        return {"run": kept.name, "step": step, "state": found.state, "folder": str(target.folder),
+        return {"form": words.FORM, "run": kept.name, "step": step, "state": found.state, "folder": str(target.folder),
                 "files": {file.name: {"bytes": file.bytes, "sha256": file.sha256} for file in files}}
     raise RigError(f"the checkpoints of {kept.name} are replaced faster than they can be copied", "",
                    "stop the run, or save less often: --save_steps")
@@ -173,8 +173,9 @@ def evaluate(host: Host, kept: Record, prompts: Sequence[str], tokens: int, samp
 def evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a host tells of an evaluation, each part of its type; {} where it has no loss."""
     def number(name: str) -> float | None:
-        value = found.get(name)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        value: Any = found.get(name)
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < curve.MOST
+        return float(value) if plain else None  # NaN and infinity compare false: JSON has neither
 
     answers = found.get("answers")
     rows = [{name: row[name][:4000] if isinstance(row.get(name), str) else None

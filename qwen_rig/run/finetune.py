@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen_rig.certificate import store
 from qwen_rig.errors import RigError
-from qwen_rig.finetune import checks, curve, options, record, told, words
+from qwen_rig.finetune import checks, curve, failure, options, record, told, words
 from qwen_rig.finetune.data import Data
 from qwen_rig.finetune.record import Record
 from qwen_rig.finetune.told import Told
@@ -182,7 +182,7 @@ def take_in(kept: Record, found: Told | None) -> Record:
     return record.changed(
         kept, state=found.state, job=found.job or kept.job, seen=now(), settings={**kept.settings, **found.settings},
         points=curve.merged(kept.points, found.points), revision=found.revision or kept.revision,
-        result={**found.end, "files": dict(found.files)} if found.end else kept.result)
+        result={**found.end, "files": told.files(found.files)} if found.end else kept.result)
 
 
 class Followed:
@@ -239,12 +239,13 @@ def _tell(host: Host, kept: Record, outcome: Outcome) -> None:
         settings = {name: kept.settings.get(name) for name in ("per_device_train_batch_size", "max_length")}
         report.fail(host.name, f"{kept.name}: the card ran out of memory with batch "
                     f"{settings['per_device_train_batch_size']} of {settings['max_length']} tokens",
-                    words.again(kept.settings, kept.name), tail=tuple(said[-5:]))
+                    words.again(kept.settings, kept.name), tail=tuple(failure.trainer(said)[-5:]))
         return
-    own = next((line for line in reversed(said) if line.startswith(("train_qwen.py: ", "qwen-rig: "))), "")
-    why = own.partition(": ")[2][:300] or f"it ended with {outcome.code}"
+    shown = failure.trainer(said)
+    own = any(line.startswith(failure.OWN) for line in shown)
+    why = failure.cause(said) or f"it ended with {outcome.code}"
     report.fail(host.name, f"{kept.name}: {why}", f"mend the cause, then qwen-rig runs resume {kept.name}",
-                said=[] if own else said, tail=tuple(said[-15:]), log=outcome.log)
+                said=[] if own else said, tail=tuple(shown[-15:]), log=outcome.log)
 
 
 def others(host: Host) -> list[checks.Busy]:

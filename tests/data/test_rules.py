@@ -189,7 +189,7 @@ def test_miniforge_is_named_by_version_and_sum() -> None:
 
 
 def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
-    for name in ("guide", "qwen3", "qwen3.5", "qwen3.5-cu128"):
+    for name in ("grpo", "guide", "qwen3", "qwen3.5", "qwen3.5-cu128"):
         torch = load_stack(name).torch
         assert torch is not None and torch.release is not None
         build = f"{'.'.join(torch.release.split('.')[:2])} cu{torch.cuda.replace('.', '')}"
@@ -198,7 +198,7 @@ def test_the_arch_list_is_the_builds_and_the_stacks_agree_with_it() -> None:
 
 
 @pytest.mark.parametrize(("cc", "builds"), [
-    ("12.0", ["2.14 cu130", "2.10 cu128", "2.9 cu128", "2.8 cu128", "2.7 cu128"]),
+    ("12.0", ["2.14 cu130", "2.13 cu130", "2.10 cu128", "2.9 cu128", "2.8 cu128", "2.7 cu128"]),
     ("7.0", ["2.10 cu128", "2.9 cu128", "2.9 cu126", "2.8 cu128"]),  # a V100: not 2.7 cu128, none of CUDA 13
     ("6.1", ["2.9 cu126"]), ("5.2", ["2.9 cu126"]), ("3.7", []),
 ])

@@ -42,13 +42,14 @@ def said(name: str) -> str:
 
 
 def test_known_stacks_load() -> None:
-    assert known_stacks() == ["guide", "guide-literal", "nightly", "qwen3", "qwen3.5", "qwen3.5-cu128", "standin"]
+    assert known_stacks() == ["grpo", "guide", "guide-literal", "nightly", "qwen3", "qwen3.5", "qwen3.5-cu128",
+                              "standin"]
     assert [load_stack(name).name for name in known_stacks()] == known_stacks()
 
 
 def test_unknown_stack_lists_the_known() -> None:
     assert said("gide") == (
-        "there is no stack 'gide' · stack · take one of guide, guide-literal, nightly, qwen3, qwen3.5, "
+        "there is no stack 'gide' · stack · take one of grpo, guide, guide-literal, nightly, qwen3, qwen3.5, "
         "qwen3.5-cu128, standin")
 
 

@@ -16,6 +16,8 @@ from qwen_rig import cli
 from qwen_rig.finetune import page, record, serving
 from qwen_rig.finetune.record import Record
 
+from .schema import held
+
 EVIL = '<script>alert(1)</script>"\x1b[2J\u202e'
 
 
@@ -24,7 +26,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     points = tuple({"step": n, "of": 400, "loss": 3 / n, "tokens_s": 5120} for n in range(1, 301))
     made = record.keep(Record("chats", record.new_id(), EVIL, "lab.yml", "/r", "2026-11-29T13:00:00+00:00",
-                              state="running", model=EVIL, data={"name": EVIL}, points=points))
+                              state="running", model=EVIL, points=points,
+                              data={"name": EVIL, "sha256": None, "bytes": 0, "samples": 3, "there": EVIL},
+                              env={"path": "/e", "stack": "qwen3", "lock_sha256": None, "launch": "one", "busy": ""}))
     for name, more in (("one", points[:1]), ("none", ()), ("odd", ({"step": 1}, {"step": 2, "loss": "x"}))):
         record.keep(replace(made, name=name, points=more))
     return made
@@ -69,7 +73,7 @@ def test_only_the_address_with_the_token_gives_the_page(server: serving.Server) 
 
 def test_json_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["watch", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = held(json.loads(capsys.readouterr().out), "watch")
     assert {each["name"] for each in found["runs"]} == {"chats", "one", "none", "odd"} and found["cards"] == []
     assert cli.main(["watch", "-o", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").stat().st_size > 2000

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from qwen_rig.catalog.conda_lock import load_conda_lock
+from qwen_rig.catalog.flash_wheels import others
+from qwen_rig.catalog.sources import load_sources
 from qwen_rig.catalog.stack import DATA, load_stack
 from qwen_rig.errors import RigError
 from scripts import pins
 
 TAG = "cu128"
+TORCH = load_stack("qwen3.5").torch
 CONDA = """#!/bin/sh
 # A conda that solves anything: it says what `plan.json` beside it has.
 cat "$(dirname "$0")/plan.json"
@@ -79,6 +83,41 @@ def test_what_it_writes_is_pinned(data: Path, mirror: Path, monkeypatch: pytest.
     assert torch is not None and torch.hashed and set(torch.packages["torch"].hashes) == {
         f"sha256:{digest(tag)}" for tag in (b"cp310", b"cp311", b"cp312")}
     stack.check_index("pytorch", False, "here")  # it asks for no consent any more
+
+
+def test_an_index_of_wheels_opens_them_for_the_hosts_that_they_fit(
+        data: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of Astral's index: names begin as the data say, the rest and the place are the index's."""
+    shutil.copy(DATA / "sources.yml", data)
+    before = yaml.safe_load((data / "sources.yml").read_text())
+    page = mirror / "wheels" / "flash-attn"
+    page.mkdir(parents=True)
+    begins = "flash_attn-2.8.3.post1%2Bcu.13.0.torch.2.14-cp312-cp312"
+    links = [f"../../files/{begins}-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl#sha256={digest(b'right')}",
+             f"{begins}-manylinux_2_28_aarch64.whl#sha256={digest(b'arm')}", f"{begins}-manylinux_2_31_x86_64.whl",
+             f"{begins.replace('post1', 'post2')}-manylinux_2_28_x86_64.whl#sha256={digest(b'another')}"]
+    (page / "index.html").write_text("".join(f'<a href="{link}">x</a>' for link in links))
+    monkeypatch.setattr(pins, "get", of_a_folder)
+    asked = pins.parser().parse_args(["--data", str(data), "--wheels", f"{page.as_uri()}/", "--pythons", "3.12"])
+    row = load_sources().flash_attn.others["astral"]
+    assert [each.url for each in others(TORCH, "3.12", "2.39", [Version("12.0")])] == [""], "nobody has asked yet"
+    pins.wheels(asked, "astral", row)
+    after = yaml.safe_load((data / "sources.yml").read_text())
+    made = after["source_flash_attn"]["others"]["astral"]
+    (name,) = made["pinned"]
+    assert name.endswith("manylinux_2_28_x86_64.whl") and made["pinned"][name] == digest(b"right")
+    row.pinned.update(made["pinned"])
+    row.addresses.update(made["addresses"])
+    try:
+        (found,) = others(TORCH, "3.12", "2.39", [Version("12.0")])
+        assert (found.name, found.sha256) == (name, digest(b"right"))
+        assert found.url == f"{mirror.as_uri()}/files/{name.replace('+', '%2B')}"
+        assert others(TORCH, "3.12", "2.27", [Version("12.0")]) == others(TORCH, "3.12", "2.39", [Version("7.5")]) == []
+    finally:
+        row.pinned.clear()
+        row.addresses.clear()
+    made.update(pinned={}, addresses={})
+    assert after == before, "nothing else has changed"
 
 
 def of_a_folder(url: str, seconds: float, accept: str, own: str | None = None) -> object:

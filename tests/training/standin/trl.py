@@ -44,6 +44,8 @@ class SFTTrainer:
         self._call("on_train_begin")
         while state.global_step < state.max_steps:
             time.sleep(0 if Path(self.model.name, "go").exists() else self.model.config.step_s)
+            while Path(self.model.name, "wait").exists():
+                time.sleep(0.05)
             if args.per_device_train_batch_size > self.model.config.oom_above:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (stand-in)")
             state.global_step += 1
