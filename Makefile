@@ -21,6 +21,7 @@ check: setup
 	$(BIN)/mypy qwen_rig inventories testbed benchmarks scripts gpu_e2e campaign
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck $$(git ls-files '*.sh')
+	$(BIN)/python -m scripts.sizes
 	$(BIN)/python -m scripts.words  # phrases that sentences do without
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
 

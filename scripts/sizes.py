@@ -1,4 +1,4 @@
-"""Whether modules and functions stay short enough to be read at once: `python -m scripts.sizes`, a part of make check."""
+"""Whether modules and functions are short enough to be read at once: `python -m scripts.sizes`, in `make check`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def too_long(path: Path) -> Iterator[str]:
     if path.parts[0] == "tests":
         return
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None:
-            if (lines := node.end_lineno - node.lineno + 1) > FUNCTION:
-                yield f"{path}:{node.lineno}: {node.name} has {lines} lines, {FUNCTION} at most: part it"
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.end_lineno is None:
+            continue
+        if (lines := node.end_lineno - node.lineno + 1) > FUNCTION:
+            yield f"{path}:{node.lineno}: {node.name} has {lines} lines, {FUNCTION} at most: part it"
 
 
 if __name__ == "__main__":
