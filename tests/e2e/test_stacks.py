@@ -135,6 +135,54 @@ def test_uv_and_pip_install_the_same_set_of_the_same_files(lab: Lab) -> None:
     assert lab.on(HOST, told).split() == ["pip", "uv"], "each by its own"
 
 
+def of_own(folder: Path, name: str, without: str) -> Path:
+    """The stand-in as a stack of one's own of that name, without one of its packages."""
+    folder.mkdir()
+    for each in ("locks/standin.lock.txt", "locks/standin.sizes.yml"):
+        shutil.copy(DATA / each, folder)
+    raw = yaml.safe_load((DATA / "stacks" / "standin.yml").read_text())
+    raw |= {"name": name, "pins": {key: pin for key, pin in raw["pins"].items() if key != without}}
+    (folder / f"{name}.yml").write_text(yaml.safe_dump(raw))
+    lock = folder / "standin.lock.txt"
+    if without:
+        rows = re.split(r"(?m)^(?=[a-z])", lock.read_text())
+        lock.write_text("".join(row for row in rows if not row.startswith(f"{without}==")))
+    return folder / f"{name}.yml"
+
+
+def test_an_env_moves_to_another_stack_and_back_and_a_package_more_comes_in_place(lab: Lab, tmp_path: Path) -> None:
+    """A plan like any other: told, done, undone to the very env before, and forward again without a byte fetched. A
+    stack that has since got one package more is mended where it is."""
+    name = "moving"
+    env, given = f"/root/miniforge3/envs/{name}", ("--data", f"env_name={name}")
+    less, more = of_own(tmp_path / "less", "less", "six"), of_own(tmp_path / "more", "less", "")
+    link, has_six = f"readlink {env}", f"ls {env}/lib/python3*/site-packages | grep -c '^six.py$' || true"
+
+    def moved(stack: Path | str, *words: str) -> str:
+        run = lab.deploy("-y", *given, "--data", f"stack={stack}")
+        told = " ".join(run.stderr.split())
+        assert run.code == 0 and all(word in told for word in words), run.stderr
+        return lab.on(HOST, link)
+
+    first = moved("standin")
+    tree = lab.on(HOST, f"cd {env}/ && find . -type f ! -name '*.pyc' -printf '%P %s %T@\n' | sort")
+    planned = lab.rig("plan", "--json", "--limit", HOST, *given, "--data", f"stack={less}")
+    (step,) = [row for row in json.loads(planned.stdout)["hosts"][0]["steps"] if row["component"] == "env"]
+    assert step["action"] == "change" and "the lock of stack less is another; the old env is kept" in step["why"]
+    assert lab.on(HOST, link) == first, "a plan moves nothing"
+    second = moved(less)
+    assert second != first and lab.on(HOST, has_six).strip() == "0"
+    grown = moved(more, "six")
+    assert grown == second and lab.on(HOST, has_six).strip() == "1", "one package more, in the same env"
+    assert "No changes." in lab.deploy("-y", *given, "--data", f"stack={more}").stderr
+    assert lab.rig("undo", "--yes", *given).code == 0 and lab.on(HOST, link) == first
+    assert lab.on(HOST, f"cd {env}/ && find . -type f ! -name '*.pyc' -printf '%P %s %T@\n' | sort") == tree
+    assert "No changes." in lab.deploy("-y", *given, "--data", "stack=standin").stderr
+    requests = len(lab.bed.requests())
+    assert moved(less, "is whole: proved again, then linked") == second
+    assert not [row for row in lab.bed.requests()[requests:] if row["path"].endswith((".whl", ".conda"))]
+
+
 # An env by hand as the guide's problems 2 and 3 leave it. Its files are made up: they hold what tells a package and a
 # build (names of .dist-info, torch/version.py), no code.
 BY_HAND = """cd /root/miniforge3/envs && cp -aL qwen-train by-hand && rm -rf by-hand/.rig

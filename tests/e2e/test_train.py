@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests import until
+from tests import HANG_S, until
 from tests.finetune.schema import held
 
 from .conftest import Lab, Run
@@ -44,7 +44,10 @@ echo /opt/standin >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth" ""
     bed.down()
 
 
-FILES = "find /root /etc/modprobe.d /etc/apt /var/lib/qwen-rig /run/qwen-rig -xdev ! -type d 2>/dev/null | sort"
+# Each file with its content, each link with its target: of our places, and of all where a program might leave one.
+FILES = """find /root /home /etc /srv /opt /tmp /var/tmp /usr/local /var/lib/qwen-rig /run/qwen-rig -xdev \\
+  ! -path '/opt/standin*' ! -path '/opt/model*' ! -path /etc/ld.so.cache \\
+  \\( -type l -printf 'link %p %l\\n' -o -type f -exec sha256sum {} + \\) 2>/dev/null | sort"""
 MODEL = ("--model_name_or_path", "/opt/model", "--dataset_name", "chats.jsonl", "--save_steps", "5")
 
 
@@ -70,7 +73,7 @@ def starts(lab: Lab, name: str) -> list[str]:
             if line.split()[2] == f"train-{name}"]
 
 
-def test_a_run_outlives_its_controller_stops_with_a_checkpoint_and_goes_on(lab: Lab) -> None:
+def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab) -> None:
     controller = begin(lab, "train", "card-01", "-i", str(lab.file), "--name", "first", "--max_steps", "200", *MODEL)
     until(lambda: step(lab, "first") >= 6 or controller.poll() is not None, lambda: str(controller.poll()))
     lab.on("card-01", "touch /opt/model/wait")  # however long the commands below take, it is at work
@@ -93,18 +96,46 @@ def test_a_run_outlives_its_controller_stops_with_a_checkpoint_and_goes_on(lab: 
     at = held(json.loads(stopped.stdout), "run")
     assert at["state"] == "stopped" and 6 <= at["last"]["step"] < 200 and at["revision"] == "0123456789abcdef"
     assert f"checkpoint-{at['last']['step']}" in lab.on("card-01", "ls /root/qwen-rig/runs/first/out")
-    lab.on("card-01", "touch /opt/model/go")
+    before = cut_off(lab)
+    lab.on("card-01", "rm /opt/model/wait; touch /opt/model/go")
     resumed = lab.rig("runs", "resume", "first", "--json")
     assert resumed.code == 0, resumed.stderr
     end = held(json.loads(resumed.stdout), "run")
-    assert end["state"] == "finished" and end["last"]["step"] == end["result"]["step"] == 200
+    assert end["state"] == "finished" and end["last"]["step"] == end["result"]["step"] == 200 > before
     kept = json.loads((lab.folder / "state" / "qwen-rig" / "runs" / "first.json").read_text())
     assert [row["step"] for row in kept["points"]] == list(range(1, 201)), "the loss curve is one"
-    assert starts(lab, "first") == ["start", "end", "start", "end"]
+    assert starts(lab, "first") == ["start", "end", "start", "start", "end"], "the reboot's had no end of its own"
     assert kept["data"]["sha256"] in lab.on("card-01", "ls /root/qwen-rig/data")
     assert kept["env"]["lock_sha256"] and kept["seed"] == 42
     over = lab.rig("runs", "resume", "first")
     assert over.code == 1 and "has finished, step 200 of 200" in plain(over), over.stderr
+
+
+def cut_off(lab: Lab) -> int:
+    """A run that goes on: its cable is pulled while somebody looks on, then its host is rebooted. The step before."""
+    from_ = step(lab, "first")
+    onlooker = begin(lab, "runs", "resume", "first", "-i", str(lab.file))
+    until(lambda: step(lab, "first") > from_ or onlooker.poll() is not None, lambda: str(onlooker.poll()))
+    lab.bed.cable("card-01", up=False)
+    trained = step(lab, "first")
+    until(lambda: step(lab, "first") >= trained + 2, lambda: "it stands still without its cable")
+    lab.on("card-01", "touch /opt/model/wait")
+    lab.bed.cable("card-01", up=True)
+    assert starts(lab, "first") == ["start", "end", "start"], "the cable's end began nothing"
+    onlooker.kill()
+    onlooker.communicate(timeout=HANG_S)
+    lab.bed.reboot("card-01")
+    looked = lab.rig("runs", "look", "--json")
+    assert looked.code == 0, looked.stderr
+    (found,) = held(json.loads(looked.stdout), "runs")
+    assert found["state"] == "aborted" and trained <= found["last"]["step"] < 200, looked.stderr
+    cut = lab.rig("runs", "attach", "first")
+    assert cut.code == 0 and "next: qwen-rig runs resume first" in plain_out(cut), cut.stderr
+    return int(found["last"]["step"])
+
+
+def plain_out(done: Run) -> str:
+    return " ".join((done.stdout + done.stderr).replace("│", " ").split())
 
 
 def test_what_it_made_comes_here_byte_for_byte_and_is_evaluated(lab: Lab) -> None:

@@ -32,7 +32,8 @@ class RealOnHost(OnHost):
         (folder / "env/.rig/training.json").write_text(json.dumps(training_settings(12282, "8.9")))
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf"), "HOME": str(self.folder)}
+        return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf"), "HOME": str(self.folder),
+                "GLOO_SOCKET_IFNAME": "lo"}  # this machine's name may lead nowhere
 
     def begin(self) -> subprocess.Popen[str]:
         return subprocess.Popen([self.python, str(self.run / "program" / "train_run.py"), str(self.run)], text=True,
@@ -72,3 +73,39 @@ def test_a_tiny_qwen_is_killed_resumed_stopped_evaluated_and_merged(tmp_path: Pa
     assert made["loss"] < made["loss_base"] and len(made["answers"]) == 3
     host.program("train_merge.py", str(host.run / "out"), "24")
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(host.look().merged["files"])
+
+
+TWO = """compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+gpu_ids: all
+machine_rank: 0
+main_process_ip: 127.0.0.1
+main_process_port: 0
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+use_cpu: false
+"""  # as accelerate_config writes it for two cards; without one, the trainer takes gloo on the CPU
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_stop_at_one_step_with_a_checkpoint_and_go_on(
+        tmp_path: Path, python: str, number: int) -> None:  # noqa: F811
+    """The signal comes to the launcher and to both trainers at once, as from a shutdown; the launcher sends it again,
+    and ends with a failure of its own."""
+    host = RealOnHost(tmp_path, python, "--max_steps=24", "--max_length=32", "--save_steps=100",
+                      "--gradient_accumulation_steps=2")
+    (tmp_path / "env/.rig/accelerate.yaml").write_text(TWO)
+    asked = json.loads((host.run / "program" / "run.json").read_text())
+    (host.run / "program" / "run.json").write_text(json.dumps({**asked, "launch": "accelerate"}))
+    first = host.begin()
+    until(lambda: host.step() >= 3 or first.poll() is not None)
+    os.killpg(first.pid, number)
+    code, said = host.end(first)
+    stopped = host.look()
+    assert code == 0 and "2 processes: effective batch" in said and stopped.state == "stopped", said[-3000:]
+    assert stopped.checkpoint == stopped.end["step"] >= 3
+    code, said = host.end(host.begin())
+    found = host.look()
+    assert code == 0 and f"@train-from {stopped.checkpoint}" in said, said[-3000:]
+    assert found.end["state"] == "finished" and [row["step"] for row in found.points] == list(range(1, 25))
