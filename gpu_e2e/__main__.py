@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .machine import Machine, down
-from .parts import PARTS, go
+from .parts import ORDER, PARTS, go
 from .report import write
 
 KIT = Path(__file__).resolve().parent.parent / ".kit"
@@ -51,12 +51,12 @@ def _run(given: argparse.Namespace) -> int:
     if python is None:
         raise ValueError(f"no {given.python} here: --python names the one that has torch")
     given.work.mkdir(parents=True, exist_ok=True)
-    machine = Machine(given.work.resolve(), given.kit.resolve(), python, kit["roots"])
+    machine = Machine(given.work.resolve(), given.kit.resolve(), python, kit["roots"], kit.get("model", {}))
     if given.what == "down":
         down(machine)
         return 0
     states = []
-    for name in given.parts or list(PARTS):
+    for name in given.parts or ORDER:
         part = go(machine, name, given.again)
         states.append(part.state)
         print(f"=== {name}: {part.state} in {part.seconds:.0f} s {part.why}", flush=True)
