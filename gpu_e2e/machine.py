@@ -7,6 +7,7 @@ Everything lies below one work folder, with a HOME and keys of its own. As root,
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import shutil
 import signal
@@ -104,6 +105,7 @@ class Machine:
     torch_python: str
     roots: list[str]
     model: dict[str, int]  # by what the model that is trained differs from Qwen3-0.6B's shape
+    until: float = math.inf  # the end of this call, by time.monotonic()
     port: int = 2222
     http: int = 8078
 

@@ -55,7 +55,8 @@ class Runner:
     """A part at work: runs commands below its time limit and keeps what they said."""
 
     def __init__(self, machine: Machine, part: Part) -> None:
-        self.machine, self.part, self._end = machine, part, time.monotonic() + PART_S
+        self.machine, self.part = machine, part
+        self._end = min(time.monotonic() + PART_S, machine.until)
 
     def left(self) -> float:
         return self._end - time.monotonic()
