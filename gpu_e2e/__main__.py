@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .machine import Machine, down
-from .parts import PARTS, go
+from .parts import ORDER, PARTS, go
 from .report import write
 
+LEAST_S = 10  # no part is begun with less left
 KIT = Path(__file__).resolve().parent.parent / ".kit"
 
 
@@ -25,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("/opt/qwen-rig-e2e"), help="a folder for everything")
     parser.add_argument("--python", default="python3", help="the Python that has torch (default: python3)")
     parser.add_argument("--rehearsal", action="store_true", help="kit: for a machine without a card")
+    parser.add_argument("--for-s", type=float, default=math.inf, help="end after so many seconds; run again to go on")
     parser.add_argument("--again", action="store_true", help="also parts that are done")
     given = parser.parse_intermixed_args(argv)
     if unknown := [name for name in given.parts if name not in PARTS]:
@@ -51,12 +55,16 @@ def _run(given: argparse.Namespace) -> int:
     if python is None:
         raise ValueError(f"no {given.python} here: --python names the one that has torch")
     given.work.mkdir(parents=True, exist_ok=True)
-    machine = Machine(given.work.resolve(), given.kit.resolve(), python, kit["roots"])
+    machine = Machine(given.work.resolve(), given.kit.resolve(), python, kit["roots"], kit.get("model", {}),
+                      time.monotonic() + given.for_s)
     if given.what == "down":
         down(machine)
         return 0
     states = []
-    for name in given.parts or list(PARTS):
+    for name in given.parts or ORDER:
+        if machine.until - time.monotonic() < LEAST_S:
+            states.append("goes on")
+            break
         part = go(machine, name, given.again)
         states.append(part.state)
         print(f"=== {name}: {part.state} in {part.seconds:.0f} s {part.why}", flush=True)

@@ -7,6 +7,7 @@ Everything lies below one work folder, with a HOME and keys of its own. As root,
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import shutil
 import signal
@@ -103,6 +104,8 @@ class Machine:
     kit: Path
     torch_python: str
     roots: list[str]
+    model: dict[str, int]  # by what the model that is trained differs from Qwen3-0.6B's shape
+    until: float = math.inf  # the end of this call, by time.monotonic()
     port: int = 2222
     http: int = 8078
 
@@ -134,6 +137,11 @@ class Machine:
         """Of the product's commands: nothing of the machine's own Python, its own HOME."""
         return {"HOME": str(self.home), "PATH": f"{self.work}/ctl/bin:{SYSTEM}", "COLUMNS": "120", "LANG": "C.UTF-8",
                 "PYTHONUNBUFFERED": "1"}
+
+
+def env(machine: Machine, name: str = "qwen-train") -> Path:
+    """Where an env of the host's lies."""
+    return machine.host_home / "miniforge3/envs" / name
 
 
 def up(machine: Machine) -> None:

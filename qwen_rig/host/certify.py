@@ -144,7 +144,10 @@ def program_id():
 
 def read_expect(text):
     raw = Path(text[1:]).read_text() if text.startswith("@") else text
-    return {**DEFAULTS, **json.loads(raw)}
+    asked = json.loads(raw)
+    if not asked.get("head_dims"):  # a stack that doesn't say what it trains
+        asked.pop("head_dims", None)
+    return {**DEFAULTS, **asked}
 
 
 def main():

@@ -42,6 +42,11 @@ def stop(what):
     sys.exit(f"train_qwen.py: {what}")
 
 
+def note(what):
+    """Say something that ends nothing: a line that begins as stop()'s does counts as why a run failed."""
+    print(f"note: {what}", file=sys.stderr)
+
+
 def truth(text):
     if str(text).lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
@@ -61,7 +66,7 @@ def arguments(argv):
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     given = parser.parse_args(argv)
     for old in (each.split("=")[0] for each in argv if each.split("=")[0] in OLD):
-        print(f"train_qwen.py: {old} is now {OLD[old]}; the old name is read for this release", file=sys.stderr)
+        note(f"{old} is now {OLD[old]}; the old name is read for this release")
     return given
 
 
@@ -260,8 +265,7 @@ def told_long(data, words, limit):
 
     cut = sum(size(row) > limit for row in seen)
     if cut:
-        print(f"train_qwen.py: {cut} of {len(seen)} samples are longer than {limit} tokens and are cut: --max_length",
-              file=sys.stderr)
+        note(f"{cut} of {len(seen)} samples are longer than {limit} tokens and are cut: --max_length")
 
 
 def allow_numpy_in_checkpoints():

@@ -29,6 +29,14 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("certify_peers")
 
 
+@pytest.mark.parametrize("asked, dims", [
+    ({"head_dims": []}, [64, 128]), ({}, [64, 128]), ({"head_dims": [256]}, [256])])
+def test_a_stack_that_does_not_say_what_it_trains_has_its_attention_measured_all_the_same(
+        monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], dims: list[int]) -> None:
+    monkeypatch.syspath_prepend(str(HOST))
+    assert importlib.import_module("certify").read_expect(json.dumps(asked))["head_dims"] == dims
+
+
 def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(
         peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rank answers, the other never does: both are gone when the limit is over, and the finding names the one.

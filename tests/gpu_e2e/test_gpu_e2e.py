@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_what_neither_machine_nor_kit_has_is_named() -> None:
 
 
 def test_parts_end_truthfully_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(tmp_path, tmp_path, sys.executable, [])
+    machine = Machine(tmp_path, tmp_path, sys.executable, [], {})
     machine.product.mkdir()
     ends: list[type[Exception] | None] = [parts.GoesOn, None, parts.Failed]
 
@@ -72,3 +73,33 @@ def test_what_is_missing_is_one_line(words: list[str], said: str, tmp_path: Path
     except SystemExit as end:
         code = int(end.code or 0)
     assert code and said in capsys.readouterr().err and not (tmp_path / "work").exists()
+
+
+RAN = """--> Starting operation: Sources | Reach what will be fetched 
+    [card] {0}
+
+--> Results:
+    Operation                                Hosts   Success   Error   No Change   
+    Sources | Reach what will be fetched     1       {1}         -       {2}           
+    Grand total                              12      {1}         -       {2}           
+"""
+
+
+def test_a_second_run_is_told_from_one_that_changes_by_pyinfras_table(tmp_path: Path) -> None:
+    run = parts.Runner(Machine(tmp_path, tmp_path, sys.executable, [], {}), parts.Part("again"))
+    assert parts.unchanged(run, RAN.format("No changes", "-", "1")) == 1
+    for said in (RAN.format("Success", "1", "-"), "", "No hosts remaining"):
+        with pytest.raises(parts.Failed, match="without changes"):
+            parts.unchanged(run, said)
+
+
+def test_a_part_ends_with_its_call_and_what_is_begun_is_killed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, tmp_path, sys.executable, [], {}, until=time.monotonic() + 60)
+    machine.product.mkdir()
+    run = parts.Runner(machine, parts.Part("one"))
+    assert run.left() < 61
+    with run.begun("sh", "-c", "echo said; exec sleep 600", good=(-9,)) as one:
+        time.sleep(0.2)
+    assert one.returncode == -9 and run.part.commands[-1].said == "said\n"
+    with pytest.raises(parts.Failed, match="exit 3"), run.begun("sh", "-c", "exit 3", good=(-9,)) as one:
+        one.wait()
