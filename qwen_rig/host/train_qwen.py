@@ -132,7 +132,6 @@ def wrong(found):
 def fitted(settings):
     """The settings fitted to this process: no GPU, or one of several processes that share the effective batch."""
     import torch
-
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if not torch.cuda.is_available():
         print("No GPU: training on the CPU, in full precision. Good for a try, not for work.")
@@ -180,7 +179,6 @@ def source(name):
 def loaded(settings):
     """(training data, evaluation data or None), with the columns that they are trained by."""
     from datasets import load_dataset
-
     name, (kind, files) = settings["dataset_name"], source(settings["dataset_name"])
 
     def split(which):
@@ -309,7 +307,6 @@ def the_model(settings):
     """The tokenizer and the model."""
     import torch
     import transformers
-
     name, trust = settings["model_name_or_path"], settings["trust_remote_code"]
     dtype = getattr(torch, settings["torch_dtype"])
     options = {"dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype": dtype}
