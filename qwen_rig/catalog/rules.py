@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from qwen_rig.catalog.datafile import DATA, checked, load
+from qwen_rig.catalog.datafile import DATA, checked
 from qwen_rig.catalog.driver_set import DriverSet
 from qwen_rig.catalog.kept import kept
-from qwen_rig.catalog.rules_file import FlashRelease, GpusFile, RulesFile
 from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
+from qwen_rig.catalog.stack_types import FlashRelease
 from qwen_rig.catalog.yamlfile import read
+
+if TYPE_CHECKING:
+    from qwen_rig.catalog.rules_file import RulesFile
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,8 @@ def load_rules() -> Rules:
 
 
 def _rules() -> Rules:
-    file = load(DATA / "rules.yml", RulesFile)
+    from qwen_rig.catalog.rules_file import RulesFile  # loaded only where these rules aren't kept
+    file = checked(read(DATA / "rules.yml"), RulesFile)
     cards, cards_source = load_gpus()
     words = {name: block.source for name, block in vars(file).items() if hasattr(block, "source")}
     return Rules(
@@ -267,6 +272,7 @@ def _drivers(file: RulesFile, sources: Sources) -> dict[str, DriverSet]:
 @cache
 def load_gpus() -> tuple[dict[str, GpuModel], str]:
     """(every card of qwen_rig/data/gpus.yml by PCI id "10de:2b85", their source). Raises RigError."""
+    from qwen_rig.catalog.rules_file import GpusFile
     read_file = read(DATA / "gpus.yml")
     file = checked(read_file, GpusFile)
     memory, cards = dict(file.memory_mib), {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, Texts, VersionText, Whole
+from qwen_rig.catalog.stack_types import FlashRelease
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,6 @@ class _TorchBuilds(Row):
 class _TorchArchs(Row):
     source: Text
     builds: dict[Text, Texts]
-
-
-@dataclass(frozen=True)
-class FlashRelease(Row):
-    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
-    glibc on (None: not known)."""
-
-    nvcc: VersionText
-    torch: MaybeTexts = ()
-    archs: MaybeTexts = ()
-    glibc: VersionText | None = None
-    pythons: MaybeTexts = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -24,11 +24,13 @@ from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.lock import Entry, Requirement, lines_of, read_lock, read_sizes, select
 from qwen_rig.catalog.models import Model, head_dims, linear_layers
 from qwen_rig.catalog.rules import load_rules
-from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile, read_stack
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_tag
 from qwen_rig.catalog.torch_index import TorchIndex, TorchSource
 from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
+
+if TYPE_CHECKING:
+    from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile
 
 __all__ = ["DATA", "Deviation", "Pin", "Refused", "Stack", "Torch", "known_stacks", "load_stack", "refusal"]
 
@@ -255,8 +257,9 @@ def load_stack(name_or_path: str) -> Stack:
 
 
 def _read(path: Path) -> Stack:
+    from qwen_rig.catalog.stack_file import WholeFile, read_stack  # loaded only where this stack isn't kept
     file, said = read_stack(path)
-    stack = _stack(said, path)
+    stack = _stack(said, said if isinstance(said, WholeFile) else None, path)
     if stack.build_lock.name != COMMON_BUILD_LOCK:
         read_lock(stack.build_lock, {})  # the project's own is known to be right
     if not stack.refused:
@@ -265,9 +268,8 @@ def _read(path: Path) -> Stack:
     return stack
 
 
-def _stack(said: RefusedFile | WholeFile, path: Path) -> Stack:
+def _stack(said: RefusedFile | WholeFile, whole: WholeFile | None, path: Path) -> Stack:
     index = _torch_index(said.torch_index, path)
-    whole = said if isinstance(said, WholeFile) else None
     lock = _beside(path, whole.lock) if whole else None
     return Stack(
         name=said.name, path=path, summary=said.summary, standin=said.standin, python=said.python,

@@ -58,3 +58,15 @@ class Refused(Row):
 
     reason: Text
     nearest: Text
+
+
+@dataclass(frozen=True)
+class FlashRelease(Row):
+    """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
+    glibc on (None: not known)."""
+
+    nvcc: VersionText
+    torch: MaybeTexts = ()
+    archs: MaybeTexts = ()
+    glibc: VersionText | None = None
+    pythons: MaybeTexts = ()
