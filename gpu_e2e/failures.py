@@ -82,7 +82,7 @@ def failures(run: Runner) -> None:
             wrong.append(f"{made.name}: {names}")
     large = ["--per_device_train_batch_size", "400", "--gradient_accumulation_steps", "1"]
     said = run.command(*words(run, f"large-{int(run.part.began)}"), *large, good=(1,))
-    if "memory is out with batch" not in " ".join(said.split()):
+    if "ran out of memory with batch" not in " ".join(said.split()):
         wrong.append("a training that doesn't fit: its card")
     run.expect(not wrong, "; ".join(wrong))
 
