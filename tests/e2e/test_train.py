@@ -81,7 +81,7 @@ def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab
     said = controller.communicate()[1]
     assert step(lab, "first") >= 6, said
     again = lab.rig("train", "card-01", "--name", "first", *MODEL)
-    assert again.code == 1 and again.stderr.startswith("qwen-rig: there is a run first already"), again.stderr
+    assert again.code == 1 and again.stderr.startswith("qwen-rig: a run first exists already"), again.stderr
     other = lab.rig("train", "card-01", "--name", "second", *MODEL)
     assert other.code == 1 and "the GPU is busy: user root, run first, step " in plain(other), other.stderr
     early = lab.rig("fetch", "first", "--json")
