@@ -192,9 +192,15 @@ def parsed(text: str) -> Any:
     return text
 
 
+@cache
+def _kinds() -> Mapping[str, str]:
+    """Each knob's type, as the class spells it."""
+    return {field.name: str(field.type) for field in fields(Knobs)}
+
+
 def check(name: str, value: Any, where: str = "--data") -> Any:
     """The value of one knob in its own type. Raises RigError naming the knob, what it got and what it takes."""
-    kind = {field.name: str(field.type) for field in fields(Knobs)}[name]
+    kind = _kinds()[name]
     if kind.endswith("None") and (value is None or (isinstance(value, str) and value.lower() == "none")):
         return None
     if kind == "bool":

@@ -333,6 +333,7 @@ def linear_layers(family: str) -> dict[str, Any] | None:
                     f"({hybrid.source.partition(';')[0]})"}
 
 
+@cache
 def costs() -> Mapping[str, float]:
     """Bytes by what takes them."""
     return {key: cost.bytes for key, cost in vars(_file().memory).items()}
