@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.facts import _disk
+from qwen_rig.frozen import frozen
 from qwen_rig.trust import MEMORY, Entry, Fault, Tree, fault
 
 ROOT, OWN, CONDA, ENV, PLACE, SCRIPT, MODELS = "root", "own", "conda", "env", "place", "script", "models"
@@ -135,7 +135,7 @@ def _user(name: str) -> str:
     return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() and name != "UNKNOWN" else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Looked:
     """What was looked at. `refused`: the first fault of each subject that has one: `{kind, subject, path, at, why,
     remedy, foreign}`; `subjects`: (kind, subject) of those without."""

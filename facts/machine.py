@@ -6,14 +6,15 @@ None is "absent" or "not known", as each noun says; never "healthy". Pure: knows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from qwen_rig.catalog.marks import named
 from qwen_rig.facts._cell import Cell, Release
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Os:
     """The system by os-release(5). `id` "unknown": it can't be read."""
 
@@ -23,7 +24,7 @@ class Os:
     pretty: str = "unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class User:
     """The user that we log in as. `uid` -1: not known."""
 
@@ -32,7 +33,7 @@ class User:
     home: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Disk:
     """A real file system. Sizes in MiB; `writable`: whether we may make a folder at its mount."""
 
@@ -43,7 +44,7 @@ class Disk:
     writable: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuUser:
     """A process that has a GPU open. `user` None: only nvidia-smi sees it; `name` None: nobody tells it."""
 
@@ -55,7 +56,7 @@ class GpuUser:
         return f"{self.name or 'unknown'} (pid {self.pid}, {self.user or 'unknown'})"
 
 
-@dataclass(frozen=True)
+@frozen
 class AptLock:
     """Who holds one of apt's locks."""
 
@@ -64,7 +65,7 @@ class AptLock:
     name: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Compilers:
     """Versions; None where that compiler is absent, or doesn't answer."""
 
@@ -73,7 +74,7 @@ class Compilers:
     gxx: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """Whether these commands are there, of those that the plan or the doctor asks about; None: not known."""
 
@@ -82,7 +83,7 @@ class Tools:
     dkms: bool | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Network:
     """What the host is told about the network. `nameservers`: their number, None where there is no resolv.conf;
     `pip_index`: `***@` in it stands for credentials; None: none is set."""
@@ -94,7 +95,7 @@ class Network:
     proxy_script: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Machine:
     """The host itself (facts.host.Host). Memory in MiB, times in seconds, `time` since the epoch (0: not known).
 

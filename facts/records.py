@@ -6,13 +6,13 @@ A record tells what was done, not what is. One of another shape counts as absent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from qwen_rig.catalog.marks import Before
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class EnvRecord:
     """env.json, of the build of the env. `refused`: `label:why` of each source that didn't serve the lock, with `;`
     between; `installer`, `source`: what fetched the packages, and the label of the source; `previous`: what the env's
@@ -27,7 +27,7 @@ class EnvRecord:
     previous: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Tried:
     """One rung of flash-attn that was attempted. `why_not`: why it wasn't kept, None for the one that was; `last`: the
     last lines that it printed."""
@@ -38,7 +38,7 @@ class Tried:
     sha256: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class BuiltBy:
     """Who built the wheel that was kept: the host's name, its trust domain (qwen_rig/domain.py's `id`; None where
     release 0.2.0 wrote it)."""
@@ -47,7 +47,7 @@ class BuiltBy:
     domain: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class AttentionRecord:
     """flash_attn.json, of the attempt at flash-attn. `attention`: "flash_attention_2" or "sdpa"; `archs`: what the kept
     wheel has code for; `built`: who built it, where it came from the controller's cache; `minutes`: of the whole
@@ -70,7 +70,7 @@ class AttentionRecord:
     speed: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One check of a verification. `status`: pass, fail or not_run; `measured`: whatever that check measures."""
 
@@ -80,7 +80,7 @@ class Check:
     measured: Any = None
 
 
-@dataclass(frozen=True)
+@frozen
 class VerificationRecord:
     """verification.json, of the proof on the host. `overall`: pass, partial or fail; `fingerprint`: what it was about;
     `file`: the record's name in .rig (verify.json where release 0.1.0 wrote it)."""
@@ -96,7 +96,7 @@ class VerificationRecord:
         return tuple(check for check in self.checks if check.status == "fail")
 
 
-@dataclass(frozen=True)
+@frozen
 class TrainingRecord:
     """training.json, which users may edit: `raw` is the whole file. Launch files depend on the other two."""
 
@@ -105,7 +105,7 @@ class TrainingRecord:
     fp16: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class PrefetchRecord:
     """prefetch.json: the model that was fetched, at which commit, into which HF_HOME."""
 
@@ -125,7 +125,7 @@ def _with_raw(raw: Any) -> Any:
 _Empty = Before(_unless_empty)
 
 
-@dataclass(frozen=True)
+@frozen
 class Records:
     """The records of one env; None where there is none, or one that can't be read."""
 

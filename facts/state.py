@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from typing import Any, ClassVar, cast
 
@@ -21,9 +21,10 @@ from qwen_rig.facts._cell import Cell, Flag, Number, Release
 from qwen_rig.facts._faults import cut, faults, place_of
 from qwen_rig.facts.machine import Machine
 from qwen_rig.facts.records import Records
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class PciGpu:
     """A GPU on the PCI bus. `device_id`: `10de:2b85`; `driver`: the kernel's for it, None: none; widths in lanes, of
     now and of card and slot together, None: not told."""
@@ -36,7 +37,7 @@ class PciGpu:
     pcie_width_max: Number = None
 
 
-@dataclass(frozen=True)
+@frozen
 class SmiGpu:
     """A GPU as nvidia-smi lists it; None in a cell: nvidia-smi has no value to give. `memory_mib`: MiB of the whole
     card, also under MIG; `compute_capability`: `12.0`; `mig`: whether MIG is on."""
@@ -64,7 +65,7 @@ class SmiGpu:
             return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Driver:
     """The driver (facts.driver.NvidiaDriver). `error` None: nvidia-smi answers as it should. Versions and flavours are
     None where there are none or they can't be told; `excerpt`: the words that tell the error."""
@@ -79,7 +80,7 @@ class Driver:
     excerpt: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Toolkit:
     """A CUDA compiler's folder. `release`: `12.8`; None where it doesn't answer."""
 
@@ -88,7 +89,7 @@ class Toolkit:
     version: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Conda:
     """A conda installation. `version` None: there's no record of it; `sound`: bin/conda, its Python and that record are
     there; `writable`: by us."""
@@ -101,7 +102,7 @@ class Conda:
     envs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Condarc:
     """What conda's configuration files say of channels and envs (facts/_condarc.py); `***` has credentials in it."""
 
@@ -115,7 +116,7 @@ class Condarc:
         return base if base in (None, "***") else f"{base.rstrip('/')}/{name}"
 
 
-@dataclass(frozen=True)
+@frozen
 class TorchBuild:
     """What torch/version.py says. `cuda` None: a CPU build."""
 
@@ -123,7 +124,7 @@ class TorchBuild:
     cuda: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Env:
     """The wanted env, by its files. `target`: where its link leads, None for a plain folder; `python` None: it has
     none; `gone`: what its Python lacks, a part or a file, in words; `packages`: canonical name → version; `duplicates`:
@@ -140,7 +141,7 @@ class Env:
     torch: TorchBuild | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Beside:
     """Files beside the records: sha256, None where absent. `snapshot` "whole": each file of the prefetched model."""
 
@@ -150,7 +151,7 @@ class Beside:
     snapshot: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Generation:
     """A build of the env, or an env that somebody else made. `complete`: its build came to its end; `gone`: the part
     without which it runs nothing, in words; `beside` None: not looked at."""
@@ -163,7 +164,7 @@ class Generation:
     beside: Beside | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Refused:
     """Something that is passed over, as others than root and we could have put it there. `kind`: own, root, conda, env,
     place, script or models (facts/_paths.py); `subject`: what falls by it, `at`: the component that is wrong; `why`,
@@ -177,7 +178,7 @@ class Refused:
     foreign: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelLog:
     """Lines of this boot that speak of the driver or the bus. `source` None: it can't be read, `why_not` says why."""
 
@@ -186,7 +187,7 @@ class KernelLog:
     lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class DriverUpgrade:
     """The newest unattended upgrade of the driver: package → (from, to)."""
 
@@ -194,7 +195,7 @@ class DriverUpgrade:
     packages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     """All that a plan knows of a host (facts.probe.HostState).
 

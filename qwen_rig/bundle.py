@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,6 +15,7 @@ from packaging.utils import canonicalize_name
 from qwen_rig import atomic, homes, inside
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 FORM = 1
 MANIFEST = "manifest.json"
@@ -38,7 +38,7 @@ class Row(TypedDict):
     bytes: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Bundle:
     """What lies in `folder`: path below it → its hash and size; `stack`, its lock's hash (None: made by 0.2.0 or
     before) and `python` say what it was made for."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+
+from qwen_rig.frozen import frozen
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # it names a folder; some disks don't tell capitals apart
 # Who writes one of these means no sharing, or all hosts of an inventory, and would get a domain of that name.
 NO_NAMES = ("all", "any", "auto", "default", "false", "never", "no", "off", "own", "self", "true", "yes")
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Who a host is to this controller: its name in the inventory, and its host key's fingerprint ("SHA256:…"); `key`
     None where no connection has one (@local)."""
@@ -29,7 +30,7 @@ class Identity:
         return hashlib.sha256(f"{self.name}\0{self.key or ''}".encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@frozen
 class Domain:
     """One trust domain: `name` as the user gave it, or, where that is None, `host` alone."""
 

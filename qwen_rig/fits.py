@@ -7,9 +7,10 @@ the sums against public measurements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from qwen_rig.catalog.models import RANK, Model, costs, models
+from qwen_rig.frozen import frozen
 
 BATCHES = (16, 8, 4, 2, 1)  # what divides the guide's effective 16
 METHODS = ("lora", "qlora", "full")
@@ -17,7 +18,7 @@ LENGTH = 1024  # tokens of a text, unless it is told otherwise: train_qwen.py's 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Need:
     """What one training process takes, in MiB; `estimate` is the part that is estimated."""
 
@@ -36,7 +37,7 @@ class Need:
         return self.weights + self.adapter + self.estimate
 
 
-@dataclass(frozen=True)
+@frozen
 class Fit:
     """How a model fits: the largest batch of BATCHES, and whether it takes gradient checkpointing."""
 

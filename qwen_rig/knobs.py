@@ -6,7 +6,7 @@ import json
 import re
 import runpy
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from qwen_rig.catalog.torch_index import PYTORCH
 from qwen_rig.domain import NAME as DOMAIN
 from qwen_rig.domain import NO_NAMES
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 DEFAULTS = Path(__file__).parent / "template" / "group_data" / "all.py"
 stack_of = cache(load_stack)  # a lock takes a while to read
@@ -63,7 +64,7 @@ READ: dict[str, Callable[[str], object]] = {  # what a knob names is read at onc
     "model": lambda name: models.find(name, "the knob")}
 
 
-@dataclass(frozen=True)
+@frozen
 class Knobs:
     """One field a knob; the defaults stand in group_data/all.py, so none are repeated here."""
 

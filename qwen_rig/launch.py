@@ -10,7 +10,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
@@ -19,6 +19,7 @@ import yaml
 from qwen_rig import strictjson
 from qwen_rig.domain import Domain
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 from qwen_rig.training import accelerate_config
 
 YAML, ENV, LAUNCH, TORCHRUN, RECORD = "launch.yaml", "launch.env", "launch.sh", "torchrun.sh", "launch.json"
@@ -29,7 +30,7 @@ IFNAME = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 OWN = ("docker", "br-", "virbr", "veth", "lxc", "cni", "flannel")
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """One host of the launch, as it was found.
 
@@ -53,7 +54,7 @@ class Member:
     domain: Domain | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """Who takes part, in the order of ranks, and each one's (interface, address); rank 0's is where all meet."""
 
@@ -182,7 +183,7 @@ def files(launch: Launch, name: str, settings: Mapping[str, Any]) -> dict[str, s
     }
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """What the last check left on a host. `status`: pass, fail or not_run, None where there's no record that can be
     read; `bus_gbs`: GB/s."""

@@ -10,9 +10,11 @@ import base64
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib.resources import files
+
+from qwen_rig.frozen import frozen
 
 # Whatever the login's umask: nobody else writes to what a program makes. Whatever its language: what we run speaks
 # English, in UTF-8, so that the doctor reads it (LANGUAGE would win over C.UTF-8).
@@ -21,7 +23,7 @@ _NAME = re.compile("[a-z_][a-z0-9_]*")
 SECRET = "secret_"  # variables whose names begin so are shown to nobody
 
 
-@dataclass(frozen=True)
+@frozen
 class Program:
     """POSIX sh, run under `set -eu`. `name`: for people. Called with arguments, it is a `Call`."""
 
@@ -33,7 +35,7 @@ class Program:
         return Call(self, words, tuple(variables.items()))
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     """A program and its arguments: positional parameters and variables."""
 

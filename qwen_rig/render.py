@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console as AnyConsole
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from qwen_rig import exits, hosttext, say
 from qwen_rig.catalog.stack import Stack
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.explain import Explanation
 from qwen_rig.plan.files import unified
 from qwen_rig.plan.model import Action, FileChange, Plan, Step
@@ -35,7 +35,7 @@ def past(step: Step) -> str:
     return PAST[step.action] if step.action is Action.REBOOT else f"{PAST[step.action]} {step.title}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Card:
     """One host's failure: what happened, what the host said, the likely cause, one next thing to do.
 

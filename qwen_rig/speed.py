@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qwen_rig.catalog.models import Model, speed
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Rate:
     """bf16 TFLOP/s of a card, and who says so; `measured`: a matrix product that was timed, not a published peak."""
 

@@ -6,7 +6,6 @@ import logging
 import shlex
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import paramiko
 
 from qwen_rig import wire
+from qwen_rig.frozen import frozen
 from qwen_rig.hostkeys import KnownHosts
 
 KEEPALIVE_S = 5  # an idle connection is asked for a sign of life this often
@@ -34,7 +34,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _KEY_TYPES = (paramiko.Ed25519Key, paramiko.RSAKey, paramiko.ECDSAKey)
 
 
-@dataclass(frozen=True)
+@frozen
 class HostKey:
     """Under which name, in which known_hosts, a host's key is looked up, instead of by its address.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -12,9 +11,10 @@ from packaging.version import Version
 from qwen_rig import fits
 from qwen_rig.catalog.models import Model
 from qwen_rig.catalog.rules import load_rules
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class LargestBatch:
     """What a card's certificate says of the largest batch: `batch` samples of our half-billion Qwen with LoRA go
     through, on the card `uuid`, measured on `date` (ISO 8601)."""

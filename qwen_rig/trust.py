@@ -11,11 +11,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qwen_rig.frozen import frozen
+
 MEMORY = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")  # file systems that are gone at the next boot
 LINKS = 40  # that one path may go through, as in the kernel
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One component as lstat(2) has it. `user`: its owner's name; `target`: where a link leads, None for no link;
     `acl`: an access control list is on it."""
@@ -31,7 +33,7 @@ class Entry:
         return f"{self.user or 'nobody known'} (uid {self.uid}), mode {stat.S_IMODE(self.mode):04o}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Tree:
     """Components of a host's paths, as it told of them. An entry of None: nothing is there; no entry: not looked at.
 
@@ -57,7 +59,7 @@ class Tree:
         return mount, self.mounts.get(mount, "")
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """Why a path is not used. `at`: the component; `why`: what is wrong with it, as it continues the path's name;
     `remedy`: what its owner may do; `foreign`: somebody else made it, so that our chmod wouldn't mend it."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import conda, fits_shebang, prefix, too_old
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
 
 
-@dataclass(frozen=True)
+@frozen
 class CondaPayload(Payload):
     """Where Miniforge goes, or the adopted conda is."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from packaging.version import Version
 
 from qwen_rig.catalog.driver_set import BRANCH, DriverSet
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.apt import disk
 from qwen_rig.plan.context import Context, Gpu, version
 from qwen_rig.plan.crossed import ended
@@ -27,7 +27,7 @@ LEGACY = re.compile(r"supported through the NVIDIA (\d{3})\.xx Legacy drivers")
 LATEST = 999  # stands for no last branch
 
 
-@dataclass(frozen=True)
+@frozen
 class DriverPayload(Payload):
     """`packages`: groups that apt installs one after the other; `templates`: the same with {branch} in their names, and
     `branches`: the wanted one, and the least and the last that will do, where the repository lacks it; `headers`: the

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from qwen_rig.deploy.env import diagnosis
 from qwen_rig.deploy.env.proof import failed_checks
 from qwen_rig.facts._conda import NUMBER
 from qwen_rig.facts.state import Env
+from qwen_rig.frozen import frozen
 from qwen_rig.plan import choice
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
@@ -20,7 +20,7 @@ from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
 NAMED = 3  # wrong packages that the step itself names; more stand below it, a line each
 
 
-@dataclass(frozen=True)
+@frozen
 class Build(Payload):
     """An env built beside: the name of its folder; whether it is `kept`, left aside whole and only linked again;
     whether it is filled `afresh`, past the installer's cache (uv links files out of it into envs: who edits one in
@@ -40,7 +40,7 @@ class Build(Payload):
         return True
 
 
-@dataclass(frozen=True)
+@frozen
 class Mend(Payload):
     """Single packages put right in the env at `path`, past the installer's cache where that may be spoilt too."""
 

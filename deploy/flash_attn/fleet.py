@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key, words
 from qwen_rig.flash.resources import rules
+from qwen_rig.frozen import frozen
 from qwen_rig.run import adapter, memory
 from qwen_rig.run.adapter import Host
 from qwen_rig.run.run import Run
@@ -38,7 +39,7 @@ SAY_EVERY_S = 60.0
 COMPONENT = "flash_attn"
 
 
-@dataclass(frozen=True)
+@frozen
 class Built:
     """Result of one build. `wheel`: on this machine, None where there is none (`why` says it); `record`: how it was
     built.

@@ -7,7 +7,6 @@ A wheel that another host of the same trust domain builds in this run is known o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.catalog.flash_build import Source, flash_file
@@ -19,6 +18,7 @@ from qwen_rig.facts.records import AttentionRecord, BuiltBy
 from qwen_rig.flash.key import Key, Known, words
 from qwen_rig.flash.resources import arithmetic, jobs
 from qwen_rig.flash.source import Room, misfits, unserved
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.digest import digest
 from qwen_rig.plan.env import current, envs_dir, records
@@ -32,7 +32,7 @@ GIT = "git"  # a version, and the rung that has it
 PROVEN_ONCE = (64, 128)  # head dimensions: what release 0.2.0 proved, and didn't write down
 
 
-@dataclass(frozen=True)
+@frozen
 class Here:
     """A build on this very host: what it must be installed first, room in MiB, jobs side by side, and the sum behind
     their number."""
@@ -43,7 +43,7 @@ class Here:
     arithmetic: str
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildSpec:
     """A wheel that may be built for this host. `source`: what pip is given, `sha256` None: not known; `known`:
     FLASH_ATTN_CUDA_ARCHS's words that the sources know; `cuda`: they take an nvcc; `here` None: only another host can
@@ -58,7 +58,7 @@ class BuildSpec:
     here: Here | None
 
 
-@dataclass(frozen=True)
+@frozen
 class AttentionPayload(Payload):
     """What the attempt is given: the wheels to try, best first; what may be built, the release first; why others are
     out of the question; the program that proves one; and the digest of the decision's inputs."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig.deploy.env.plan import Mend
 from qwen_rig.deploy.flash_attn.plan import decision
 from qwen_rig.deploy.verification.plan import record_file
 from qwen_rig.fits import LENGTH, largest, need
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import env_record, envs_dir, holder, records
 from qwen_rig.plan.files import as_json
@@ -21,7 +21,7 @@ from qwen_rig.training import accelerate_config, accelerate_text, training_setti
 from qwen_rig.training import fitting as fit_of
 
 
-@dataclass(frozen=True)
+@frozen
 class TrainingPayload(Payload):
     """training.json as it should be; the env's folder; the largest models that fit, in words, "" if none is known; the
     name of the verification's record."""

@@ -4,16 +4,16 @@ that they shall run on and the model that is wanted. Pure but for reading that f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from qwen_rig.catalog.datafile import DATA, MaybeTexts, Row, SpecifierText, Text, load
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Advisory:
     """What the user should know of some versions, with its source; `when` names them ({} : always), `cards` the compute
     capabilities that it is about (None: all), `families` those of transformers ((): all)."""
@@ -34,7 +34,7 @@ class Advisory:
                 and (not self.families or family is None or family in self.families))
 
 
-@dataclass(frozen=True)
+@frozen
 class _Entry(Row):
     when: dict[Text, SpecifierText]
     text: Text
@@ -43,7 +43,7 @@ class _Entry(Row):
     families: MaybeTexts = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class AdvisoriesFile(Row):
     """The form of advisories.yml."""
 

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from qwen_rig.catalog.datafile import DATA, Row, Text, Whole, load
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class _Seconds(Row):
     seconds: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Step(Row):
     slack_seconds: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Answer(Row):
     bytes: Whole
     lines: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Log(Row):
     bytes: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _File(Row):
     bytes: Whole
     grace_seconds: Whole
@@ -41,14 +41,14 @@ class _File(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Run(Row):
     bytes: Whole
     json_bytes: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class Bounds(Row):
     """What a host may take and send; each number's reason stands in bounds.yml."""
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from qwen_rig import homes
 from qwen_rig.catalog.datafile import DATA, After, MaybeTexts, Row, Sha256, Text, Whole, load, wrong
 from qwen_rig.catalog.yamlfile import shown
+from qwen_rig.frozen import frozen
 
 CONDA_LOCK = DATA / "locks" / "conda.yml"
 PACKAGE = re.compile(r"(linux-64|noarch)/[A-Za-z0-9_][A-Za-z0-9_.+!-]*\.(conda|tar\.bz2|tar\.gz)")
@@ -21,7 +22,7 @@ def _path(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@frozen
 class CondaFile(Row):
     """A package: its path below any channel that has it, and its bytes."""
 

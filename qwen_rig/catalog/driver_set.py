@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from qwen_rig.catalog.sources import AptKey
+from qwen_rig.frozen import frozen
 
 BRANCH = "{branch}"  # stands for the branch in a template
 
 
-@dataclass(frozen=True)
+@frozen
 class DriverSet:
     """The driver packages of one distribution. `bytes` None: not known; `own`: the branches of which the distribution
     has signed modules in its own archive; `branches`: those that NVIDIA's repository has there, where it lacks some;

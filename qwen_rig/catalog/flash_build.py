@@ -7,6 +7,7 @@ from functools import cache
 
 from qwen_rig.catalog import datafile
 from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Number, Row, Sha256, Text, Whole
+from qwen_rig.frozen import frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,14 @@ class OwnSource(Source):
     oom_score: Whole
 
 
-@dataclass(frozen=True)
+@frozen
 class _Wheel(Row):
     version: Text
     sha256: Sha256
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Proof(Row):
     install_s: Whole
     import_s: Whole
@@ -54,7 +55,7 @@ class _Proof(Row):
     companions: dict[Text, _Wheel]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Jobs(Row):
     at_most: Whole
     spare_mib: Whole
@@ -62,13 +63,13 @@ class _Jobs(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Fleet(Row):
     leaders: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class FlashFile(Row):
     """The form of flash.yml."""
 
@@ -78,7 +79,7 @@ class FlashFile(Row):
     fleet: _Fleet
 
 
-@dataclass(frozen=True)
+@frozen
 class Companion:
     """A package that the built one imports and the stack's lock lacks."""
 
@@ -88,7 +89,7 @@ class Companion:
     source: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Bounds:
     """What proving and building may take. Seconds; `nice` and `oom_score` as nice(1) and proc(5) have them;
     `faster_pct`: by how much it must be faster than SDPA."""

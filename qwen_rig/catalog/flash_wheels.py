@@ -17,11 +17,12 @@ from qwen_rig.catalog.flash_build import Source
 from qwen_rig.catalog.rules import arch_of, covered
 from qwen_rig.catalog.sources import OtherWheels, load_sources
 from qwen_rig.catalog.stack_types import Torch
+from qwen_rig.frozen import frozen
 
 LEAST = Version("8.0")  # "FlashAttention only supports Ampere GPUs or newer" (flash_api.cpp's own check)
 
 
-@dataclass(frozen=True)
+@frozen
 class Wheel(Row):
     """A release asset. sha256 None: nobody vouches for it, so it isn't used without consent. bytes None: unknown."""
 
@@ -31,7 +32,7 @@ class Wheel(Row):
     bytes: Whole | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Candidate:
     """A wheel to attempt, at an address ("" where its index wasn't asked for it yet). `sha256`, `bytes` None: not
     known; `rung`: which of flash-attn's rungs it is of; `built`: who built it, of one that a host of this controller

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from qwen_rig.catalog.datafile import DATA, Row, Text, Whole, load
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class _Lookup(Row):
     seconds: Whole
     at_once: Whole
@@ -16,14 +16,14 @@ class _Lookup(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Clock(Row):
     refuse_s: Whole
     say_s: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Measure(Row):
     seconds: Whole
     largest_bytes: Whole
@@ -31,7 +31,7 @@ class _Measure(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Serve(Row):
     connections: Whole
     begin_s: Whole
@@ -44,7 +44,7 @@ class _Serve(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class LimitsFile(Row):
     """The form of network.yml."""
 
@@ -54,7 +54,7 @@ class LimitsFile(Row):
     serve: _Serve
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """Seconds, bytes, and bytes a second, as each name says; the source of each number stands in network.yml."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -14,13 +13,14 @@ from packaging.utils import canonicalize_name
 
 from qwen_rig.catalog.yamlfile import read, shown
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 MACHINE = "x86_64"  # the one that the locks are made for (scripts/lock.py)
 HASH = re.compile(r"\s--hash=(sha256:[0-9a-f]{64})(?=\s|$)")
 OPTION = re.compile(r"\s(--[\w-]+=?\w*)\S*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Requirement:
     """One package as locked. `bytes` is what it takes to download, None where not known. What no lock holds
     (qwen_rig/catalog/torch_index.py) has no hashes, and no version either where any will do: ""."""
@@ -30,7 +30,7 @@ class Requirement:
     bytes: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One line of a lock: a package, and the marker that says on which Pythons."""
 

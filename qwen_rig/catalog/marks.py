@@ -6,8 +6,9 @@ A mark stands in `Annotated`; `named` in a dataclass's `__pydantic_config__`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from qwen_rig.frozen import frozen
 
 
 def named(**keys: str) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def named(**keys: str) -> dict[str, Any]:
     return {"alias_generator": lambda field: keys.get(field, field)}
 
 
-@dataclass(frozen=True)
+@frozen
 class Before:
     """A mark: the function makes the value what its type takes (as pydantic's BeforeValidator)."""
 
@@ -26,7 +27,7 @@ class Before:
         return no_info_before_validator_function(self.function, handler(source))
 
 
-@dataclass(frozen=True)
+@frozen
 class After:
     """A mark: the function checks a value that has its type (as pydantic's AfterValidator)."""
 
@@ -37,7 +38,7 @@ class After:
         return no_info_after_validator_function(self.function, handler(source))
 
 
-@dataclass(frozen=True)
+@frozen
 class Exactly:
     """A mark: the value has the type already; of a text, that it has a letter."""
 

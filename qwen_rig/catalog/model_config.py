@@ -6,13 +6,13 @@ A shape that can't be read is refused: nothing is filled in for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_rig import homes, strictjson
 from qwen_rig.catalog.models import Experts, Linear, Model, family, find, models
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 CONFIG = "config.json"
 MOST_BYTES = 1 << 20  # of a config.json; Qwen's own have some 3 KB
@@ -78,7 +78,7 @@ def from_config(said: Any, name: str, where: str) -> Model:
                  tie_word_embeddings=config.flag("tie_word_embeddings", said), experts=experts, linear_attention=linear)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Config:
     """The keys of a config.json, each checked when it is asked for."""
 

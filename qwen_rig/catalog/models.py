@@ -12,13 +12,14 @@ from typing import Annotated, Any
 
 from qwen_rig.catalog.datafile import DATA, Flag, MaybeTexts, Number, Row, Text, Texts, Whole, load, one_of
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 RANK = 16  # of the adapter that train_qwen.py trains on all linear layers, unless it is told another
 
 Maps = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Experts(Row):
     """A mixture of experts: how many, how many a token takes, how wide each is, and the shared one (0: none)."""
 
@@ -28,7 +29,7 @@ class Experts(Row):
     shared: Whole
 
 
-@dataclass(frozen=True)
+@frozen
 class Linear(Row):
     """Gated DeltaNet: each `full_every`-th layer has full attention, all others this."""
 
@@ -232,14 +233,14 @@ def _edges(maps: Maps) -> int:
     return sum(a + b for a, b in maps)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Cost(Row):
     bytes: Number
     sure: Flag
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Memory(Row):
     weight: _Cost
     weight_4bit: _Cost
@@ -256,14 +257,14 @@ class _Memory(Row):
     usable: _Cost
 
 
-@dataclass(frozen=True)
+@frozen
 class _Hybrid(Row):
     fast: Number
     slow: Number
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class Speed(Row):
     """The figures of a training's speed; models.yml says what each is."""
 
@@ -279,13 +280,13 @@ class Speed(Row):
     peaks: dict[Text, Number]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Prefetch(Row):
     source: Text
     files: MaybeTexts = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelsFile(Row):
     """The form of models.yml."""
 

@@ -6,7 +6,6 @@ Each block there names its source.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,13 @@ from qwen_rig.catalog.kept import kept
 from qwen_rig.catalog.sources import Miniforge, NvidiaApt, Sources, load_sources
 from qwen_rig.catalog.stack_types import FlashRelease
 from qwen_rig.catalog.yamlfile import read
+from qwen_rig.frozen import frozen
 
 if TYPE_CHECKING:
     from qwen_rig.catalog.rules_file import RulesFile
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuModel:
     """A card by its PCI id. memory_mib None: nobody has captured it."""
 
@@ -33,7 +33,7 @@ class GpuModel:
     memory_mib: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """The tables of rules.yml with the questions asked of them."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, Texts, VersionText, Whole
 from qwen_rig.catalog.stack_types import FlashRelease
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class _Modules(Row):
     open_from: VersionText
     proprietary_below: VersionText
@@ -16,26 +15,26 @@ class _Modules(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Legacy(Row):
     below: dict[VersionText, Whole]
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Branches(Row):
     until: dict[Whole, Text]
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Conda(Row):
     oldest: VersionText
     shebang: Whole
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Nvswitch(Row):
     source: Text
     board: Whole
@@ -43,20 +42,20 @@ class _Nvswitch(Row):
     nvlsm_chips: MaybeTexts = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class _PciePeers(Row):
     capabilities: tuple[VersionText, ...]
     remedy: Text
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _CudaRelease(Row):
     driver: VersionText
     compatible: VersionText
 
 
-@dataclass(frozen=True)
+@frozen
 class _Cuda(Row):
     source: Text
     new_from: VersionText
@@ -64,20 +63,20 @@ class _Cuda(Row):
     releases: dict[VersionText, _CudaRelease]
 
 
-@dataclass(frozen=True)
+@frozen
 class _DriverCuda(Row):
     source: Text
     branches: dict[Whole, VersionText]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Compat(Row):
     never: Texts
     perhaps: Texts
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Nvcc(Row):
     source: Text
     least: dict[VersionText, VersionText]
@@ -85,37 +84,37 @@ class _Nvcc(Row):
     glibc: dict[VersionText, VersionText]
 
 
-@dataclass(frozen=True)
+@frozen
 class _TorchBuilds(Row):
     source: Text
     releases: dict[VersionText, Texts]
 
 
-@dataclass(frozen=True)
+@frozen
 class _TorchArchs(Row):
     source: Text
     builds: dict[Text, Texts]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Machines(Row):
     remedy: Text
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _FlashAttn(Row):
     source: Text
     releases: dict[VersionText, FlashRelease]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Flavours(Row):
     open: Text
     proprietary: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Distribution(Row):
     tested: Flag
     key: Text | None  # no default: a new row says which key it means
@@ -124,14 +123,14 @@ class _Distribution(Row):
     branches: tuple[Whole, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class _OwnPackages(Row):
     open: Texts
     proprietary: Texts
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Drivers(Row):
     source: Text
     pinning_from: Whole
@@ -142,45 +141,45 @@ class _Drivers(Row):
     own: _OwnPackages
 
 
-@dataclass(frozen=True)
+@frozen
 class _Toolkit(Row):
     source: Text
     packages: dict[VersionText, Text]
     bytes: Whole | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Compilers(Row):
     source: Text
     bytes: Whole | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Part(Row):
     installed: Whole
     fetched: Whole
 
 
-@dataclass(frozen=True)
+@frozen
 class _Room(Row):
     source: Text
     parts: dict[Text, _Part]
 
 
-@dataclass(frozen=True)
+@frozen
 class _BatchRow(Row):
     from_mib: Whole
     per_device: Whole
 
 
-@dataclass(frozen=True)
+@frozen
 class _Batch(Row):
     source: Text
     effective: Whole
     rows: tuple[_BatchRow, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class RulesFile(Row):
     """rules.yml."""
 
@@ -207,13 +206,13 @@ class RulesFile(Row):
     bf16_from: VersionText
 
 
-@dataclass(frozen=True)
+@frozen
 class _Chip(Row):
     compute_capability: VersionText
     cards: dict[Text, Text]
 
 
-@dataclass(frozen=True)
+@frozen
 class GpusFile(Row):
     """gpus.yml."""
 

@@ -12,24 +12,25 @@ from typing import Annotated, ClassVar, TypeVar
 from qwen_rig import strictjson
 from qwen_rig.catalog.datafile import DATA, After, Flag, MaybeTexts, Row, Sha256, Text, Whole, checked, load, wrong
 from qwen_rig.catalog.yamlfile import given, shown
+from qwen_rig.frozen import frozen
 
 ROLES = ("pip_index", "conda_channel", "miniforge", "torch_find_links", "torch_index", "huggingface")
 
 
-@dataclass(frozen=True)
+@frozen
 class _PipIndex(Row):
     source: Text
     url: Text | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class _CondaChannel(Row):
     url: Text
     measure: Text
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class Miniforge(Row):
     """The conda installer Miniforge3-<version>-Linux-x86_64.sh in the folder `url`. `bytes` None: not known."""
 
@@ -40,7 +41,7 @@ class Miniforge(Row):
     bytes: Whole | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class AptKey(Row):
     """A signing key: its file in the repository's folder, its full fingerprint, and why it isn't the older one."""
 
@@ -49,7 +50,7 @@ class AptKey(Row):
     why: Text | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class NvidiaApt(Row):
     """NVIDIA's apt repositories: `url`/<distribution>/x86_64/, the keys that sign them, and the file of a key of the
     user's own."""
@@ -66,7 +67,7 @@ class NvidiaApt(Row):
         return (DATA / "keys" / f"{fingerprint}.asc").read_text(encoding="ascii") if fingerprint in known else None
 
 
-@dataclass(frozen=True)
+@frozen
 class OtherWheels(Row):
     """A third party's flash-attn wheels. `file`: their names, by version, cuda (128), cuda_dotted (12.8), torch (2.8),
     tag (cp310); `pinned`: those of which we hold the sha256, by name. All others are closed without consent.
@@ -92,7 +93,7 @@ class OtherWheels(Row):
                                 torch=torch, tag="cp" + python.replace(".", ""))
 
 
-@dataclass(frozen=True)
+@frozen
 class FlashAttnPlaces(Row):
     """Where flash-attn's own wheels are, its repository, and who else builds wheels of it."""
 
@@ -102,7 +103,7 @@ class FlashAttnPlaces(Row):
     source: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class TorchIndex(Row):
     """PyTorch's own index and that of its nightly builds, each with one folder per CUDA (cu128)."""
 
@@ -112,7 +113,7 @@ class TorchIndex(Row):
     url: Text | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class HuggingFace(Row):
     """The default endpoint, and a small public file below it."""
 
@@ -172,14 +173,14 @@ def _mirror_name(name: str) -> str:
 MirrorName = Annotated[Text, After(_mirror_name)]
 
 
-@dataclass(frozen=True)
+@frozen
 class MirrorsFile(Row):
     """The form of a file that the knob `mirrors` names."""
 
     mirrors: dict[MirrorName, Mirror]
 
 
-@dataclass(frozen=True)
+@frozen
 class OwnMirrors(Row):
     """The form of the knob `mirrors` where they are written out in it."""
 
@@ -191,7 +192,7 @@ def _key(field: str) -> str:
     return {"named_mirrors": "mirrors"}.get(field, field if field.startswith("source_") else f"source_{field}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Sources(Row):
     """The defaults of the source_* knobs, in the form of sources.yml."""
 

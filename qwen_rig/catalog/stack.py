@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch, cuda_ta
 from qwen_rig.catalog.torch_index import TorchIndex, TorchSource
 from qwen_rig.catalog.yamlfile import YamlFile
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 if TYPE_CHECKING:
     from qwen_rig.catalog.stack_file import IndexRow, RefusedFile, WholeFile
@@ -37,7 +37,7 @@ __all__ = ["DATA", "Deviation", "Pin", "Refused", "Stack", "Torch", "known_stack
 COMMON_BUILD_LOCK = "build.lock.txt"  # of qwen_rig/data/build.yml
 
 
-@dataclass(frozen=True)
+@frozen
 class Stack:
     """A loaded, checked stack. Sizes are MiB for disk, bytes for downloads."""
 

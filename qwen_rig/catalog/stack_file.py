@@ -23,17 +23,18 @@ from qwen_rig.catalog.datafile import (
 from qwen_rig.catalog.flash_wheels import FlashAttn
 from qwen_rig.catalog.stack_types import Deviation, Pin, Refused, Torch
 from qwen_rig.catalog.yamlfile import YamlFile, read
+from qwen_rig.frozen import frozen
 
 MODELS = ("Qwen2", "Qwen3", "Qwen3Moe", "Qwen3_5", "Qwen3_5Moe")  # transformers' names of the families
 
 
-@dataclass(frozen=True)
+@frozen
 class _Disk(Row):
     env_mib: Whole
     cache_mib: Whole
 
 
-@dataclass(frozen=True)
+@frozen
 class _Advisory(Row):
     text: Text
     source: Text
@@ -45,7 +46,7 @@ def _some(packages: tuple[str, ...]) -> tuple[str, ...]:
     return packages
 
 
-@dataclass(frozen=True)
+@frozen
 class IndexRow(Row):
     """torch_index: what comes from an index of torch's own. `lock`: a file of hash lines of that index."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qwen_rig.catalog.datafile import Flag, MaybeTexts, Row, Text, VersionText
+from qwen_rig.frozen import frozen
 
 
 def cuda_tag(cuda: str) -> str:
@@ -12,7 +13,7 @@ def cuda_tag(cuda: str) -> str:
     return "cu" + cuda.replace(".", "")
 
 
-@dataclass(frozen=True)
+@frozen
 class Pin(Row):
     """A version that the stack insists on, and where it comes from."""
 
@@ -43,7 +44,7 @@ class Torch(Row):
         return cuda_tag(self.cuda)
 
 
-@dataclass(frozen=True)
+@frozen
 class Deviation(Row):
     """Where the stack leaves the guide, and why."""
 
@@ -52,7 +53,7 @@ class Deviation(Row):
     why: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class Refused(Row):
     """Why the stack can't be installed at all, and the stack to take instead."""
 
@@ -60,7 +61,7 @@ class Refused(Row):
     nearest: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class FlashRelease(Row):
     """A flash-attn release's own wheels: for which torch and Python, by which nvcc, with code for what, from which
     glibc on (None: not known)."""

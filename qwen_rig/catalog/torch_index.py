@@ -9,15 +9,15 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from qwen_rig.catalog.lock import Entry, Requirement, select
 from qwen_rig.catalog.sources import load_sources
+from qwen_rig.frozen import frozen
 
 PYTORCH = "pytorch"  # what source_torch_index says for PyTorch's own index, as sources.yml has it
 
 
-@dataclass(frozen=True)
+@frozen
 class TorchIndex:
     """A stack's word on it. `only`: nothing else has these packages, and the stack's lock leaves them out; `pre`:
     they are pre-releases, without a version of their own. `why` says why there's no lock, `lock` may name one.
@@ -31,7 +31,7 @@ class TorchIndex:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class TorchSource:
     """torch's packages (with hashes or not) and the index that they are fetched from, beside the lock and its index.
 

@@ -16,6 +16,7 @@ import yaml
 
 from qwen_rig import homes
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 from qwen_rig.values import shown as shown
 
 MAX_BYTES = 1 << 20  # our largest file has 60 kB
@@ -36,7 +37,7 @@ def key_name(loc: Loc) -> str:
     return name
 
 
-@dataclass(frozen=True)
+@frozen
 class Wording:
     """What a kind of file says where it can't be read. `missing`: what to do where it isn't there; `example`: what
     shows its form; `names`: how the mapping at a place is called."""
@@ -47,7 +48,7 @@ class Wording:
     names: Callable[[Loc], str] = field(default=lambda loc: key_name(loc) or "the file")
 
 
-@dataclass(frozen=True)
+@frozen
 class YamlFile:
     """A file that was read. `shown`: its path as messages have it; `data`: dicts, lists and scalars."""
 

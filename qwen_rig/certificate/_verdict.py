@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -14,13 +13,14 @@ from qwen_rig.catalog.stack import Stack
 from qwen_rig.certificate.gates import Gate, Gates, Seen
 from qwen_rig.certificate.model import Check, Number, finite
 from qwen_rig.facts.records import EnvRecord
+from qwen_rig.frozen import frozen
 
 NONE_ON_RECORD = "no expectation on record"
 UNJUDGED = "measured, and not judged: nothing is known to hold it against"
 ORDER = ("fail", "warn", "pass")
 
 
-@dataclass(frozen=True)
+@frozen
 class Case:
     """One card's measurements, and what they are judged by."""
 

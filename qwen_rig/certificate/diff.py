@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import gmtime, strftime
 
 from qwen_rig.certificate.gates import Gates
 from qwen_rig.certificate.model import Certificate, Check
+from qwen_rig.frozen import frozen
 
 WORDS = {"not_run": "not run"}
 RANK = {"pass": 0, "not_run": 1, "warn": 2, "fail": 3}
 
 
-@dataclass(frozen=True)
+@frozen
 class Change:
     """One difference, in the words that the user reads; `worse` None: neither better nor worse."""
 

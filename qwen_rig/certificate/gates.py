@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +26,12 @@ from qwen_rig.catalog.datafile import (
 )
 from qwen_rig.catalog.yamlfile import shown
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 LEVELS = ("warn", "fail")
 
 
-@dataclass(frozen=True)
+@frozen
 class Gate:
     """One check's row. `limits` are its numbers by name, in the units that the names say."""
 
@@ -45,7 +45,7 @@ class Gate:
         return self.limits[limit]
 
 
-@dataclass(frozen=True)
+@frozen
 class Signature:
     """A kind of line in the kernel log. `during`: its level where it comes while the card is tested."""
 
@@ -55,7 +55,7 @@ class Signature:
     during: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Seen:
     """What a card model was seen to do; None where nobody measured it. Units: TFLOP/s, GB/s."""
 
@@ -66,7 +66,7 @@ class Seen:
     source: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Gates:
     """All gates, and what was seen of each card."""
 
@@ -101,7 +101,7 @@ _Level = Annotated[Text, one_of(*LEVELS)]
 _Range = Annotated[tuple[Number, Number], BeforeValidator(_range), AfterValidator(_ordered)]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Check(Row):
     title: Text
     required: Flag
@@ -109,13 +109,13 @@ class _Check(Row):
     limits: dict[Text, Number]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Throttle(Row):
     warn: MaybeTexts = ()
     fail: MaybeTexts = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class _LogLine(Row):
     says: PatternText
     level: _Level
@@ -123,12 +123,12 @@ class _LogLine(Row):
     during: _Level | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Diff(Row):
     changed_pct: Number
 
 
-@dataclass(frozen=True)
+@frozen
 class GatesFile(Row):
     """The form of gates.yml."""
 
@@ -138,7 +138,7 @@ class GatesFile(Row):
     kernel_log: Annotated[tuple[_LogLine, ...], NULL_IS_EMPTY] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Card(Row):
     name: Text
     source: Text
@@ -147,7 +147,7 @@ class _Card(Row):
     all_reduce: dict[Whole, Number] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class SeenFile(Row):
     """The form of seen.yml."""
 

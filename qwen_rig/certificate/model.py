@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from qwen_rig import strictjson
 from qwen_rig.domain import Identity
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 FORMAT = 1
 LARGEST = 8_000_000  # letters of a file; 16 cards' measurements are under one million
@@ -22,7 +23,7 @@ OVERALL = ("pass", "warn", "fail", "partial")
 PEERS, PEERS_OFF = "NCCL peer-to-peer", "off: it fails"  # a fact of the all-reduce, where that works without alone
 
 
-@dataclass(frozen=True)
+@frozen
 class Number:
     """A measured number that two certificates can be compared by. `better`: higher, lower or neither."""
 
@@ -32,7 +33,7 @@ class Number:
     better: str = "higher"
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One check as it reads aloud: what was measured, what was expected, by which source, and why it isn't a pass.
 
@@ -51,7 +52,7 @@ class Check:
     series: Mapping[str, list[list[float]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Certificate:
     """One card's. `uuid` None: of a host without a card, kept nowhere. `began`: seconds since 1970. `host`: its name in
     the inventory, `host_key` the key that it had there (None: none is known); `stated`: that name is the measurements'

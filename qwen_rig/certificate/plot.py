@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, floor, log10
+
+from qwen_rig.frozen import frozen
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 322, 210, 44, 18, 30, 26
 TICKS = 5  # about so many lines across a plot
@@ -12,7 +13,7 @@ TICKS = 5  # about so many lines across a plot
 Points = Sequence[Sequence[float]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Plot:
     """A line through the points, from zero up, and the earlier one behind it. In pixels, labels beside them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from qwen_rig.certificate.gates import load_gates
 from qwen_rig.certificate.model import Certificate
 from qwen_rig.domain import Identity
 from qwen_rig.facts.records import EnvRecord
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Taken:
     """One new certificate, where it is kept (None: nowhere), and the one before it."""
 

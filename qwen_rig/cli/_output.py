@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_rig import say
+from qwen_rig.frozen import frozen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                               help="more detail: steps that are right, the commands of each step, how long it took")
 
 
-@dataclass(frozen=True)
+@frozen
 class Output:
     """What --json, -q and -v ask for."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_rig import exits, fits, speed
@@ -12,6 +11,7 @@ from qwen_rig.catalog import model_config, models
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.cli import _hosts, _output, _types
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +25,7 @@ NOTES = (
 WORDS = {"lora": "LoRA", "qlora": "QLoRA", "full": "in full"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Card:
     """What is known of a card: its memory, its speed (None: nobody measured or published it), and by what a certificate
     of it differs from the estimate."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from qwen_rig import hosttext, values
 from qwen_rig.connection import HOST_NAME
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 RESERVED = ("all", "cloud")  # pyinfra's group, and that of inventories/cloud.py
 T = TypeVar("T")
@@ -17,7 +18,7 @@ REACHED: tuple[tuple[str, Callable[[Any], object], str], ...] = (
     ("address", values.address, "address"), ("port", values.port, "SSH port"), ("user", values.user, "user"))
 
 
-@dataclass(frozen=True)
+@frozen
 class Instance:
     """One rented machine, as its provider lists it.
 

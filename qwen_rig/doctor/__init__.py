@@ -7,7 +7,7 @@ of several causes the most specific leads, and what follows from another is told
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -19,6 +19,7 @@ from qwen_rig.doctor.needles import needles
 from qwen_rig.doctor.readers import READERS, Scene
 from qwen_rig.doctor.signs import signs, words
 from qwen_rig.facts.state import State
+from qwen_rig.frozen import frozen
 
 __all__ = ["Finding", "diagnose", "findings", "signs", "words"]
 
@@ -27,7 +28,7 @@ FOLLOWS = 7  # from this grade on a finding is told as following from another, w
 SEVERAL = 12  # findings of one row with a reader (several Xids), at most
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """A named cause. `evidence`: the line that tells it, '' where facts alone do, and `line` its number, from 1;
     `follows`: names of what follows from it; `against`: what the host's facts say against it, '' for nothing."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ from pydantic import AfterValidator, Field
 
 from qwen_rig.catalog import datafile
 from qwen_rig.catalog.datafile import NULL_IS_EMPTY, Flag, MaybeTexts, PatternText, Text, Texts, Whole, one_of, wrong
+from qwen_rig.frozen import frozen
 
 DATA = datafile.DATA / "doctor"
 FILES = ("driver", "gpu", "nccl", "cuda", "python", "packages", "host", "network")
@@ -39,7 +40,7 @@ TABLES = ("xid", "cuda", "nvml", "nccl", "exits", "aer")
 PLACES = ("container", "vm", "wsl", "bare_metal")
 
 
-@dataclass(frozen=True)
+@frozen
 class When:
     """One alternative of a row."""
 
@@ -50,7 +51,7 @@ class When:
     facts: Mapping[str, tuple[Any, ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Given:
     """A next step that asks for no log, as lines of that voice were given."""
 
@@ -58,7 +59,7 @@ class Given:
     next: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One signature."""
 
@@ -78,7 +79,7 @@ class Row:
     refuted: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Voice:
     """A program or layer that writes lines, and how its lines are known."""
 
@@ -86,7 +87,7 @@ class Voice:
     says: re.Pattern[str]
 
 
-@dataclass(frozen=True)
+@frozen
 class Code:
     """One code of a table. `means` and `next`: for people; `told_by`: the row that tells more, so that this one is
     silent; `harmless`: no failure by itself."""
@@ -102,7 +103,7 @@ class Code:
     harmless: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """Codes of one kind, with their source."""
 
@@ -118,7 +119,7 @@ class Table:
         return None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Alternative(datafile.Row):
     facts: dict[Text, Any] | None = None
     says: PatternText | None = None
@@ -143,20 +144,20 @@ def _asks(row: _Alternative) -> _Alternative:
     return row
 
 
-@dataclass(frozen=True)
+@frozen
 class _Capture(datafile.Row):
     text: Text | None = None
     facts: dict[Text, Any] | None = None
     made: Flag | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Given(datafile.Row):
     of: Text
     next: Text
 
 
-@dataclass(frozen=True)
+@frozen
 class _Entry(datafile.Row):
     name: Text
     cause: Text
@@ -181,27 +182,27 @@ class _Entry(datafile.Row):
                    Given(self.given.of, self.given.next) if self.given else None, _signs(self.refuted))
 
 
-@dataclass(frozen=True)
+@frozen
 class SignaturesFile(datafile.Row):
     """The form of each file of FILES."""
 
     signatures: tuple[_Entry, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Voice(datafile.Row):
     name: Text
     says: PatternText
 
 
-@dataclass(frozen=True)
+@frozen
 class VoicesFile(datafile.Row):
     """The form of voices.yml."""
 
     voices: tuple[_Voice, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Code(datafile.Row):
     name: Text
     number: Whole | None = None
@@ -213,13 +214,13 @@ class _Code(datafile.Row):
     harmless: Flag = False
 
 
-@dataclass(frozen=True)
+@frozen
 class _Todo(datafile.Row):
     next: Text
     grade: Annotated[Whole, Field(ge=1, le=9)] = 5
 
 
-@dataclass(frozen=True)
+@frozen
 class CodesFile(datafile.Row):
     """The form of each file of codes/: `todo` names the next steps, `do` of a code one of them, and the steps' `grade`
     ranks several codes of one log (1 leads)."""
@@ -229,7 +230,7 @@ class CodesFile(datafile.Row):
     codes: tuple[_Code, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class NamesFile(datafile.Row):
     """The form of names.yml: `distributions`: import → package; `classes`: a class → its package; `renamed`: what an
     argument, attribute or module became; `libraries`: whose names nobody

@@ -11,13 +11,13 @@ import gettext
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from qwen_rig.catalog import datafile
 from qwen_rig.catalog.datafile import MaybeTexts, PatternText, Text, Texts
 from qwen_rig.doctor.forms import DATA
+from qwen_rig.frozen import frozen
 
 FOLDERS = (Path("/usr/share/locale"), Path("/usr/share/locale-langpack"))
 MOST = 200  # lines of one log that are looked up
@@ -30,7 +30,7 @@ _SCRIPTS = re.compile("[\u0370-\u03ff\u0400-\u04ff\u0590-\u06ff\u0e00-\u0e7f\u30
 _ACCENTS = re.compile("[\u00c0-\u024f]")
 
 
-@dataclass(frozen=True)
+@frozen
 class Program(datafile.Row):
     """A program's catalogues: `says`: how its lines begin, `domains`: its catalogues' names (libapt-pkg*), `sentences`:
     as its source has them."""
@@ -40,7 +40,7 @@ class Program(datafile.Row):
     sentences: MaybeTexts = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class LanguagesFile(datafile.Row):
     """The form of languages.yml."""
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from qwen_rig.doctor import resolver
 from qwen_rig.doctor.forms import Code, names, table
 from qwen_rig.doctor.log import Log
+from qwen_rig.frozen import frozen
 
 Words = dict[str, str]
 
 
-@dataclass(frozen=True)
+@frozen
 class Scene:
     """A line that a row's expression matches. `groups`: its named groups, '' where they matched nothing."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qwen_rig import fits, strictjson
@@ -14,6 +13,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.finetune import options
 from qwen_rig.finetune.data import Data
 from qwen_rig.finetune.record import NAME
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context, gib
 from qwen_rig.plan.env import records
 from qwen_rig.plan.place import data_folder, disk_at
@@ -22,7 +22,7 @@ KEPT = 4  # checkpoints that lie there at most: KEEP of host/train_files.py, and
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Busy:
     """Who says that a run of theirs has the GPUs: the file's owner, by uid and name, and that user's own word."""
 

@@ -7,12 +7,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_rig import homes
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 from qwen_rig.host import train_qwen as _train_qwen
 
 train_qwen: Any = _train_qwen  # written for a host's Python, without types
@@ -22,7 +22,7 @@ PARQUET = b"PAR1"  # a Parquet file's first and last bytes (parquet-format, File
 LONGEST = 64 << 20  # letters of one sample
 
 
-@dataclass(frozen=True)
+@frozen
 class Data:
     """What a run learns from. `file`: on this machine, None where `name` is one of the hub or a path on the host;
     `samples`: None where they aren't counted here."""

@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_rig import atomic, strictjson, values
 from qwen_rig.catalog.bounds import load_bounds
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(safetensors|json)")  # weights without code in them, and JSON
 MARK = "qwen-rig-run.json"  # in the folder here: whose files these are
@@ -22,7 +22,7 @@ WEIGHTS = re.compile(r"(adapter_)?model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 MOST_FILES = 500
 
 
-@dataclass(frozen=True)
+@frozen
 class File:
     """One file as its host describes it."""
 

@@ -4,10 +4,10 @@ asked on the host (host/remove.sh)."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from posixpath import dirname
 
 from qwen_rig.facts.state import Conda
+from qwen_rig.frozen import frozen
 from qwen_rig.managed import KEYRING, PREFERENCES, REPOSITORY, guard
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import envs_dir
@@ -17,7 +17,7 @@ KINDS = ("tree", "file", "ours", "empty", "line")
 OURS = ".qwen-rig-installed"  # in a conda's prefix that deploy/conda/install.sh made
 
 
-@dataclass(frozen=True)
+@frozen
 class Thing:
     """One thing. `kind`: as remove.sh has it; `root`: root's; `kib`: how much it takes, where it was looked at."""
 

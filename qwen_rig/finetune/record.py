@@ -6,20 +6,21 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from qwen_rig import atomic, homes, strictjson
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import curve
+from qwen_rig.frozen import frozen
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 LARGEST = 2_000_000  # letters
 OPEN = ("begun", "running", "stopped", "aborted", "failed", "lost")  # states from which something may still come
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """One run. `host`, `inventory`, `knobs`: the host that it runs on, as the command line named it; `folder`: its
     folder there; `env`: the env's path, `lock_sha256` and `stack`; `options`: as they were given; `settings`: their

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from qwen_rig import strictjson
@@ -12,6 +12,7 @@ from qwen_rig.finetune import options
 from qwen_rig.finetune.curve import KEPT, MOST, point
 from qwen_rig.finetune.fetched import MOST_FILES
 from qwen_rig.finetune.record import NAME
+from qwen_rig.frozen import frozen
 
 LARGEST = 1_000_000  # letters of one answer
 TRAIN, FROM, END = "@train ", "@train-from ", "@train-end "
@@ -20,7 +21,7 @@ JOBS = {"running": "running", "aborted": "aborted", "none": "begun"}
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Told:
     """One run as its host tells of it. `state`: as a Record's; `job`: the id of its beginning, "" where there is none;
     `checkpoint`: the last whole one, and `files` of it or, once it has finished, of the result."""

@@ -13,7 +13,6 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from packaging.version import Version
 from qwen_rig import atomic, homes, strictjson
 from qwen_rig.domain import Domain
 from qwen_rig.flash.key import Key, Known
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Cached:
     """A wheel here, its bytes checked against `sha256`. `record`: how it was built, plain data."""
 

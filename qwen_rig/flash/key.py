@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from packaging.version import Version
 
 from qwen_rig.catalog.flash_wheels import LEAST
+from qwen_rig.frozen import frozen
 
 
 def words(capabilities: Iterable[Version]) -> tuple[str, ...]:
@@ -18,7 +19,7 @@ def words(capabilities: Iterable[Version]) -> tuple[str, ...]:
     return tuple(f"{major}0" for major in sorted({found.major for found in capabilities if found >= LEAST}))
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """What a built wheel was built by and for. `glibc` is the builder's: what is linked against an older one runs on
     a newer one too, never the other way round. `torch` is the minor release ("2.8"), `cuda` torch's own ("12.8"),
@@ -62,7 +63,7 @@ class Key:
         return Key(**texts, cxx11abi=bool(raw["cxx11abi"]), archs=tuple(str(arch) for arch in archs))
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """A wheel that is kept here: what it was built for, its sha256, the host that built it."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from qwen_rig.catalog.flash_build import flash_file
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """`jobs` and `fleet` of qwen_rig/data/flash.yml; memory in MiB. `leaders`: hosts of one run that may try a build
     which     failed on another."""

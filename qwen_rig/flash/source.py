@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from packaging.version import Version
@@ -13,12 +12,13 @@ from qwen_rig.catalog.flash_wheels import LEAST
 from qwen_rig.catalog.rules import arch_of
 from qwen_rig.errors import RigError
 from qwen_rig.flash import key, resources
+from qwen_rig.frozen import frozen
 from qwen_rig.host import flash_ready
 
 HOST: Any = flash_ready  # it runs on hosts, as the same file, and carries no types
 
 
-@dataclass(frozen=True)
+@frozen
 class Room:
     """What of a host decides whether it can build. `nvccs`: releases that are there or that this run
     installs; `jobs`: as many as the user asks for, whatever the memory; `beside_glibc`: the least nvcc that compiles

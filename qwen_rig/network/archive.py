@@ -15,7 +15,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -24,6 +23,7 @@ from urllib.parse import unquote
 
 from qwen_rig import atomic, inside
 from qwen_rig.catalog.limits import load_limits
+from qwen_rig.frozen import frozen
 from qwen_rig.network.fetch import Terms, fetch
 from qwen_rig.network.web import Unreachable
 
@@ -57,7 +57,7 @@ def _plain(path: str) -> bool:
                ) and unquote(path).isprintable()
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """A file that an archive holds: its path below the bundle's folder, and what its content must be."""
 

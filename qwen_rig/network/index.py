@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
@@ -22,6 +21,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion
 
 from qwen_rig.catalog.lock import Requirement
+from qwen_rig.frozen import frozen
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 # manylinux tags as pip orders them: the newest glibc first (PEP 600); Ubuntu 22.04's 2.35 is the oldest we serve.
@@ -29,7 +29,7 @@ PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)] + [
     "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
 
 
-@dataclass(frozen=True)
+@frozen
 class File:
     """A file that an index names. sha256 and bytes are None where it doesn't say."""
 

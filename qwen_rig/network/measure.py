@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
+from qwen_rig.frozen import frozen
 from qwen_rig.network.route import Measured, Source
 from qwen_rig.program import Call, lines, load
 
 
-@dataclass(frozen=True)
+@frozen
 class Probe:
     """The locked package that an index is judged by; any file of it whose sha256 the lock has will do."""
 

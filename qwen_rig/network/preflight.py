@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 
 from qwen_rig import atomic, homes, strictjson
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.lock import Requirement
+from qwen_rig.frozen import frozen
 from qwen_rig.network import index as pages
 from qwen_rig.network.index import File
 from qwen_rig.network.web import Unreachable, bare, get, private_to_host
@@ -27,7 +28,7 @@ MOST_LETTERS = 4_000_000  # of what is kept of an index; our largest stack has 3
 OTHER_BYTES = "other bytes than the lock's"  # why a file of the locked version isn't the locked one
 
 
-@dataclass(frozen=True)
+@frozen
 class Look:
     """What an index has of a lock. `unchecked` says why nothing can be said (then `missing` is empty).
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from qwen_rig.catalog.limits import load_limits
 from qwen_rig.catalog.sources import load_mirrors, load_sources
 from qwen_rig.catalog.torch_index import PYTORCH, TorchSource
+from qwen_rig.frozen import frozen
 from qwen_rig.network.web import bare
 from qwen_rig.plan import Context, Plan
 
@@ -18,7 +18,7 @@ BUNDLE = "bundle"
 KEPT = 3  # sources of a kind that an install may fall back through
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """One place for one role (catalog.sources.ROLES); url None: the client's own default, whatever that is."""
 
@@ -27,7 +27,7 @@ class Source:
     url: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Measured:
     """What the host saw of a source. verdict: ok, slow (the time ran out), lies, or why it can't be used."""
 
@@ -47,7 +47,7 @@ class Measured:
         return self.verdict in ("ok", "slow") and self.bytes > 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Route:
     """What a host fetches from in this run: role → sources, the best first. `said` is for the user."""
 

@@ -12,10 +12,11 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+
+from qwen_rig.frozen import frozen
 
 ADDRESS = "127.0.0.1"
 DAYS = (3, 60)  # before and after now: a host's clock may be off, and a run may wait for a long build
@@ -23,7 +24,7 @@ PIECE = 1 << 16
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Who serves: the context with its key, and the authority (PEM) that its clients trust, and trust alone."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import http.client
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+from qwen_rig.frozen import frozen
 from qwen_rig.network.address import NotAllowed, check_name, dial, origin
 
 LARGEST_PAGE = 64 << 20  # an index page; the largest projects' are a few MB
@@ -24,7 +24,7 @@ class Unreachable(Exception):
     status: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """A page: its status (200, 404 or 410), body, media type, and address after redirects."""
 

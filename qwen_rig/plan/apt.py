@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.model import Payload
 
 PACKAGES, ARCHIVES = "/usr", "/var/cache/apt/archives"  # where apt's packages go, and where apt leaves their files
 
 
-@dataclass(frozen=True)
+@frozen
 class Packages(Payload):
     """What apt installs."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from packaging.version import InvalidVersion, Version
@@ -16,6 +15,7 @@ from qwen_rig.domain import Domain, Identity, domain_of
 from qwen_rig.facts.machine import Machine
 from qwen_rig.facts.state import PciGpu, SmiGpu, State
 from qwen_rig.flash.key import Known
+from qwen_rig.frozen import frozen
 from qwen_rig.knobs import Knobs
 from qwen_rig.plan.model import Applied
 from qwen_rig.training import LargestBatch
@@ -33,7 +33,7 @@ def version(text: str | None) -> Version | None:
         return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Gpu:
     """A graphics card as the rules and nvidia-smi together know it; None where neither does.
 
@@ -53,7 +53,7 @@ class Gpu:
         return found[1] if found else None
 
 
-@dataclass(frozen=True)
+@frozen
 class Context:
     """One host's plan in the making."""
 

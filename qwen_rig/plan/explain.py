@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.document import of_step
 from qwen_rig.plan.model import Plan, Step
 from qwen_rig.plan.planner import Fact, Planner, Rule
 
 
-@dataclass(frozen=True)
+@frozen
 class Explanation:
     """Facts, rules and decision of one step of one host."""
 

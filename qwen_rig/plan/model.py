@@ -6,12 +6,12 @@ docs/plan.schema.json documents the JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
 from qwen_rig.catalog.advisories import Advisory
 from qwen_rig.catalog.stack import Deviation
+from qwen_rig.frozen import frozen
 
 
 class Action(str, Enum):
@@ -28,7 +28,7 @@ class Action(str, Enum):
         return self not in (Action.NONE, Action.NA)
 
 
-@dataclass(frozen=True)
+@frozen
 class FileChange:
     """A file that a step writes: what it holds now (None: it isn't there; "" too where it can't be read) and then."""
 
@@ -37,7 +37,7 @@ class FileChange:
     after: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Applied:
     """How the last apply left a host: when (ISO 8601, UTC), and the snapshot (qwen_rig/plan/drift.py)."""
 
@@ -45,7 +45,7 @@ class Applied:
     snapshot: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Drift:
     """Something that isn't as the last apply left it, and that no run of qwen-rig has changed since."""
 
@@ -55,7 +55,7 @@ class Drift:
     file: FileChange | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Payload:
     """What a step's commands need. Each kind of step has a class of its own, beside the planner that makes it."""
 
@@ -77,7 +77,7 @@ class Payload:
 P = TypeVar("P", bound=Payload)
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """One component of one host: what is there, what is wanted, what will be done about it and why.
 
@@ -114,7 +114,7 @@ class Step:
         return self.payload
 
 
-@dataclass(frozen=True)
+@frozen
 class Refusal:
     """Why a host is left untouched: what is wrong, and the one next thing to do."""
 
@@ -122,7 +122,7 @@ class Refusal:
     remedy: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """All steps for one host in the guide's order, or the reasons for which it is refused.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from qwen_rig.catalog.datafile import DATA, Flag, Row, Text, load
 from qwen_rig.catalog.marks import named
 from qwen_rig.catalog.sources import AptKey
 from qwen_rig.facts.machine import Disk
+from qwen_rig.frozen import frozen
 from qwen_rig.managed import repository_url
 from qwen_rig.plan.context import Context
 from qwen_rig.trust import MEMORY
@@ -78,7 +78,7 @@ def environment(ctx: Context) -> dict[str, str]:
             "HF_HOME": f"{folder}/huggingface"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Stop(Row):
     """What a stop of the machine does to a disk: whether it is kept, and the provider's rule in words. virt: only under
     this hypervisor."""
@@ -90,7 +90,7 @@ class Stop(Row):
     virt: Text | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class DisksFile(Row):
     """The form of disks.yml: mount → what a stop does to it."""
 

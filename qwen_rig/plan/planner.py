@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from qwen_rig.frozen import frozen
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.model import Refusal, Step
 
 OURS = "qwen-rig's own rule"
 
 
-@dataclass(frozen=True)
+@frozen
 class Fact:
     """What was read of the host, and the fact that reads it (`pyinfra INVENTORY fact NAME` shows it alone)."""
 
@@ -21,7 +21,7 @@ class Fact:
     read_by: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """A rule that the decision follows, and its source."""
 
@@ -40,7 +40,7 @@ def _never(ctx: Context, step: Step) -> bool:
     return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Planner:
     """The decisions of one step. Its name is its folder's, and its place in the plan is that in deploy.ORDER.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
@@ -26,6 +25,7 @@ from pyinfra.connectors.sshuserclient.client import get_host_keys
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 
+from qwen_rig.frozen import frozen
 from qwen_rig.ssh import private_key
 
 from . import boundary
@@ -52,7 +52,7 @@ class Listener(Protocol):
     def stumbled(self, host: Host, error: Exception) -> None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """An operation that failed on one host: its names, the commands it ran, the lines they printed."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from qwen_rig.frozen import frozen
 from qwen_rig.plan import Context, Step
 from qwen_rig.program import Call
 
@@ -62,7 +62,7 @@ def _unread(state: State, host: Host, why: str) -> bool:
     return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Applier:
     """The commands of one step: what its folder's apply.py offers. `title`: for pyinfra; `root`: they take root (sudo
     is used where we aren't); `claim`: what waits until the step may write, and says whether it may."""

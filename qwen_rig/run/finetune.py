@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +15,7 @@ from qwen_rig.finetune import checks, curve, failure, options, record, told, wor
 from qwen_rig.finetune.data import Data
 from qwen_rig.finetune.record import Record
 from qwen_rig.finetune.told import Told
+from qwen_rig.frozen import frozen
 from qwen_rig.plan import Action, Step
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import records
@@ -57,7 +57,7 @@ def job(ctx: Context, kept: Record) -> Job:
     return Job(f"train-{kept.name}", f"training {kept.name}", call, LONGEST_S, json.dumps(texts))
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """A run that is asked for, as the command line has it."""
 

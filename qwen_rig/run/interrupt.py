@@ -12,11 +12,11 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn, Protocol
 
 from qwen_rig import hosttext
+from qwen_rig.frozen import frozen
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR = "\x1b[?25h"  # the live board hides it
@@ -24,7 +24,7 @@ SHOW_CURSOR = "\x1b[?25h"  # the live board hides it
 STOP = "pkill -TERM -f '[j]ob.sh supervise {step} '"
 
 
-@dataclass(frozen=True)
+@frozen
 class Left:
     """How a signal leaves one host. `done`, `ahead`: titles of steps; `cut`: of the one under way; `job`: that one's
     name, where it is at work on the host by itself; `login`: the command line that logs in; `sudo`: the job is root's,

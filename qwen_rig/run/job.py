@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qwen_rig.catalog.bounds import load_bounds
+from qwen_rig.frozen import frozen
 from qwen_rig.plan import Step
 from qwen_rig.program import Call
 from qwen_rig.ssh import shell_line
@@ -29,7 +29,7 @@ CUT_OFF = {"reboot": "the host was rebooted", "killed": "it was killed", "logout
 BACKOFF_S = (1, 30)  # the first and the longest pause between two tries to connect again
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """How a job ended. `lines`: its log, without progress marks; `log`: the log's path on the host."""
 

@@ -9,8 +9,9 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from qwen_rig.frozen import frozen
 from qwen_rig.program import Call, load
 from qwen_rig.units import span
 
@@ -28,7 +29,7 @@ PLACE = "host/jobs.sh"  # where the host keeps its jobs
 START, POLL = load(PLACE, "host/start.sh"), load(PLACE, "host/poll.sh")
 
 
-@dataclass(frozen=True)
+@frozen
 class Job:
     """One long step. Two with the same `key` are the same job: same step, program, arguments and input.
 
@@ -65,7 +66,7 @@ class Job:
         return hashlib.sha256(self.payload.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """How a job stands. `state`: running (`why`: bound where logind ends it with its session) · done (`code` tells
     how; `why` of one that failed: oom, where the kernel ended a program for want of memory meanwhile) · aborted

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qwen_rig import ledger
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import leaving
 from qwen_rig.finetune.leaving import Thing
+from qwen_rig.frozen import frozen
 from qwen_rig.program import load
 
 from . import adapter, memory
@@ -20,7 +19,7 @@ SECONDS = 900  # an env has 100,000 files, on the slowest disk
 ROOTS_JOBS = "/var/lib/qwen-rig/jobs"
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaving:
     """One host's plan: what goes, and what stays, in words."""
 

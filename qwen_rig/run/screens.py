@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qwen_rig import render
+from qwen_rig.frozen import frozen
 from qwen_rig.render import Console
 
 
-@dataclass(frozen=True)
+@frozen
 class Screens:
     """The consoles of a run. `talk`: progress, finished steps; `alarms`: failures; `plans`: the plans, and the cards of
     hosts that these refuse; `results`: what has come of each host."""

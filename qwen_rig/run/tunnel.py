@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import paramiko
 
 from qwen_rig import bundle as bundles
 from qwen_rig.errors import RigError
+from qwen_rig.frozen import frozen
 from qwen_rig.inside import Checked
 from qwen_rig.network import secure, serve
 from qwen_rig.network.archive import Archive, Store
@@ -32,7 +33,7 @@ AGAIN_S = 30  # a host's sshd may hold a port for a connection that it doesn't k
 ANSWER_S = 60  # for sshd to say yes or no; paramiko itself would wait for ever
 
 
-@dataclass(frozen=True)
+@frozen
 class Way:
     """What a host's programs need: the bundle's address there; the token, a newline, the certificate's authority."""
 
@@ -40,7 +41,7 @@ class Way:
     secret: str = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Tunnel:
     """One host's forward: the connection that carries it (None: this machine), the port there, what it serves."""
 
