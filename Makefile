@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
-HALF := tests/facts tests/data tests/network tests/flash  # of the tests without hosts, by what they take
+HALF := tests/facts tests/data tests/network tests/flash tests/doctor tests/plan  # of the tests without hosts, by what they take
 
 .PHONY: setup check test test-half test-other-half test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
