@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
@@ -100,11 +101,14 @@ def test_managed_files_are_watched() -> None:
     "nvidia-open", "nvidia-driver-580-server-open", "nvidia-kernel-open-dkms", "libnvidia-compute-580", "libcuda1",
     "libnvcuvid1", "libcudadebugger1", "cuda-drivers-580", "firmware-nvidia-gsp", "xserver-xorg-video-nvidia-580",
     "linux-modules-nvidia-580-open-generic", "linux-objects-nvidia-580-6.8.0-60-generic"])
-def test_unattended_upgrades_leave_every_part_of_a_driver_alone(package: str) -> None:
+def test_unattended_upgrades_leave_every_part_of_a_driver_alone_and_apt_pins_the_same(package: str) -> None:
     patterns = re.findall('"(.*)";', "".join(managed.GUARD.values()))
+    [pins] = re.findall("Package: (.*)", managed.preferences_text("https://x.test/", driver=True))
     assert any(re.match(pattern, package) for pattern in patterns)  # as unattended-upgrades matches
+    assert any(fnmatchcase(package, pin) for pin in pins.split())  # as apt_preferences(5) does
     for other in ("linux-image-6.8.0-1010-nvidia", "linux-headers-generic", "libc6", "curl"):
         assert not any(re.match(pattern, other) for pattern in patterns), other
+        assert not any(fnmatchcase(other, pin) for pin in pins.split()), other
 
 
 @pytest.mark.parametrize("error", [EOFError(), OSError("Socket is closed"), TimeoutError(), SSHException("dropped")])

@@ -9,7 +9,9 @@ tenth of a second counts before a host is dialled.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -100,7 +102,8 @@ PatternText = Annotated[Text, After(_pattern)]
 
 def load(path: Path, form: type[T]) -> T:
     """The file in its form. Raises RigError."""
-    return kept(path, f"{path.stem}-{form.__name__}", lambda: checked(read(path), form))
+    made_by = os.stat(sys.modules[form.__module__].__file__ or "").st_mtime_ns  # a form may lie outside catalog/
+    return kept(path, f"{path.stem}-{form.__name__}-{made_by}", lambda: checked(read(path), form))
 
 
 def checked(file: YamlFile, form: type[T]) -> T:

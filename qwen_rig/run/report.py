@@ -265,6 +265,7 @@ class Report:
         if wrong := self._spoilt(host):
             from qwen_rig.bundle import AGAIN
             self.fail(host, f"{failure.names} failed: the bundle {wrong}", AGAIN, command=last, log=log)
+            return
         self.fail(host, what, remedy, said=lines, command=last, tail=tuple(lines[-TAIL:]), log=log)
 
     def stumbled(self, host: Host, error: Exception) -> None:

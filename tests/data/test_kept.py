@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qwen_rig import homes
-from qwen_rig.catalog import kept
+from qwen_rig.catalog import datafile, kept, yamlfile
 
 NOBODY = 65534
 
@@ -66,6 +67,21 @@ def test_several_checkouts_in_turn_each_find_what_they_kept_and_no_more_than_som
     assert len(list((homes.cache() / "catalog").iterdir())) == kept.STATES
     made.clear()
     assert edition(19) == "19" and not made
+
+
+def test_a_form_that_has_changed_is_not_given_what_an_older_one_made(
+        data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that lies outside catalog/, as plan/place.py's."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data.write_text("key: word\n")
+    source, read = tmp_path / "form_of_a_test.py", []
+    source.write_text("from dataclasses import dataclass\nfrom qwen_rig.catalog.datafile import Row, Text\n"
+                      "@dataclass(frozen=True)\nclass Form(Row):\n    key: Text\n")
+    form = importlib.import_module("form_of_a_test").Form
+    monkeypatch.setattr(datafile, "read", lambda path: read.append(path) or yamlfile.read(path))  # type: ignore[func-returns-value]
+    assert datafile.load(data, form).key == datafile.load(data, form).key == "word" and len(read) == 1
+    os.utime(source, ns=(1, 1))
+    assert datafile.load(data, form).key == "word" and len(read) == 2
 
 
 def test_a_file_of_the_users_own_is_read_each_time(data: Path, tmp_path: Path) -> None:
