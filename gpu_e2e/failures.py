@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .machine import env
 from .runner import RIG, Runner, document
-from .trained import words
+from .trained import SIZED, data, model, words
 
 KERNEL = """#include <cstdio>
 __global__ void add(int *x) { *x += 1; }
@@ -81,7 +81,8 @@ def failures(run: Runner) -> None:
         if names[:1] != [made.cause]:
             wrong.append(f"{made.name}: {names}")
     large = ["--per_device_train_batch_size", "400", "--gradient_accumulation_steps", "1"]
-    said = run.command(*words(run, f"large-{int(run.part.began)}"), *large, good=(1,))
+    said = run.command(*words(run, f"large-{int(run.part.began)}", model(run, SIZED[0])[0], data(run)), *large,
+                       good=(1,))
     if "ran out of memory with batch" not in " ".join(said.split()):
         wrong.append("a training that doesn't fit: its card")
     run.expect(not wrong, "; ".join(wrong))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,19 +36,47 @@ def make(kit: Path) -> None:
     build, _ = load()
     if build.cuda and not (kit / "packages" / build.sdist).exists():
         _source(build, kit / "packages")
-    _sshd(wanted["sshd"], kit / "sshd")
+    _sshd(wanted["sshd"], kit / "sshd.tar.xz")
     _say(kit, wanted["roots"])
-    size = sum(path.lstat().st_size for path in kit.rglob("*") if path.is_file()) >> 20
-    print(f"{kit}: {size} MiB of {wanted['most_mib']}")
-    if size > wanted["most_mib"]:
-        raise ValueError(f"{kit} has {size} MiB: at most {wanted['most_mib']} are brought along")
+    more = kit.with_name(f"{kit.name}-beside")
+    _pip(wanted, more, [f"{name}=={version}" for name, version in wanted["beside"].items()], "--no-deps")
+    for folder in (kit / "packages", more):
+        for wheel in folder.glob("*.whl"):
+            trim(wheel, wanted["trimmed"].get(wheel.name.split("-")[0], []), wanted["stripped"])
+    for folder in (kit, more):
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) >> 20
+        print(f"{folder}: {size} MiB of {wanted['most_mib']}")
+        if size > wanted["most_mib"]:
+            raise ValueError(f"{folder} has {size} MiB: at most {wanted['most_mib']} are brought along")
+
+
+def trim(path: Path, without: list[str], strip: list[str]) -> None:
+    """Leave files out of a wheel, and the symbols out of others; its RECORD tells what is there. A wheel that has been
+    trimmed stays as it is."""
+    with zipfile.ZipFile(path) as wheel:
+        names = [name for name in wheel.namelist() if not any(fnmatch(name, each) for each in without)]
+        if not without or names == wheel.namelist():
+            return
+        files = {name: wheel.read(name) for name in names}
+    record = next(name for name in names if name.endswith(".dist-info/RECORD"))
+    for name in [name for name in names if any(fnmatch(name, each) for each in strip)]:
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_bytes(files[name])
+            subprocess.run(["strip", "--strip-unneeded", file.name], check=True)
+            files[name] = Path(file.name).read_bytes()
+    files[record] = "".join(f"{name},,\n" for name in names).encode()
+    lean = any(fnmatch(name, each) for name in names for each in strip)
+    packed = zipfile.ZIP_LZMA if lean else zipfile.ZIP_DEFLATED  # the smaller isn't for pip: parts.py unpacks it
+    with zipfile.ZipFile(path, "w", packed) as wheel:
+        for name, data in files.items():
+            wheel.writestr(name, data)
 
 
 def rehearsal(kit: Path) -> None:
     """A kit for this machine, which has registries and no card: an SSH server; small packages stand in for torch's."""
     wanted = _wanted()
     (kit / "packages").mkdir(parents=True, exist_ok=True)
-    _sshd(wanted["sshd"], kit / "sshd")
+    _sshd(wanted["sshd"], kit / "sshd.tar.xz")
     _say(kit, wanted["rehearsal"])
 
 
@@ -81,15 +111,18 @@ def _source(build: Source, where: Path) -> None:
 
 
 def _sshd(names: list[str], where: Path) -> None:
-    """An SSH server and its libraries, unpacked out of the distribution's own packages."""
-    if (where / "usr/sbin/sshd").exists():
+    """An SSH server and its libraries, out of the distribution's own packages, as one archive."""
+    if where.exists():
         return
-    with tempfile.TemporaryDirectory() as folder:
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as unpacked:
         subprocess.run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *names], check=True, cwd=folder)
         for package in Path(folder).glob("*.deb"):
-            subprocess.run(["dpkg", "-x", str(package), str(where)], check=True)
-    for spare in ("usr/share", "etc", "var"):
-        shutil.rmtree(where / spare, ignore_errors=True)
+            subprocess.run(["dpkg", "-x", str(package), unpacked], check=True)
+        with tarfile.open(where, "w:xz") as archive:
+            for part in ("lib", "usr/lib", "usr/sbin"):
+                if (Path(unpacked) / part).exists():
+                    archive.add(Path(unpacked) / part, part)
 
 
 def _commit() -> str:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -248,7 +249,10 @@ def _sshd(machine: Machine) -> None:
         given["PATH"] += f":{Path(smi).parent}"
     (ssh / "sshd_config").write_text(Template(SSHD).substitute(
         port=machine.port, ssh=ssh, environment=" ".join(f'"{name}={value}"' for name, value in given.items())))
-    kit = machine.kit / "sshd"
+    kit = machine.work / "sshd"
+    if not theirs and not kit.exists():
+        with tarfile.open(machine.kit / "sshd.tar.xz") as archive:
+            archive.extractall(kit)  # our own, made by kit.py
     libraries = [str(kit / each) for each in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")]
     _server("sshd", machine, [theirs or str(kit / "usr/sbin/sshd"), "-D", "-e", "-f", str(ssh / "sshd_config")],
             {} if theirs else {"LD_LIBRARY_PATH": ":".join(libraries)})

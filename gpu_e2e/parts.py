@@ -19,7 +19,7 @@ from pathlib import Path
 from .failures import failures
 from .machine import HOST, Machine, env, up
 from .runner import RIG, Command, Failed, GoesOn, Part, Runner
-from .trained import train
+from .trained import sizes, train
 
 CUT_S = 60  # a build's controller lives so long
 PYINFRA = ["pyinfra", "-y", "inventories/lab.py", "deploy/5090.py"]
@@ -128,18 +128,30 @@ def build(run: Runner) -> None:
 
 
 def attention(run: Runner) -> None:
-    """flash-attn beside SDPA by head dimension, its wheel unpacked where the env has chosen SDPA; the gated-delta rule
-    of a hybrid's linear layers."""
-    python, programs = str(env(run.machine) / "bin/python"), run.machine.product / "qwen_rig/host"
-    wheels, beside = sorted(run.machine.work.rglob("flash_attn-*.whl")), run.machine.work / "flash"
-    if wheels and not beside.exists():
-        with zipfile.ZipFile(wheels[-1]) as wheel:
+    """flash-attn beside SDPA by head dimension, its wheel unpacked where the env has chosen SDPA."""
+    wheels = sorted(run.machine.work.rglob("flash_attn-*.whl"))[-1:]
+    _proof(run, "flash_attn", wheels, (0, 3) if wheels else (1,), "flash_attn_check.py", "--head-dims", *HEAD_DIMS)
+
+
+def gated_delta(run: Runner) -> None:
+    """The rule of a hybrid's linear layers, by what the env has, and by flash-linear-attention with a Triton that it
+    takes on this card, where the kit brought them."""
+    _proof(run, "as the env is", [], (0, 3), "gated_delta.py")
+    if wheels := sorted(run.machine.kit.with_name(f"{run.machine.kit.name}-beside").glob("*.whl")):
+        _proof(run, "flash-linear-attention", wheels, (0,), "gated_delta.py")
+
+
+def _proof(run: Runner, name: str, wheels: list[Path], good: tuple[int, ...], *words: str) -> None:
+    """Run a proof that travels to hosts, with those wheels unpacked before the env's own packages."""
+    beside = run.machine.work / "beside" / name
+    for path in [] if beside.exists() else wheels:
+        with zipfile.ZipFile(path) as wheel:
             wheel.extractall(beside)
-    for name, good, words in (("flash_attn", (0, 3) if wheels else (1,),
-                               ["flash_attn_check.py", "--head-dims", *HEAD_DIMS]),
-                              ("gated_delta", (0, 3), ["gated_delta.py"])):
-        said = run.command("env", f"PYTHONPATH={beside}", python, str(programs / words[0]), *words[1:], good=good)
-        run.part.figures[name] = json.loads(said.strip().splitlines()[-1])
+    for program in beside.glob("triton/backends/nvidia/bin/*"):
+        program.chmod(0o755)
+    said = run.command("env", f"PYTHONPATH={beside}", str(env(run.machine) / "bin/python"),
+                       str(run.machine.product / "qwen_rig/host" / words[0]), *words[1:], good=good)
+    run.part.figures[name] = json.loads(said.strip().splitlines()[-1])
 
 
 def _jobs() -> int:
@@ -149,7 +161,7 @@ def _jobs() -> int:
 
 
 PARTS: dict[str, Callable[[Runner], None]] = {each.__name__: each for each in (
-    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, attention, failures)}
+    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, sizes, attention, gated_delta, failures)}
 ORDER = [*PARTS, "build"]  # a build that goes on meanwhile is seen through at the end
 
 
