@@ -16,6 +16,7 @@ BESIDE = ("accelerate.yaml", "train_qwen.py")  # our files in .rig that are no r
 
 
 UNFINISHED = "unfinished-qwen-rig"  # PREFIX.UNFINISHED/begun: our installer was at work there, and hasn't ended
+OURS = ".qwen-rig-installed"  # in a conda's prefix that our installer made
 PLACE = "qwen-rig"  # our folder on a data disk: envs/, miniforge3/, caches
 
 
@@ -95,21 +96,22 @@ IFS=$nl; set -f; condarc $(condarc_files "${{condas%%"$nl"*}}"); unset IFS; set 
 
 
 SECTIONS = {
-    "conda": r"""
-IFS='
-'
+    "conda": rf"""
+IFS=$nl
 for p in $condas; do
   printf '##conda %s\n' "$p"
   for f in "$p"/conda-meta/conda-[0-9]*.json "$p"/conda-meta/anaconda-[0-9]*.json; do
-    [ -e "$f" ] && printf 'record=%s\n' "${f##*/}" && channel=$f
+    [ -e "$f" ] && printf 'record=%s\n' "${{f##*/}}" && channel=$f
   done
   [ -n "$channel" ] && grep -qs conda-forge "$p"/conda-meta/conda-[0-9]*.json && echo channel=conda-forge
   [ -n "$channel" ] && grep -qs -E 'pkgs/main|repo\.anaconda' "$p"/conda-meta/conda-[0-9]*.json && echo channel=main
   channel=
   interpreter "$p"
-  [ -x "$p/bin/conda" ] && [ -x "$i" ] && echo sound=1
+  if [ -e "$p.{UNFINISHED}/mending" ]; then echo mending=1
+  elif [ -x "$p/bin/conda" ] && [ -x "$i" ]; then echo sound=1
+  elif [ -e "$p/{OURS}" ]; then echo ours=1; fi
   [ -w "$p" ] && [ -w "$p/conda-meta" ] && echo writable=1
-  for e in "$p"/envs/*; do [ -x "$e/bin/python" -o -d "$e/conda-meta" ] && printf 'env=%s\n' "${e##*/}"; done
+  for e in "$p"/envs/*; do [ -x "$e/bin/python" -o -d "$e/conda-meta" ] && printf 'env=%s\n' "${{e##*/}}"; done
 done
 """,
 }
@@ -188,7 +190,8 @@ done""",
 
 
 def read(text: str) -> list[dict[str, Any]]:
-    """`{prefix, version, kind, sound, writable, envs}` of each installation, in the order found."""
+    """`{prefix, version, kind, sound, writable, envs}` of each installation, in the order found, and `ours` of a broken
+    one that our installer made."""
     found = []
     for block in re.split(r"^##conda ", text, flags=re.MULTILINE)[1:]:
         prefix, _, rest = block.partition("\n")
@@ -202,6 +205,7 @@ def read(text: str) -> list[dict[str, Any]]:
         found.append({
             "prefix": prefix.strip(), "version": record[1] if record else None, "kind": kind,
             "sound": "sound" in fields and record is not None, "writable": "writable" in fields,
+            **({"ours": True} if "ours" in fields else {}),
             "envs": ["base", *(line[4:] for line in lines if line.startswith("env=") and _NAME.fullmatch(line[4:]))],
         })
     return found

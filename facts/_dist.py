@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from qwen_rig.facts import _sh
+from qwen_rig.program import load
 
 # What each CPython since 3.9 has as a .py file or a package, in every distribution's first package of it
 # (sys.stdlib_module_names of 3.10 to 3.14, without what distributions package apart).
@@ -25,12 +26,9 @@ uuid warnings wave weakref webbrowser wsgiref xml xmlrpc zipapp zipfile zipimpor
 # `gone DIR` names what its Python lacks: the program, conda's record of that, or files of the standard library. A conda
 # env's Python, and what that depends on, is held to conda's own records (`base`): a line with the first file that is
 # absent or of another size. A venv's standard library is elsewhere, and has no record: the modules that each has.
-# `torn` prints, in a site-packages, one line for each package of whose files (by its RECORD, PEP 376) one is absent or
-# has another size: what two packages claim may be as either says; what pip writes beside a package is left out, so that
-# of its metadata only what others read counts.
 # `env_files DIR` prints one env. Package names come from one glob a site-packages; METADATA tells a package from the
 # folder that a broken uninstall leaves behind.
-SHELL = f"modules='{MODULES}'" + r"""
+SHELL = f"modules='{MODULES}'\n" + load("shell/torn.sh").text + r"""
 gone() {
   if [ ! -f "$1/bin/python" ] || [ ! -x "$1/bin/python" ]; then echo python; return; fi
   if [ -e "$1/pyvenv.cfg" ]; then
@@ -77,31 +75,6 @@ base() { # PREFIX: the first file of its Python that isn't as conda's record say
         for (path in how) if (!(path in right)) { n++; if (first == "" || path < first) first = path }
         if (n) printf "%s|%s\n", how[first], first
       }' - RS='}' "$@"
-}
-torn() {
-  set +f; set -- *.dist-info/RECORD
-  [ -e "$1" ] || return 0
-  if find . -maxdepth 0 -printf ''; then find -L . -name __pycache__ -prune -o -type f -printf '%s %P\n'
-  else find -L . -name __pycache__ -prune -o -type f -exec stat -L -c '%s %n' {} + | sed 's, \./, ,'; fi |
-    awk -F, 'NR == FNR { has[$0] = ""; next }
-      { sub(/\r$/, ""); if ($NF == "" || $NF ~ /[^0-9]/) next }
-      { if (NF == 3) path = $1; else { path = $0; sub(/,[^,]*,[0-9]+$/, "", path) } }
-      path ~ /^"/ { gsub(/^"|"$/, "", path); gsub(/""/, "\"", path) }
-      { key = $NF " " path; if (key in has) { has[key] = 1; next } }
-      path ~ /^(\.\.?)?\// || (path ~ /\.dist-info\// && path !~ /\/(METADATA|entry_points\.txt)$/) { next }
-      { owner = FILENAME; sub(/\/RECORD$/, "", owner); by[path] = by[path] owner "/"; how[path] = "absent"; wrong = 1 }
-      END {
-        if (!wrong) exit
-        for (key in has) {
-          path = substr(key, index(key, " ") + 1)
-          if (path in by) { if (has[key]) delete by[path]; else how[path] = "size" }
-        }
-        for (path in by) {
-          n = split(by[path], names, "/")
-          for (i = 1; i < n; i++) if (!(names[i] in one) || path < one[names[i]]) one[names[i]] = path
-        }
-        for (name in one) printf "torn|%s|%s|%s\n", name, how[one[name]], one[name]
-      }' - "$@"
 }
 env_files() {
   printf '##env %s\n' "$1"

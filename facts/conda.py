@@ -14,7 +14,8 @@ class CondaInstalls(ProbeFact[list[dict[str, Any]]]):
 
     One that our own installer was cut off in is none: the next run begins it anew (deploy/conda/apply.py).
 
-    `sound`: bin/conda, the Python it starts and conda's own record are there. `writable`: by the user who asks.
+    `sound`: bin/conda, the Python it starts and conda's own record are there. `writable`: by the user who asks. `ours`
+    stands only where our installer made it and it is broken.
 
     **Example:**
 

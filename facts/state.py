@@ -92,13 +92,14 @@ class Toolkit:
 @frozen
 class Conda:
     """A conda installation. `version` None: there's no record of it; `sound`: bin/conda, its Python and that record are
-    there; `writable`: by us."""
+    there; `writable`: by us; `ours`: our installer made it, it is broken, and no mending has failed."""
 
     prefix: str
     version: str | None = None
     kind: str = "unknown"
     sound: bool = False
     writable: bool = False
+    ours: bool = False
     envs: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.deploy.conda.plan import CondaPayload
-from qwen_rig.facts._conda import UNFINISHED
+from qwen_rig.facts._conda import OURS, UNFINISHED
 from qwen_rig.plan import Context, Step
 from qwen_rig.program import lines, load
 from qwen_rig.run import network
@@ -25,7 +25,7 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[JobCommand]:
     digest = ctx.knobs.source_miniforge_sha256 or load_rules().miniforge.sha256
     rows = [f"{url} {network.turbo(ctx, url) or '-'}" for source in sources if (url := source.url or "")]
     call = INSTALL(place=place(ctx), **run.network.way_out(ctx), prefix=step.need(CondaPayload).prefix,
-                   unfinished=UNFINISHED, file=name, digest=digest, sources=lines(rows))
+                   unfinished=UNFINISHED, marker=OURS, file=name, digest=digest, sources=lines(rows))
     yield job(step, call, ctx.knobs.timeout_env)
 
 

@@ -19,7 +19,7 @@ class CondaPayload(Payload):
 
 
 def step(ctx: Context, before: Sequence[Step]) -> Step:
-    """Adopted where a sound one is there; a broken one is left alone."""
+    """Adopted where a sound one is there; a broken one of ours is mended, any other left alone."""
     found = conda(ctx)
     if found:
         what = f"{found.kind} {found.version or ''}".strip()
@@ -27,16 +27,18 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
                     payload=CondaPayload(prefix(ctx)), won=what)
     broken = [row.prefix for row in ctx.state.conda]
     old = next((row for row in ctx.state.conda if row.sound and too_old(ctx, row)), None)
-    why = f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
+    ours = next((row for row in ctx.state.conda if row.ours and row.prefix == prefix(ctx)), None)
+    why = f"our own at {ours.prefix} is broken: it is mended there, and its envs stay" if ours else \
+        f"{broken[0]} is broken; it is left alone" if broken else "none on this host"
     if old:
         why = (f"conda {old.version} at {old.prefix} is too old for Python {ctx.knobs.python} (before "
                f"{ctx.rules.oldest_conda}); it is left alone")
     release = ctx.rules.miniforge
     version = ctx.knobs.source_miniforge_version or release.version
     now = f"{old.version}, too old" if old else "broken" if broken else "none"
-    return Step("Conda", now, f"Miniforge {version}", Action.ADD, why,
+    return Step("Conda", now, f"Miniforge {version}", Action.CHANGE if ours else Action.ADD, why,
                 bytes=release.bytes if version == release.version else None,
-                fetches=("miniforge",), payload=CondaPayload(_free_prefix(ctx, broken)),
+                fetches=("miniforge",), payload=CondaPayload(ours.prefix if ours else _free_prefix(ctx, broken)),
                 disk=((prefix(ctx), sum(ctx.rules.room.get("conda", (0, 0)))),))  # its installer is fetched beside it
 
 
@@ -66,7 +68,8 @@ def explain(ctx: Context) -> Parts:
     found = [fact("conda", f"{row.kind} {row.version or ''} at {row.prefix}, "
                    + ("sound" if row.sound else "broken"), "conda.CondaInstalls") for row in ctx.state.conda]
     used = conda(ctx)
-    return found, [Rule("a sound one is adopted, a broken one left alone" + (f": {used.prefix}" if used else ""), OURS),
+    return found, [Rule("a sound one is adopted, a broken one of ours mended, any other left alone"
+                        + (f": {used.prefix}" if used else ""), OURS),
                    Rule(f"conda {ctx.rules.oldest_conda} is the oldest that can make the env",
                         ctx.rules.source("conda"))]
 

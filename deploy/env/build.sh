@@ -28,7 +28,7 @@ fi
 cat >"$new/.rig/lock.txt"
 # In an env that was left aside whole: nothing, or what it lost.
 [ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
-packages "$new/bin/python" "$new/.rig/lock.txt" ${lock_options:+"$lock_options"}
+whole_packages "$new" "$new/.rig/lock.txt" ${lock_options:+"$lock_options"}
 torch_apart "$new"
 timeout -k 10 600 "$new/bin/python" -c "$import_gate" || {
   rm -rf "$new" # no use to resume it: the next run builds anew

@@ -16,7 +16,7 @@ from qwen_rig.program import lines
 from qwen_rig.run.place import place
 from qwen_rig.run.run import Run
 
-LIBRARY = ("shell/place.sh", "shell/network.sh", "shell/packages.sh")
+LIBRARY = ("shell/place.sh", "shell/network.sh", "shell/torn.sh", "shell/packages.sh")
 
 
 def uv_lock() -> str:

@@ -40,5 +40,6 @@ packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 "$python" -m pip uninstall -q -y "$@" || true
 "$python" -c "$forget" "$@"
 packages "$python" "$cache/mend.txt" --no-deps
+[ -z "$afresh" ] || forget_cached "$@"
 timeout -k 10 600 "$python" -c "$import_gate"
 [ ! -e "$path/.rig/env.json" ] || "$python" -c "$record" "$path/.rig/env.json" "$lock_sha256"

@@ -12,7 +12,7 @@ from qwen_rig.facts.state import Env
 from qwen_rig.frozen import frozen
 from qwen_rig.plan import choice
 from qwen_rig.plan.context import Context, gib
-from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang
+from qwen_rig.plan.env import aside_names, current, env_record, envs_dir, fits_shebang, generations
 from qwen_rig.plan.model import Action, Payload, Refusal, Step
 from qwen_rig.plan.place import disk_at, usable
 from qwen_rig.plan.planner import OURS, Parts, Planner, Rule, fact
@@ -65,9 +65,9 @@ def kept(ctx: Context) -> str | None:
     Never one that is older than what runs, or than what somebody broke: that was left because it was wrong.
     """
     now = current(ctx)
-    passed = [number for g in ctx.state.generations
+    passed = [number for g in generations(ctx)
               if (number := _number(ctx, g.name)) is not None and (g is now or (g.complete and g.gone))]
-    found = {number: g.name for g in ctx.state.generations
+    found = {number: g.name for g in generations(ctx)
              if g.complete and not g.gone and (number := _number(ctx, g.name)) is not None
              and number > max(passed, default=0)}
     return found[max(found)] if found else _grown_aside(ctx)
@@ -77,9 +77,9 @@ def _grown_aside(ctx: Context) -> str | None:
     """One left aside by another stack that grew into the wanted lock in place, and still has the name of an older one.
     None where that lock has a build of its own, or where what runs is of it: any other was left for being wrong."""
     now, wanted = current(ctx), ctx.stack.lock_sha256
-    if env_record(ctx).lock_sha256 == wanted or any(_number(ctx, g.name) is not None for g in ctx.state.generations):
+    if env_record(ctx).lock_sha256 == wanted or any(_number(ctx, g.name) is not None for g in generations(ctx)):
         return None
-    grown = [g.name for g in ctx.state.generations if g.complete and not g.gone and g is not now
+    grown = [g.name for g in generations(ctx) if g.complete and not g.gone and g is not now
              and g.records.env and g.records.env.lock_sha256 == wanted]
     return max(grown, default=None)
 
@@ -89,7 +89,7 @@ def next_generation(ctx: Context) -> str:
     if aside := kept(ctx):
         return aside
     now = current(ctx)
-    same = {number: g for g in ctx.state.generations if (number := _number(ctx, g.name)) is not None}
+    same = {number: g for g in generations(ctx) if (number := _number(ctx, g.name)) is not None}
     unfinished = [g.name for _, g in sorted(same.items()) if not g.complete and g is not now]
     if unfinished:
         return unfinished[-1]

@@ -14,7 +14,6 @@ from qwen_rig.plan.env import envs_dir
 from qwen_rig.plan.place import data_folder
 
 KINDS = ("tree", "file", "ours", "empty", "line")
-OURS = ".qwen-rig-installed"  # in a conda's prefix that deploy/conda/install.sh made
 
 
 @frozen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from qwen_rig.facts.records import EnvRecord, Records
 from qwen_rig.facts.state import Conda, Generation
 from qwen_rig.plan.context import Context, version
@@ -69,13 +71,19 @@ def aside_names(name: str) -> tuple[str, ...]:
     return tuple(name[:-len(end)] + end for end in ends) if len(name) > len(ends[0]) + 1 else ()
 
 
+def generations(ctx: Context) -> list[Generation]:
+    """The generations in the folder where the env goes: in another one (a broken conda's, say) the names repeat."""
+    folder = envs_dir(ctx)
+    return [g for g in ctx.state.generations if g.path.rpartition("/")[0] == folder]
+
+
 def current(ctx: Context) -> Generation | None:
     """The generation that the env's link points at, or None."""
     env = ctx.state.env
     if not env or not env.target:
         return None
-    name = env.target.rstrip("/").rpartition("/")[2]
-    return next((g for g in ctx.state.generations if g.name == name), None)
+    path = posixpath.normpath(posixpath.join(env.path, "..", env.target))
+    return next((g for g in ctx.state.generations if g.path == path), None)
 
 
 def holder(ctx: Context) -> Generation | None:

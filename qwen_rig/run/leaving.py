@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qwen_rig import ledger
 from qwen_rig.errors import RigError
+from qwen_rig.facts._conda import OURS
 from qwen_rig.finetune import leaving
 from qwen_rig.finetune.leaving import Thing
 from qwen_rig.frozen import frozen
@@ -44,7 +45,7 @@ def look(host: Host, runs: bool, conda: bool) -> Leaving:
 
 def _marked(host: Host) -> list[str]:
     """The condas there that bear our mark."""
-    marks = {f"{prefix}/{leaving.OURS}": prefix for prefix in leaving.prefixes(Run.of(host).memory.context(host))}
+    marks = {f"{prefix}/{OURS}": prefix for prefix in leaving.prefixes(Run.of(host).memory.context(host))}
     asked = [Thing("file", mark, "") for mark in marks]
     if not asked:
         return []

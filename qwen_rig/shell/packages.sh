@@ -95,6 +95,35 @@ configured() { # uv doesn't read pip's configuration: where no source is named, 
   if [ -n "$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi
 }
 
+# uv links files out of its cache into envs: what somebody edits or tears in an env is so in the cache, too.
+forget_cached() { # NAME…: what uv has of these packages in its cache goes
+  [ ! -x "$uv" ] || env -u UV_NO_CACHE "$uv" cache clean -q "$@" >/dev/null 2>&1 || :
+}
+
+spoilt() { # ENV: its packages of which a file isn't as it was installed, a line each
+  for site in "$1"/lib/python3.*/site-packages; do
+    [ ! -d "$site" ] || (cd "$site" && torn)
+  done | sed -n 's/^torn|\(.*\)-[^-|]*\.dist-info|.*/\1/p'
+}
+
+whole_packages() { # ENV LOCK [OPTIONS]: as `packages`; and what came out of the cache in another shape is fetched anew
+  env=$1 lock=$2
+  shift 2
+  packages "$env/bin/python" "$lock" "$@"
+  names=$(spoilt "$env")
+  [ -n "$names" ] || return 0
+  # shellcheck disable=SC2086  # names of packages, a line each
+  printf 'not as its record says, and fetched anew: %s\n' $names
+  # shellcheck disable=SC2086
+  forget_cached $names
+  if [ "$by" = by_uv ]; then
+    for each in $names; do set -- --reinstall-package "$each" "$@"; done
+  else
+    set -- --force-reinstall "$@"
+  fi
+  packages "$env/bin/python" "$lock" "$@"
+}
+
 packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and refused (`label:why;` of those before it)
   python=$1 lock=$2 refused=''
   shift 2
@@ -116,13 +145,20 @@ packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and r
     installer=pip by=by_pip
     set -- --timeout 60 ${tools:+--use-pep517} "$@"
   fi
+  forgotten=''
   for source in $(labels); do
     said=$(mktemp) # what an installer says, its owner's to read
-    if "$by" "$source" "$@" >"$said" 2>&1; then
-      cat "$said"
-      rm -f "$said"
-      return 0
-    fi
+    while :; do
+      if "$by" "$source" "$@" >"$said" 2>&1; then
+        cat "$said"
+        rm -f "$said"
+        return 0
+      fi
+      bad=$(sed -n 's/.*Failed to install: [^ ]* (\([A-Za-z0-9._-]*\)==.*/\1/p' "$said" | head -n 1) # torn in uv's cache
+      case " $forgotten " in *" $bad "*) break ;; esac # none, or once fetched anew
+      forgotten="$forgotten $bad"
+      forget_cached "$bad"
+    done
     cat "$said"
     if grep -qi 'hash' "$said"; then why='other bytes than the lock names'; else why='failed'; fi
     rm -f "$said"

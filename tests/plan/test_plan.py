@@ -213,7 +213,7 @@ def test_torch_drift_and_a_wrong_build_mean_an_env_beside() -> None:
 def test_an_unfinished_generation_is_resumed() -> None:
     state = bare(RTX5090)
     name = f".qwen-train-{context(state, 'standin').stack.lock_id}-3"
-    state["generations"] = [{"name": name, "path": f"/x/{name}", "complete": False, "records": {}}]
+    state["generations"] = [{"name": name, "path": f"/root/miniforge3/envs/{name}", "complete": False, "records": {}}]
     assert make_plan(context(state, "standin")).step("env").payload.generation == name
 
 

@@ -88,7 +88,7 @@ def test_what_a_standing_verification_saw_is_mended_by_an_env_beside(check: str,
 def test_after_an_undo_the_newer_env_is_linked_again_and_an_older_one_never() -> None:
     state = converged("guide")
     first = state["generations"][0]["name"]
-    newer = {**state["generations"][0], "name": first[:-1] + "2"}
+    newer = {**state["generations"][0], "name": first[:-1] + "2", "path": state["generations"][0]["path"][:-1] + "2"}
     state["generations"].append(newer)
     state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
     step = make_plan(context(state)).step("env")
