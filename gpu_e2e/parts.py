@@ -25,7 +25,6 @@ CUT_S = 60  # a build's controller lives so long
 PYINFRA = ["pyinfra", "-y", "inventories/lab.py", "deploy/5090.py"]
 BUSY = ("import torch, time; kept = torch.empty(8 << 30, dtype=torch.uint8, device='cuda'); print('busy', flush=True); "
         "time.sleep(600)")
-HEAD_DIMS = ("64", "128", "256")  # of every Qwen from 2.5 to 3.6
 
 
 def ready(run: Runner) -> None:
@@ -127,22 +126,16 @@ def build(run: Runner) -> None:
     unchanged(run, run.command(*PYINFRA, *words))
 
 
-def attention(run: Runner) -> None:
-    """flash-attn beside SDPA by head dimension, its wheel unpacked where the env has chosen SDPA."""
-    wheels = sorted(run.machine.work.rglob("flash_attn-*.whl"))[-1:]
-    _proof(run, "flash_attn", wheels, (0, 3) if wheels else (1,), "flash_attn_check.py", "--head-dims", *HEAD_DIMS)
-
-
 def gated_delta(run: Runner) -> None:
     """The rule of a hybrid's linear layers, by what the env has, and by flash-linear-attention with a Triton that it
     takes on this card, where the kit brought them."""
-    _proof(run, "as the env is", [], (0, 3), "gated_delta.py")
+    _rule(run, "as the env is", [], (0, 3))
     if wheels := sorted(run.machine.kit.with_name(f"{run.machine.kit.name}-beside").glob("*.whl")):
-        _proof(run, "flash-linear-attention", wheels, (0,), "gated_delta.py")
+        _rule(run, "flash-linear-attention", wheels, (0,))
 
 
-def _proof(run: Runner, name: str, wheels: list[Path], good: tuple[int, ...], *words: str) -> None:
-    """Run a proof that travels to hosts, with those wheels unpacked before the env's own packages."""
+def _rule(run: Runner, name: str, wheels: list[Path], good: tuple[int, ...]) -> None:
+    """Run the proof that travels to hosts, with those wheels unpacked before the env's own packages."""
     beside = run.machine.work / "beside" / name
     for path in [] if beside.exists() else wheels:
         with zipfile.ZipFile(path) as wheel:
@@ -150,7 +143,7 @@ def _proof(run: Runner, name: str, wheels: list[Path], good: tuple[int, ...], *w
     for program in beside.glob("triton/backends/nvidia/bin/*"):
         program.chmod(0o755)
     said = run.command("env", f"PYTHONPATH={beside}", str(env(run.machine) / "bin/python"),
-                       str(run.machine.product / "qwen_rig/host" / words[0]), *words[1:], good=good)
+                       str(run.machine.product / "qwen_rig/host/gated_delta.py"), good=good)
     run.part.figures[name] = json.loads(said.strip().splitlines()[-1])
 
 
@@ -161,7 +154,7 @@ def _jobs() -> int:
 
 
 PARTS: dict[str, Callable[[Runner], None]] = {each.__name__: each for each in (
-    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, sizes, attention, gated_delta, failures)}
+    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, sizes, gated_delta, failures)}
 ORDER = [*PARTS, "build"]  # a build that goes on meanwhile is seen through at the end
 
 

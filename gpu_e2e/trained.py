@@ -52,6 +52,10 @@ if model.ways.logit_columns:
 need = fits.need(model, sys.argv[2], int(sys.argv[3]), fits.LENGTH, False)
 print(round(need.total - need.context))
 """
+CARDS = """
+import torch
+print(max(1, torch.cuda.device_count()))
+"""
 SIZED = ("Qwen/Qwen3-0.6B", "Qwen/Qwen3.5-0.8B")
 BATCH, SIZED_STEPS, WITHIN = 8, 20, 0.15
 
@@ -75,13 +79,14 @@ def data(run: Runner) -> Path:
 
 def sizes(run: Runner) -> None:
     """LoRA and QLoRA of a dense and of a hybrid model: the memory that they take, beside `fits`, and their speed."""
-    source, wrong = data(run), []
+    source, wrong, cards = data(run), [], int(run.machine.ask(CARDS))
+    batch = BATCH * cards  # a process on each shares it
     run.part.figures["sizes"] = told = []
     for name in SIZED:
         folder, parameters = model(run, name)
         for method in ("lora", "qlora"):
             made = f"{folder.name.lower().replace('.', '-')}-{method}-{int(run.part.began)}"
-            run.command(*words(run, made, folder, source, SIZED_STEPS), "--per_device_train_batch_size", str(BATCH),
+            run.command(*words(run, made, folder, source, SIZED_STEPS), "--per_device_train_batch_size", str(batch),
                         "--gradient_accumulation_steps", "1", *(["--load_in_4bit"] if method == "qlora" else []))
             points = _kept(run, made)["points"]
             estimate = int(run.command("python", "-c", NEED, name, method, str(BATCH)))

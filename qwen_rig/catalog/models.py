@@ -265,6 +265,16 @@ class _Hybrid(Row):
 
 
 @frozen
+class _Launch(Row):
+    source: Text
+    layer_ms: Number
+    qlora: Number
+    checkpointing: Number
+    hybrid_fast: Number
+    hybrid_slow: Number
+
+
+@frozen
 class Speed(Row):
     """The figures of a training's speed; models.yml says what each is."""
 
@@ -276,6 +286,7 @@ class Speed(Row):
     rest: Number
     qlora: Number
     hybrid: _Hybrid
+    launch: _Launch
     peak_source: Text
     peaks: dict[Text, Number]
 

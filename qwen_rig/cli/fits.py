@@ -131,7 +131,8 @@ def row(model: models.Model, card: Card, length: int) -> dict[str, Any]:
     for method in fits.METHODS:
         found = fits.fit(model, card.memory_mib, method, length, measured=card.measured)
         least = fits.need(model, method, 1, length, True, measured=card.measured)
-        fast = speed.tokens_per_second(model, method, found.checkpointing, card.rate) if found and card.rate else None
+        fast = speed.tokens_per_second(model, method, found.checkpointing, card.rate, found.batch * length) \
+            if found and card.rate else None
         made[method] = {
             "batch": found.batch if found else None, "checkpointing": found.checkpointing if found else None,
             "need_mib": round(found.need.total) if found else None, "least_mib": round(least.total),

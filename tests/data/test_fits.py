@@ -110,12 +110,21 @@ def test_speed_is_told_where_something_is_known_of_the_card() -> None:
     model = models()["Qwen/Qwen3-8B"]
     measured, peak = speed.Rate(657, "", True), speed.published("NVIDIA GeForce RTX 5090")
     assert peak and not peak.measured and speed.published("NVIDIA GeForce GTX 1080") is None
-    plain = speed.tokens_per_second(model, "lora", False, measured)
-    checkpointed = speed.tokens_per_second(model, "lora", True, measured)
-    assert plain > checkpointed > speed.tokens_per_second(model, "qlora", True, measured)
+    plain = speed.tokens_per_second(model, "lora", False, measured, 16384)
+    checkpointed = speed.tokens_per_second(model, "lora", True, measured, 16384)
+    assert plain > checkpointed > speed.tokens_per_second(model, "qlora", True, measured, 16384)
     hybrid = models()["Qwen/Qwen3.5-9B"]
-    assert speed.tokens_per_second(hybrid, "lora", True, measured, fast_kernels=False) < speed.tokens_per_second(
-        hybrid, "lora", True, measured)
+    assert speed.tokens_per_second(hybrid, "lora", True, measured, 16384, fast_kernels=False) < \
+        speed.tokens_per_second(hybrid, "lora", True, measured, 16384)
+
+
+@pytest.mark.parametrize("row", [row for row in MEASURED if "tokens_s" in row], ids=lambda row: row["what"])
+def test_speed_is_within_15_percent_of_what_was_measured(row: dict[str, Any]) -> None:
+    """On cards whose matrix product was measured; the hybrid's without flash-linear-attention."""
+    rate, tokens = speed.Rate(row["tflops"], "", measured=True), row["batch"] * row["length"]
+    found = speed.tokens_per_second(models()[row["model"]], row["method"], row["checkpointing"], rate, tokens,
+                                    fast_kernels=False)
+    assert found == pytest.approx(row["tokens_s"], rel=0.15)
 
 
 def test_names_are_found_and_none_is_guessed(tmp_path: Path) -> None:
