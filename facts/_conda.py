@@ -216,7 +216,8 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
     on the first record that is no JSON (it reads as None)."""
     found, problem = [], None
     for block in re.split(r"^##generation ", text, flags=re.MULTILINE)[1:]:
-        path, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
+        head, *records = re.split(r"^##record ", block, flags=re.MULTILINE)
+        path, *lines = head.strip().split("\n")
         records.sort(key=lambda record: record.partition("\n")[0].strip() in FORMER)
         parsed: dict[str, Any] = dict.fromkeys(RECORDS)
         seen = set()
@@ -229,17 +230,16 @@ def read_generations(text: str) -> tuple[list[dict[str, Any]], str | None]:
             seen.add(kind)
             parsed[kind], why = strictjson.parse(body)
             if why:
-                problem = problem or f"{path.strip()}/.rig/{file.strip()}.json: {why}"
+                problem = problem or f"{path}/.rig/{file.strip()}.json: {why}"
             if file.strip() in FORMER and isinstance(parsed[kind], dict):
                 parsed[kind]["file"] = f"{file.strip()}.json"
-        path, *lines = path.strip().split("\n")
         name = path.rpartition("/")[2]
         if not (GENERATION.fullmatch(name) or (_NAME.fullmatch(name))):
             continue
         words = [line.split() for line in lines if line.startswith("##beside ")]
         gone = next((_dist.lacks(line[7:]) for line in lines if line.startswith("##gone ")), None)
-        found.append({"name": name, "path": path, "complete": "env" in seen, "gone": gone, "records": parsed,
-                      "beside": {row[1]: row[2] for row in words if len(row) == 3}})
+        found.append({"name": name, "path": path, "complete": parsed["env"] is not None, "gone": gone,
+                      "records": parsed, "beside": {row[1]: row[2] for row in words if len(row) == 3}})
     return found, problem
 
 

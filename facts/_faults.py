@@ -34,10 +34,13 @@ def _there(raw: Any, at: At) -> At:
 
 
 def cut(raw: Any, at: At) -> None:
-    """Take that place out."""
+    """Take that place out. Without the record of its build, it isn't known that a generation is complete."""
+    outer = raw
     for key in at[:-1]:
-        raw = raw[key]
+        outer, raw = raw, raw[key]
     del raw[at[-1]]
+    if at[2:] == ("records", "env"):
+        outer["complete"] = False
 
 
 def place_of(raw: Mapping[str, Any], at: At) -> str:

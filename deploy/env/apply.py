@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.env import installers as _packages
@@ -61,9 +62,7 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     route = run.network.route(ctx, ["conda_channel", "huggingface"])
     channels = [source.url or load_sources().conda_channel for source in route.of("conda_channel")]
     torch = stack.torch_source(knobs.source_torch_index, knobs.python)
-    unlocked = list(torch.names) if torch and not torch.hashed else []
-    made = {"stack": stack.name, "unlocked": unlocked, "standin": stack.standin,
-            "lock_sha256": stack.lock_sha256, "python": knobs.python}
+    made = _made(ctx)
     if (endpoint := route.of("huggingface")[0]).label != DEFAULT:
         made["hf_endpoint"] = endpoint.url or ""
     call = BUILD(
@@ -77,12 +76,20 @@ def _build(run: Run, ctx: Context, step: Step, wanted: Build) -> JobCommand:
     return job(step, call, knobs.timeout_env, stdin=stack.lock_beside(torch, knobs.python))
 
 
+def _made(ctx: Context) -> dict[str, Any]:
+    """The record of an env of that stack, but for what the build itself finds out."""
+    stack = ctx.stack
+    torch = stack.torch_source(ctx.knobs.source_torch_index, ctx.knobs.python)
+    return {"stack": stack.name, "unlocked": list(torch.names) if torch and not torch.hashed else [],
+            "standin": stack.standin, "lock_sha256": stack.lock_sha256, "python": ctx.knobs.python}
+
+
 def _mend(run: Run, ctx: Context, step: Step, wanted: Mend) -> JobCommand:
     """Put single packages right in the env that runs, from the same lock; nothing else moves."""
     lock = ctx.stack.lock_for(wanted.names, ctx.knobs.python)
     call = MEND(*wanted.names, **_packages.installers(run, ctx, wanted.names), root=envs_dir(ctx),
                 name=ctx.knobs.env_name, path=wanted.path, afresh="yes" if wanted.afresh else "",
-                import_gate=ctx.stack.import_gate, lock_sha256=ctx.stack.lock_sha256)
+                import_gate=ctx.stack.import_gate, made=json.dumps(_made(ctx)))
     return job(step, call, ctx.knobs.timeout_env, stdin=lock)
 
 

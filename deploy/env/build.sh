@@ -20,11 +20,11 @@ installers
 new=$root/$generation
 need_own "${conda:?}" "$new/bin/python" "$new/.rig" "$root/$name" "${cache:?}"
 moved_aside
+readable "$new"
 if [ ! -f "$new/.rig/env.json" ] && ! as_we_left "$new"; then
   python_env "$new" "$python_version" || exit 1
   mkdir -p "$new/.rig" && conda_state "$new" >"$new/.rig/python"
 fi
-[ ! -d "$new/.rig/lock.txt" ] || rm -rf "$new/.rig/lock.txt"
 cat >"$new/.rig/lock.txt"
 # In an env that was left aside whole: nothing, or what it lost.
 [ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
@@ -52,17 +52,10 @@ fi
   printf ', "installer": "%s", "source": "%s", "refused": "%s", "previous": "%s"}' \
     "${installer:?}" "${source:?}" "${refused?}" "$old"
 } >"$new/.rig/env.json.new"
-[ ! -d "$new/.rig/env.json" ] || rm -rf "$new/.rig/env.json"
 mv "$new/.rig/env.json.new" "$new/.rig/env.json"
 [ -L "$link" ] || [ ! -e "$link" ] || step_aside "$name" "$old"
 ln -sfn "$generation" "$link.new"
 mv -T "$link.new" "$link"
 moved_aside
 name_for_conda "$link" "$known_as"
-# An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
-hex='[0-9a-f]'
-ours=.$name-$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex$hex
-# shellcheck disable=SC2231,SC2254  # $ours is a pattern
-for other in "$root"/$ours-*; do # what neither runs nor would be gone back to
-  case ${other##*/} in "$generation" | "$old" | $ours-*[!0-9]*) ;; *) rm -rf "$other" ;; esac
-done
+sweep "$generation" "$old"

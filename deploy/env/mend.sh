@@ -3,9 +3,9 @@
 #   $root, $name   the folder of the envs, and the env's name there
 #   $afresh        not empty where the caches must not serve
 #   $import_gate   the statement that must run
-#   $lock_sha256   of the lock that the env is of when all is done
+#   $made          the record as the env's build would write it now, a JSON object, but for what is known here only
 set -eu
-: "${path:?}" "${afresh?}" "${import_gate:?}" "${lock_sha256:?}"
+: "${path:?}" "${afresh?}" "${import_gate:?}" "${made:?}"
 # What an uninstaller leaves behind of a package whose records are damaged: its metadata, which would count twice. By the
 # folder's name: METADATA itself may be what is torn.
 forget='import importlib.metadata, re, shutil, sys
@@ -13,14 +13,21 @@ for found in list(importlib.metadata.distributions()):
     if re.sub("[-_.]+", "-", found._path.name.partition("-")[0]).lower() in sys.argv[1:]:
         shutil.rmtree(found._path)
 '
-# The env's record, where it has one, names the lock that it is of now.
+# The env's record names the lock that it is of now. Prints 1 where it could not be read, and is written anew.
 record='import json, os, sys
-path = sys.argv[1]
-made = json.load(open(path))
-made["lock_sha256"] = sys.argv[2]
+path, now = sys.argv[1], json.loads(sys.argv[2])
+try:
+    made = json.load(open(path))
+    told = isinstance(made["stack"], str) and isinstance(made.get("previous"), (str, type(None)))
+except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    told = False
+if not told:
+    made = dict(now, installer=sys.argv[3], source=sys.argv[4], refused=sys.argv[5], previous="")
+made["lock_sha256"] = now["lock_sha256"]
 with open(path + ".new", "w") as new:
     json.dump(made, new)
 os.replace(path + ".new", path)
+print(int(not told))
 '
 lock_env
 place
@@ -30,6 +37,7 @@ installers
 python=$path/bin/python
 need_own "$python" "$path/.rig"
 mkdir -p "$path/.rig"
+readable "$path"
 [ -z "$afresh" ] || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 rm -f "$path/.rig/verification.json" "$path/.rig/verify.json" # what they proved was before this
 cat >"${cache:?}/mend.txt"
@@ -42,4 +50,8 @@ packages "$python" "$cache/mend.txt" --no-deps --target "$try"
 packages "$python" "$cache/mend.txt" --no-deps
 [ -z "$afresh" ] || forget_cached "$@"
 timeout -k 10 600 "$python" -c "$import_gate"
-[ ! -e "$path/.rig/env.json" ] || "$python" -c "$record" "$path/.rig/env.json" "$lock_sha256"
+if [ -e "$path/.rig/env.json" ]; then
+  lost=$("$python" -c "$record" "$path/.rig/env.json" "$made" "${installer:?}" "${source:?}" "${refused?}")
+  now=$(readlink "$path" || :)
+  [ "$lost" = 0 ] || [ -z "$now" ] || sweep "$now" '' # with the record, what was before this one was lost
+fi

@@ -20,6 +20,7 @@ from qwen_rig.plan import Action, Step
 from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import records
 from qwen_rig.program import load
+from qwen_rig.tracebacks import folded
 
 from . import adapter, memory, network, transfer
 from .adapter import Host
@@ -239,13 +240,13 @@ def _tell(host: Host, kept: Record, outcome: Outcome) -> None:
         settings = {name: kept.settings.get(name) for name in ("per_device_train_batch_size", "max_length")}
         report.fail(host.name, f"{kept.name}: the card ran out of memory with batch "
                     f"{settings['per_device_train_batch_size']} of {settings['max_length']} tokens",
-                    words.again(kept.settings, kept.name), tail=tuple(failure.trainer(said)[-5:]))
+                    words.again(kept.settings, kept.name), tail=tuple(folded(failure.trainer(said))[-5:]))
         return
     shown = failure.trainer(said)
     own = any(line.startswith(failure.OWN) for line in shown)
     why = failure.cause(said) or f"it ended with {outcome.code}"
     report.fail(host.name, f"{kept.name}: {why}", f"mend the cause, then qwen-rig runs resume {kept.name}",
-                said=[] if own else said, tail=tuple(shown[-15:]), log=outcome.log)
+                said=[] if own else said, tail=tuple(folded(shown)[-15:]), log=outcome.log)
 
 
 def others(host: Host) -> list[checks.Busy]:

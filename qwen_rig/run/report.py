@@ -21,6 +21,7 @@ from qwen_rig.errors import RigError
 from qwen_rig.plan import Plan, Step
 from qwen_rig.render import Card
 from qwen_rig.ssh import shell_line
+from qwen_rig.tracebacks import folded
 
 from . import adapter, stumble
 from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
@@ -266,7 +267,7 @@ class Report:
             from qwen_rig.bundle import AGAIN
             self.fail(host, f"{failure.names} failed: the bundle {wrong}", AGAIN, command=last, log=log)
             return
-        self.fail(host, what, remedy, said=lines, command=last, tail=tuple(lines[-TAIL:]), log=log)
+        self.fail(host, what, remedy, said=lines, command=last, tail=tuple(folded(lines)[-TAIL:]), log=log)
 
     def stumbled(self, host: Host, error: Exception) -> None:
         """What we made of pyinfra's news of a host raised this: the host's card, and its end."""

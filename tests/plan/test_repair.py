@@ -275,3 +275,28 @@ def test_a_whole_env_of_somebody_elses_is_adopted_and_its_records_are_read() -> 
     assert not plan.changes and "adopted as it is" in plan.step("env").why
     state["generations"] = []
     assert {step.component for step in make_plan(context(state)).changes} == {"flash_attn", "training", "verification"}
+
+
+def test_builds_of_the_same_name_in_another_folder_are_not_the_envs() -> None:
+    """A second conda has a build of the same lock: its records tell nothing of the env that runs."""
+    state = converged("guide")
+    own = state["generations"][0]
+    other = {**copy.deepcopy(own), "path": own["path"].replace("/root/", "/opt/")}
+    other["records"]["verification"] = None
+    other["name"] = own["name"]
+    state["generations"] = [other, own]
+    assert {step.action for step in make_plan(context(state)).steps} <= {Action.NONE, Action.NA}
+    state["env"]["torch"] = {"version": "2.8.0+cpu", "cuda": None}
+    other["name"], other["path"] = own["name"][:-1] + "7", other["path"][:-1] + "7"
+    assert make_plan(context(state)).step("env").payload.generation.endswith("-2"), "there is no -7 to link here"
+
+
+def test_a_broken_conda_of_ours_is_mended_where_it_is_and_anybody_elses_left_alone() -> None:
+    state = converged("guide")
+    state["conda"][0].update(sound=False, ours=True)
+    step = make_plan(context(state)).step("conda")
+    assert (step.action, step.payload.prefix) == (Action.CHANGE, state["conda"][0]["prefix"])
+    assert "its envs stay" in step.why and make_plan(context(state)).step("env").action is Action.NONE
+    state["conda"][0]["ours"] = False
+    step = make_plan(context(state)).step("conda")
+    assert (step.action, step.payload.prefix) == (Action.ADD, f"{state['conda'][0]['prefix']}-qwen-rig")
