@@ -28,6 +28,8 @@ PYINFRA = [  # (words behind `pyinfra -y`, what the line says)
     ([LAB, DEPLOY, "--limit", "lab-01", "--limit", "nosuch"], "no host or group 'nosuch' · --limit"),
     ([LAB, DEPLOY, "--config", "nosuch.py"], "pyinfra has read no config.py of a qwen-rig project"),
     ([LAB, "fact", "server.Date", "--user=-oProxyCommand=x"], "--user can't be '-oProxyCommand=x'"),
+    (["--chdir", "nosuch", LAB, DEPLOY], "no such folder, or it can't be entered: 'nosuch' · --chdir"),
+    (["FOLDER/own.py", DEPLOY, "--data", "stack=nosuch"], "there is no stack 'nosuch' · --data"),
 ]
 
 
@@ -38,7 +40,9 @@ def one_line(words: list[str], says: str, folder: Path, cwd: Path = ROOT, **env:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         lab = folder / "lab.yml"
-        lab.write_text(f"hosts: {{lab-01: {{address: 127.0.0.1, port: {listening.getsockname()[1]}}}}}\n")
+        port = listening.getsockname()[1]
+        lab.write_text(f"hosts: {{lab-01: {{address: 127.0.0.1, port: {port}}}}}\n")
+        (folder / "own.py").write_text(f"boxes = [('box', dict(ssh_hostname='127.0.0.1', ssh_port={port}))]\n")
         filled = {"LAB_YML": str(lab), "FOLDER": str(folder)}
         for name, value in filled.items():
             words, says = [word.replace(name, value) for word in words], says.replace(name, value)
@@ -57,8 +61,9 @@ def test_pyinfras_door(words: list[str], says: str, tmp_path: Path) -> None:
     one_line(["pyinfra", "-y", *words], says, tmp_path)
 
 
-def test_pyinfras_door_from_another_folder(tmp_path: Path) -> None:
-    words = ["pyinfra", "-y", f"{ROOT}/{LAB}", f"{ROOT}/{DEPLOY}", "--data", "stakc=x"]
+@pytest.mark.parametrize("inventory", [f"{ROOT}/{LAB}", "FOLDER/own.py", "@local"])
+def test_pyinfras_door_from_another_folder(inventory: str, tmp_path: Path) -> None:
+    words = ["pyinfra", "-y", inventory, f"{ROOT}/{DEPLOY}", "--data", "stakc=x"]
     one_line(words, "pyinfra has read no config.py of a qwen-rig project", tmp_path, tmp_path)
 
 
