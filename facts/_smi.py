@@ -78,9 +78,9 @@ _FAILURES = (
     (r"couldn't find .*libnvidia-ml", "nvml_missing"),
     (r"(?:^|/|\s|')nvidia-smi'?:? (?:No such file or directory|(?:command )?not found)", "not_installed"),
 )
-# What has a name's form and is none: ids, "GPU 0", "sm_120", sizes, and what NVML calls its results (nvmlErrorString).
-_NO_NAME = re.compile(r"^(GPU|MIG)[- ]|^sm_|\b[KMG]i?B$|^(Invalid|Insufficient|Unknown|Function|Argument|Driver|Already|"
-                      r"In use|Operation|Not|No|Version|Library) ", re.IGNORECASE)
+# What has a name's form and is none: ids, "GPU 0", "sm_120", sizes, and NVML's words of results.
+_NO_NAME = re.compile(r"^(GPU|MIG)[- ]|^sm_|\b[KMG]i?B$|^(Invalid|Insufficient|Unknown|Function|Argument|Driver|"
+                      r"Already|In use|Operation|Not|No|Version|Library) ", re.IGNORECASE)
 LEAST_MIB = 256  # no card that nvidia-smi lists has less memory
 _CODES = {4: "insufficient_permissions", 6: "no_devices", 9: "driver_not_loaded", 15: "gpu_lost",
           16: "gpu_requires_reset", 18: "driver_library_mismatch"}
