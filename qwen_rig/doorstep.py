@@ -1,4 +1,4 @@
-"""What is looked at before pyinfra's command line does anything: config.py, where a run of ours begins, is read only
+"""What is looked at before pyinfra's command line does anything: config.py, where our run begins, is read only
 after --chdir and --config have had their way, and not from every folder.
 
 gevent, which pyinfra's command line loads first, tells of itself by an entry point (pyproject.toml names this module).
@@ -90,13 +90,13 @@ def refuse_bad_places(given: Mapping[str, Any]) -> None:
 
 
 def _concerns_us(given: Mapping[str, Any]) -> bool:
-    """Whether a file that was named uses this package, or pyinfra will stand in a project of ours."""
+    """Whether a file that was named uses this package, or pyinfra will stand in one of its projects."""
     named = (given.get("inventory"), *(given.get("operations") or ()))
     return project.is_project(Path(given.get("chdir") or ".")) or any(map(project.uses, _files(given, named)))
 
 
 def _deploys(given: Mapping[str, Any]) -> bool:
-    """Whether a deploy of this package is to be run, from whatever folder: it does so in a run of ours alone."""
+    """Whether a deploy of this package is to be run, from whatever folder: it does so in our own run alone."""
     named = given.get("operations") or ()
     return any(str(name).startswith("qwen_rig.deploy.") for name in named[:1]) or any(
         map(project.deploys, _files(given, named)))
