@@ -52,9 +52,16 @@ OPTIONS = [  # (words behind `pyinfra -y inventories/lab.py deploy/5090.py`, wha
     (["--exclude", "lab-01"], "--limit and --exclude leave no host"), (["--env", "A=b"], "No such option '--env'"),
     (["FOLDER/syntax.py"], "it is no Python: '[' was never closed · FOLDER/syntax.py:1"),
     (["config.py"], "it is the project's config, and no deploy · config.py"),
+    (["deploy/provision.py"], "it is a part of qwen-rig and does nothing by itself · deploy/provision.py"),
+    (["--limit", "lab-01", "--limit", "nosuch"], "no host or group 'nosuch' · --limit"),
 ]
 WHOLE = [  # all words behind `pyinfra -y`
     ([DEPLOY, LAB], "it is a deploy, and no inventory · deploy/5090.py"),
+    (["FOLDER/lab.yml", DEPLOY], "pyinfra takes an inventory in Python · FOLDER/lab.yml"),
+    (["FOLDER/syntax.py", DEPLOY], "it is no Python: '[' was never closed · FOLDER/syntax.py:1"),
+    (["FOLDER/raises.py", DEPLOY], "it can't be run: ZeroDivisionError: division by zero (raises.py:1)"),
+    (["nobody-of-this-name.invalid", DEPLOY], "there is no host in it · nobody-of-this-name.invalid"),
+    ([LAB, "fact", "server.Date", "--user=-oProxyCommand=x"], "--user can't be '-oProxyCommand=x'"),
     ([LAB, "server.shell", "true"], "pyinfra can't go on: TypeError: "),
     ([LAB, "deploy/" + "x" * 300 + ".py"], "no file can be called so: "),
     (["x" * 300, DEPLOY], "no file can be called so: "),

@@ -72,8 +72,8 @@ def test_a_limit_that_leaves_nobody(lab: Lab) -> None:
 
 
 def test_a_host_whose_cells_are_odd_beside_two_good_ones(lab: Lab) -> None:
-    """What a cell should have told is told by the bus or said to be unknown, and is no change; a GPU of which nothing is
-    told is that host's card. The others match in the same runs."""
+    """What a cell should have told is told by the bus or said to be unknown, and is no change; a GPU of which nothing
+    is told is that host's card. The others match in the same runs."""
     from testbed.spec import PASSWORD
 
     def run(script: str, *arguments: str) -> tuple[int, str]:
