@@ -36,8 +36,7 @@ class Case:
 
 
 def case(random: Random) -> Case:
-    """One command that can't be meant. Not among them: `pyinfra --chdir nosuch`, which pyinfra ends by a traceback of
-    its own before it reads any of our files."""
+    """One command that can't be meant."""
     long, name = "x" * random.randint(300, 5000), "".join(random.choices("abcdefgh", k=6))
     pyinfra = ("pyinfra", "-y")
     bad = random.choice([
@@ -45,7 +44,8 @@ def case(random: Random) -> Case:
         Case((*pyinfra, *DEPLOY, "--limit", name)), Case((*pyinfra, *DEPLOY, "--limit", "lab-01", "--limit", name)),
         Case((*pyinfra, *DEPLOY, "--port", str(random.randint(65536, 10 ** 9)))),
         Case((*pyinfra, *DEPLOY, "--data", f"{name}={name}")), Case((*pyinfra, *DEPLOY, "--config", f"{name}.py")),
-        Case((*pyinfra, *DEPLOY, "--key", f"/{name}")),
+        Case((*pyinfra, *DEPLOY, "--key", f"/{name}")), Case((*pyinfra, *DEPLOY, "--chdir", f"/{name}")),
+        Case((*pyinfra, *DEPLOY, "--group-data", name)), Case((*pyinfra, *DEPLOY, "--sudo-user", name)),
         Case((*pyinfra, f"{ROOT}/{DEPLOY[0]}", f"{ROOT}/{DEPLOY[1]}"), cwd="/"),
         Case((*pyinfra, *DEPLOY), (("LAB_HOSTS", f"/{name}/{long}"),)),
         Case((*pyinfra, *DEPLOY), (("LAB_HOSTS", f"~{name}/lab.yml"),)),

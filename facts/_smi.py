@@ -78,6 +78,10 @@ _FAILURES = (
     (r"couldn't find .*libnvidia-ml", "nvml_missing"),
     (r"(?:^|/|\s|')nvidia-smi'?:? (?:No such file or directory|(?:command )?not found)", "not_installed"),
 )
+# What has a name's form and is none: ids, "GPU 0", "sm_120", sizes, and NVML's words of results.
+_NO_NAME = re.compile(r"^(GPU|MIG)[- ]|^sm_|\b[KMG]i?B$|^(Invalid|Insufficient|Unknown|Function|Argument|Driver|"
+                      r"Already|In use|Operation|Not|No|Version|Library) ", re.IGNORECASE)
+LEAST_MIB = 256  # no card that nvidia-smi lists has less memory
 _CODES = {4: "insufficient_permissions", 6: "no_devices", 9: "driver_not_loaded", 15: "gpu_lost",
           16: "gpu_requires_reset", 18: "driver_library_mismatch"}
 # The names that the facts promise; anything finer is told by the excerpt.
@@ -93,8 +97,18 @@ def number(cell: str | None) -> int | None:
 
 def _mebibytes(cell: str | None) -> int | None:
     """The memory in `32607 MiB` or `32607`: whole, and of a size that a GPU can have; None for anything else."""
-    found = re.fullmatch(r"(\d{2,8})(?: MiB)?", value(cell) or "")
-    return int(found[1]) if found else None
+    found = re.fullmatch(r"([0-9]{3,8})(?: MiB)?", value(cell) or "")
+    return int(found[1]) if found and int(found[1]) >= LEAST_MIB else None
+
+
+def _index(cell: str | None) -> int | None:
+    """A GPU's number on its host; None for anything else."""
+    return int(cell) if re.fullmatch("[0-9]{1,3}", cell or "") and cell else None
+
+
+def _mig(cell: str | None) -> bool | None:
+    """Whether MIG is on; None where there is none, and where that isn't known (odd_cells tells which)."""
+    return {"Enabled": True, "Disabled": False}.get(cell or "")
 
 
 def _capability(cell: str | None) -> str | None:
@@ -110,9 +124,10 @@ def _bus_id(cell: str | None) -> str | None:
 
 
 def _name(cell: str | None) -> str | None:
-    """A card's name; None where the cell is something else's: an id, a number, a failure."""
-    text = value(cell)
-    return None if text is None or not re.search("[A-Za-z]{2}", text) or uuid(text) or failure(text) else text
+    """A card's name; None where the cell is something else's: an id, an address, a size, a state, a failure."""
+    text = value(cell) or ""
+    named = re.fullmatch(r"[A-Za-z][^\[\]:]*[ \d-][^\[\]:]*", text) and re.search("[A-Za-z]{2}", text)
+    return text if named and not _NO_NAME.search(text) and not failure(text) else None
 
 
 def uuid(cell: str | None) -> str | None:
@@ -120,18 +135,24 @@ def uuid(cell: str | None) -> str | None:
     return cell if cell and re.fullmatch(r"[A-Za-z]+-[0-9A-Za-z-]{1,64}", cell) else None
 
 
+def _gpu(cell: str | None) -> str | None:
+    """The id of a whole GPU; None for anything else, as a MIG device's."""
+    text = uuid(value(cell))
+    return text if text and text.startswith("GPU-") else None
+
+
 def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     """GPUs as the facts give them: names and ids are nvidia-smi's words; None where a cell has no value, or one that
     can't be of its column."""
     return [
         {
-            "index": number(row.get("index", str(position))),
+            "index": _index(row.get("index", str(position))),
             "name": _name(row.get("name")),
-            "uuid": uuid(value(row.get("uuid"))),
+            "uuid": _gpu(row.get("uuid")),
             "pci_bus_id": _bus_id(row.get("pci.bus_id")),
             "memory_mib": _mebibytes(row.get("memory.total")),
             "compute_capability": _capability(row.get("compute_cap")),
-            "mig": {"Enabled": True, "Disabled": False}.get(row.get("mig.mode.current", "")),
+            "mig": _mig(row.get("mig.mode.current")),
         }
         for position, row in enumerate(rows)
     ]
@@ -139,8 +160,13 @@ def gpus(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 def read_list(text: str) -> list[dict[str, str]]:
     """The GPUs of `nvidia-smi -L`, as rows of the query. MIG devices are indented lines, and are no GPUs."""
-    found = re.finditer(r"^GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)\s*$", text, re.MULTILINE)
+    found = re.finditer(r"^GPU ([^:]*): (.*) \(UUID: ([^()]*)\)\s*$", text, re.MULTILINE)
     return [{"index": m[1], "name": m[2], "uuid": m[3]} for m in found]
+
+
+def beside_list(text: str) -> str:
+    """The lines of `nvidia-smi -L` that are neither a GPU's nor, behind blanks, a MIG device's."""
+    return "\n".join(line for line in text.splitlines() if line[:1].strip() and not read_list(line))
 
 
 def processes(table: str) -> list[dict[str, Any]]:
@@ -177,21 +203,22 @@ def _word(cell: str) -> bool:
 
 def _mute(row: dict[str, str]) -> bool:
     """Whether a row tells neither what card it is of nor which, nor where."""
-    return not (_name(row.get("name")) or uuid(value(row.get("uuid"))) or _bus_id(row.get("pci.bus_id")))
+    return not (_name(row.get("name")) or _gpu(row.get("uuid")) or _bus_id(row.get("pci.bus_id")))
 
 
 def odd_cells(rows: list[dict[str, str]]) -> dict[str, str]:
     """`memory.total of GPU 1` → the word that stands in the value's place, where it tells of an error, or is one that
     the column can't have. [N/A] and [Not Supported] are answers; a row that tells nothing at all is a failure."""
     read: dict[str, Callable[[str], Any]] = {
-        "name": _name, "uuid": lambda cell: uuid(value(cell)), "pci.bus_id": _bus_id, "memory.total": _mebibytes,
-        "compute_cap": _capability}
+        "index": _index, "name": _name, "uuid": _gpu, "pci.bus_id": _bus_id, "memory.total": _mebibytes,
+        "compute_cap": _capability, "mig.mode.current": _mig}
     found = {}
     for position, row in enumerate(rows):
+        told = _index(row.get("index"))
         for column, cell in row.items() if not _mute(row) else ():
             absent = column not in read or re.fullmatch(r"\[?(N/A|Not Supported)\]?( \S+)?", cell, re.I)
             if not absent and read[column](cell) is None:
-                found[f"{column} of GPU {row.get('index') or position}"] = excerpt(cell, 60) or "no word"
+                found[f"{column} of GPU {position if told is None else told}"] = excerpt(cell, 60) or "no word"
     return found
 
 

@@ -45,8 +45,14 @@ def listed(text: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def odd(text: Mapping[str, str]) -> dict[str, str]:
-    """`memory.total of GPU 1` → the word that nvidia-smi has there for a value (_smi.odd_cells)."""
-    return _smi.odd_cells(_smi.read_csv(text.get("smi.csv", ""))[0])
+    """`memory.total of GPU 1` → the word that nvidia-smi has there for a value (_smi.odd_cells); and lines that are no
+    rows, but for failures that the driver has as its error."""
+    rows, rest = _smi.read_csv(text.get("smi.csv", ""))
+    rest = "" if _smi.failure(rest) else rest
+    if not rows:
+        rows, rest = _smi.read_list(text.get("smi.list", "")), _smi.beside_list(text.get("smi.list", ""))
+    line = _smi.excerpt(rest, 120)
+    return _smi.odd_cells(rows) | ({"a line of its list": line} if rows and line else {})
 
 
 class PciGpus(ProbeFact[list[dict[str, Any]]]):

@@ -25,11 +25,16 @@ def configure() -> None:
     """Refuse what can be refused now, and join the run that pyinfra is about to begin, to its very end."""
     _collect_seldom()
     say.begin()
-    boundary.tell_in_a_line(_tell)
+    tell_in_a_line()
     boundary.fold()
     _or_exit(_refuse_bad_options)
     run = join(adapter.state_in_the_making(), Run(_make_plan, watched))
     atexit.register(_end, run)
+
+
+def tell_in_a_line() -> None:
+    """Have whatever ends pyinfra's command line told in a line, where that would print a traceback."""
+    boundary.tell_in_a_line(_tell)
 
 
 def _collect_seldom() -> None:
@@ -50,6 +55,8 @@ def _end(run: Run) -> None:
 
 def _tell(error: Exception, file: str) -> None:
     """One line of what ends pyinfra."""
+    if isinstance(error, EOFError):  # behind a question that nobody answered
+        say.err("")
     if isinstance(error, (RigError, SyntaxError)) or file:
         say.err(f"qwen-rig: {stumble.of_file(error, file)}")
     else:

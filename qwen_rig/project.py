@@ -16,6 +16,28 @@ HOSTS = "inventories/lab.yml"
 SIGNS = ("config.py", "deploy/5090.py", "inventories")  # what every project has
 _STAMP = re.compile(r"""^QWEN_RIG = (["'])(.*?)\1""", re.MULTILINE)  # config.py's line
 
+READ = 1 << 16  # bytes of a Python file in which its imports stand
+_USES = re.compile(rb"^[ \t]*(?:from|import) qwen_rig\b", re.MULTILINE)
+_DEPLOYS = re.compile(rb"^[ \t]*(?:from|import) qwen_rig\.deploy\b", re.MULTILINE)
+
+
+def uses(path: Path) -> bool:
+    """Whether a file that is there imports this package."""
+    return bool(_USES.search(_begin(path)))
+
+
+def deploys(path: Path) -> bool:
+    """Whether a file that is there imports a deploy of this package."""
+    return bool(_DEPLOYS.search(_begin(path)))
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(READ)
+    except OSError:  # whoever runs it will say so
+        return b""
+
 
 def is_project(folder: Path) -> bool:
     """Whether a folder is a clone of this repository, or was made by `qwen-rig init`."""
@@ -47,6 +69,13 @@ def mismatch(version: str | None, where: str) -> RigError | None:
     return RigError(f"the project is of qwen-rig {version or 'before 0.2.0'}, the installed package is {__version__}",
                     where, f"install {version or 'that version'}, or `qwen-rig init` a new folder and bring "
                            "inventories/ and group_data/ along")
+
+
+def refuse_unread() -> None:
+    """Raises the RigError of a pyinfra that has read no config.py of a project, so that no run has begun."""
+    raise RigError("pyinfra has read no config.py of a qwen-rig project", str(Path.cwd()),
+                   "cd to the project's folder, where config.py is, and leave --config out; your own inventory is "
+                   "welcome there")
 
 
 def create(folder: Path) -> None:

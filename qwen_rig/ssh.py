@@ -109,6 +109,17 @@ def shell_line(name: str, data: Mapping[str, Any]) -> str:
     return shlex.join(["ssh", *at, f"{user}@{place}" if user else place])
 
 
+def opens(path: str, passphrase: str | None) -> bool:
+    """Whether a file is a private key that this passphrase opens; true also where one is wanted and none was given."""
+    try:
+        private_key(path, passphrase or None)
+    except paramiko.PasswordRequiredException:
+        return True
+    except (paramiko.SSHException, OSError):
+        return False
+    return True
+
+
 @cache
 def private_key(path: str, passphrase: str | None = None) -> paramiko.PKey:
     """The key in a file, with the certificate beside it (`KEY-cert.pub`) if there is one.

@@ -17,32 +17,24 @@ from tests import HANG_S
 
 ROOT = Path(__file__).parents[1]
 LAB, DEPLOY = "inventories/lab.py", "deploy/5090.py"
-PYINFRA = [  # (words behind `pyinfra -y`, what the line says)
+PYINFRA = [  # (words behind `pyinfra -y`, what the line says); all others: test_options.py, in one process
     (["inventories/nosuch.py", DEPLOY], "no such inventory · 'inventories/nosuch.py'"),
-    (["LAB_YML", DEPLOY], "pyinfra takes an inventory in Python · LAB_YML"),
-    (["FOLDER/syntax.py", DEPLOY], "it is no Python: '[' was never closed · FOLDER/syntax.py:1"),
-    (["FOLDER/raises.py", DEPLOY], "it can't be run: ZeroDivisionError: division by zero (raises.py:1)"),
-    ([LAB, "deploy/provision.py"], "it is a part of qwen-rig and does nothing by itself · deploy/provision.py"),
-    (["nobody-of-this-name.invalid", DEPLOY], "there is no host in it · nobody-of-this-name.invalid"),
-    ([LAB, DEPLOY, "--port", "70000"], "--port can't be '70000'"),
-    ([LAB, DEPLOY, "--limit", "lab-01", "--limit", "nosuch"], "no host or group 'nosuch' · --limit"),
-    ([LAB, DEPLOY, "--config", "nosuch.py"], "pyinfra has read no config.py of a qwen-rig project"),
-    ([LAB, "fact", "server.Date", "--user=-oProxyCommand=x"], "--user can't be '-oProxyCommand=x'"),
+    (["--chdir", "nosuch", LAB, DEPLOY], "no such folder, or it can't be entered: 'nosuch' · --chdir"),
+    (["FOLDER/own.py", DEPLOY, "--data", "stack=nosuch"], "there is no stack 'nosuch' · --data"),
 ]
 
 
 def one_line(words: list[str], says: str, folder: Path, cwd: Path = ROOT, **env: str) -> None:
     """Run it with an inventory of one host, whose port notices who comes."""
     (folder / "syntax.py").write_text("hosts = [\n")
-    (folder / "raises.py").write_text("hosts = [1 / 0]\n")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         lab = folder / "lab.yml"
-        lab.write_text(f"hosts: {{lab-01: {{address: 127.0.0.1, port: {listening.getsockname()[1]}}}}}\n")
-        filled = {"LAB_YML": str(lab), "FOLDER": str(folder)}
-        for name, value in filled.items():
-            words, says = [word.replace(name, value) for word in words], says.replace(name, value)
-            env = {variable: text.replace(name, value) for variable, text in env.items()}
+        port = listening.getsockname()[1]
+        lab.write_text(f"hosts: {{lab-01: {{address: 127.0.0.1, port: {port}}}}}\n")
+        (folder / "own.py").write_text(f"boxes = [('box', dict(ssh_hostname='127.0.0.1', ssh_port={port}))]\n")
+        words, says = [word.replace("FOLDER", str(folder)) for word in words], says.replace("FOLDER", str(folder))
+        env = {variable: text.replace("FOLDER", str(folder)) for variable, text in env.items()}
         done = subprocess.run([sys.executable, "-m", *words], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, timeout=HANG_S, env={**os.environ, "LAB_HOSTS": str(lab), **env})
         with pytest.raises(BlockingIOError):
@@ -57,8 +49,9 @@ def test_pyinfras_door(words: list[str], says: str, tmp_path: Path) -> None:
     one_line(["pyinfra", "-y", *words], says, tmp_path)
 
 
-def test_pyinfras_door_from_another_folder(tmp_path: Path) -> None:
-    words = ["pyinfra", "-y", f"{ROOT}/{LAB}", f"{ROOT}/{DEPLOY}", "--data", "stakc=x"]
+@pytest.mark.parametrize("inventory", ["FOLDER/own.py", "@local"])
+def test_pyinfras_door_from_another_folder(inventory: str, tmp_path: Path) -> None:
+    words = ["pyinfra", "-y", inventory, f"{ROOT}/{DEPLOY}", "--data", "stakc=x"]
     one_line(words, "pyinfra has read no config.py of a qwen-rig project", tmp_path, tmp_path)
 
 

@@ -90,7 +90,8 @@ def _translated(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> li
 
 
 def _read(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Finding]:
-    """What the lines tell, one finding a line: the row of the lowest grade, among equals the first."""
+    """What the lines tell, one finding a line: of rows that follow from no other of that line, the one of the lowest
+    grade, among equals the first."""
     if not log.lines:
         return []
     where, asked = advice.place(log, known), dict[str, bool]()
@@ -108,7 +109,14 @@ def _read(log: Log, known: Mapping[str, Any], rows: tuple[Row, ...]) -> list[Fin
                 have.add(found.name)
                 by_line.setdefault(at, []).append(found)
     plain = {row.name for row in rows if not row.reads and not row.symptom}
-    return [min(each, key=lambda found: (found.row not in plain, found.grade)) for _, each in sorted(by_line.items())]
+    return [min(_firsts(each), key=lambda found: (found.row not in plain, found.grade))
+            for _, each in sorted(by_line.items())]
+
+
+def _firsts(found: list[Finding]) -> list[Finding]:
+    """Those that follow from no other of them."""
+    return [each for each in found
+            if not any(_hides(other, {each.name}) for other in found if other is not each)] or found
 
 
 def _gives(log: Log, voice: str, at: int) -> bool:

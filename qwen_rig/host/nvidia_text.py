@@ -38,7 +38,8 @@ def read_csv(text: str, fields: tuple[str, ...] = ()) -> tuple[list[dict[str, st
         if not names and _is_header(cells):
             names = [cell.split(" [")[0] for cell in cells]
             continue
-        if names and (len(cells) >= len(names) or (cells[0].isdigit() and names[0] == "index")):
+        if names and (len(cells) >= len(names) or (cells[0].isdigit() and names[0] == "index")
+                      or ("uuid" in names and any(map(_UUID.match, cells)))):
             rows.append(dict(zip(names, _aligned(cells, names))))  # noqa: B905 (Python 3.9 has no strict)
         elif line.strip():
             rest.append(line.strip())
@@ -49,16 +50,25 @@ def _aligned(cells: list[str], names: list[str]) -> list[str]:
     """As many cells as there are names: those of a comma in the name are one (nvidia-smi quotes nothing), those that
     nobody asked for are left out, those that are lacking are empty.
 
-    Where the name ends, the UUID's form tells; in a row without one, all that is over is the name's.
+    Where the name ends, and whether one before is lacking, the UUID's form tells; in a row without one, all that is
+    over is the name's.
     """
     at = next((at for at, name in enumerate(names) if name in ("name", "process_name")), None)
     surplus = len(cells) - len(names)
+    ends = next((place for place, cell in enumerate(cells) if _UUID.match(cell)), None) if "uuid" in names else None
     if surplus > 0 and at is not None:
-        if "uuid" in names:
-            ends = next((place for place, cell in enumerate(cells) if _UUID.match(cell)), None)
-            surplus = surplus if ends is None else min(surplus, max(0, ends - names.index("uuid")))
-        cells = [*cells[:at], ", ".join(cells[at: at + surplus + 1]), *cells[at + surplus + 1:]]
+        surplus = surplus if ends is None else min(surplus, max(0, ends - names.index("uuid")))
+        cells = [*cells[:at], _joined(cells[at: at + surplus + 1]), *cells[at + surplus + 1:]]
+    elif surplus < 0 and at is not None and ends is not None and ends < names.index("uuid"):
+        lacking = [""] * (names.index("uuid") - ends)
+        first = at if cells[0].isdigit() else 0  # the index stands first, and the name behind it
+        cells = [*cells[:first], *lacking, *cells[first:]]
     return (cells + [""] * len(names))[:len(names)]
+
+
+def _joined(cells: list[str]) -> str:
+    """The cells of one name: none twice, and none without a letter."""
+    return ", ".join(part for part in dict.fromkeys(cells) if re.search("[A-Za-z]", part))
 
 
 def _is_header(cells: list[str]) -> bool:

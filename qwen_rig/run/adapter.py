@@ -320,6 +320,12 @@ def knows_sudo_password(host: Host) -> bool:
     return bool(host.connector_data.get(boundary.SECRET) or host.data.get("_sudo_password"))
 
 
+def as_user() -> dict[str, Any]:
+    """Arguments by which something runs as the SSH user, whatever a host's data and a config say: env and caches are
+    the SSH user's."""
+    return {"_sudo": False, "_sudo_user": "", "_su_user": "", "_doas": False, "_dzdo": False}
+
+
 def sudo(host: Host, arguments: dict[str, Any], wanted: bool) -> dict[str, Any]:
     """Connector arguments for a command that a function runs by itself, with sudo where that is wanted."""
     return arguments | ({"_sudo": True, "_sudo_password": host.data.get("_sudo_password")} if wanted else {})
@@ -341,7 +347,7 @@ def fact(host: Host, kind: type[Any], **arguments: Any) -> Any:
 
     Raises what broke the connection, where pyinfra says nothing and gives the fact's default.
     """
-    found = host.get_fact(kind, _sudo=False, _ignore_errors=True, **arguments)
+    found = host.get_fact(kind, **as_user(), _ignore_errors=True, **arguments)
     if failure := getattr(host.connector, "failure", None):
         raise failure
     return found

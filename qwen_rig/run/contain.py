@@ -9,6 +9,9 @@ from collections.abc import Callable, Generator, Iterator
 from functools import wraps
 from typing import Any, ParamSpec
 
+from qwen_rig import project
+from qwen_rig.errors import RigError
+
 from . import adapter
 from .adapter import FunctionCommand, Host, State, StringCommand
 from .run import Run
@@ -18,7 +21,8 @@ Command = StringCommand | FunctionCommand
 
 
 def operation(is_idempotent: bool = True) -> Callable[[Callable[P, Iterator[Command]]], Callable[..., Any]]:
-    """pyinfra's decorator for an operation, contained; the only one that this package uses."""
+    """pyinfra's decorator for an operation, contained, and done as the SSH user unless it asks for root (_sudo); the
+    only one that this package uses."""
 
     def decorate(function: Callable[P, Iterator[Command]]) -> Callable[..., Any]:
         @wraps(function)
@@ -26,7 +30,12 @@ def operation(is_idempotent: bool = True) -> Callable[[Callable[P, Iterator[Comm
             return _contained(lambda: function(*args, **kwargs))
 
         made: Callable[..., Any] = adapter.operation(is_idempotent=is_idempotent)(commands)
-        return made
+
+        @wraps(made)
+        def as_user(*args: Any, **kwargs: Any) -> Any:
+            return made(*args, **{**adapter.as_user(), **kwargs})
+
+        return as_user
 
     return decorate
 
@@ -38,8 +47,10 @@ def entry(declare: Callable[[], None]) -> Callable[[], None]:
     def declared() -> None:
         host = adapter.current_host()
         if adapter.attached(host.state) is None:  # nothing was looked at before this host was dialled
-            raise adapter.PyinfraError("pyinfra has read no config.py of a qwen-rig project: cd to the project's "
-                                       "folder, where config.py is, and leave --config out")
+            try:
+                project.refuse_unread()
+            except RigError as error:
+                raise adapter.PyinfraError(str(error)) from None
 
         def whole() -> bool:
             declare()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qwen_rig import homes
+from qwen_rig import homes, project
 from qwen_rig.errors import RigError
 
 from . import adapter
@@ -21,8 +21,7 @@ def hand_over(hosts: Hosts) -> Hosts:
     state = adapter.state_in_the_making()
     adapter.when_ready(state, lambda: adapter.keep_secrets(state, secrets))
     if adapter.attached(state) is None and adapter.deploys():
-        raise RigError("pyinfra has read no config.py of a qwen-rig project", str(Path.cwd()),
-                       "cd to the project's folder, where config.py is, and leave --config out")
+        project.refuse_unread()
     for _, data in hosts:
         _touch(homes.expanded(data.get("ssh_known_hosts_file", "~/.ssh/known_hosts"), "known_hosts"))
     return hosts

@@ -26,12 +26,18 @@ def told(error: BaseException) -> str:
 def place(error: BaseException) -> str:
     """Where in this package the exception came from; where it passed none of our files, the file that raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != "contained"]
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    ours = _ours(error)
     if not frames:
         return "nowhere"
     last = (ours or frames)[-1]
     name = Path(last.filename).relative_to(PACKAGE) if ours else Path(last.filename).name
     return f"{name}:{last.lineno}"
+
+
+def _ours(error: BaseException) -> list[traceback.FrameSummary]:
+    """The places in this package that the exception has passed."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__)
+            if frame.name != "contained" and Path(frame.filename).is_relative_to(PACKAGE)]
 
 
 def traced(error: BaseException) -> str:
@@ -55,10 +61,15 @@ def safe(text: str) -> str:
 def ended_by(error: BaseException, log: str) -> str:
     """The last line of a run that an exception ended which nobody expected, with the file that has the traceback; where
     the system refused something, that needn't be qwen-rig's mistake."""
+    if isinstance(error, EOFError):  # of input() and getpass(): pyinfra asks for passwords, and whether to go on
+        return "pyinfra asked for something, and nobody answers · standard input · run it in a terminal, or give -y " \
+               "and name passwords in lab.yml: password_env, sudo_password_env"
     where = write(log, traced(error))
     kept = f" · the traceback: {where}" if where else ""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} · {error.filename or 'standard output'}{kept}"
+    if log == "pyinfra" and not _ours(error):
+        return f"pyinfra can't go on: {told(error)} · the command · pyinfra --help shows how one is written{kept}"
     return (f"{told(error)} · this is a mistake of qwen-rig's: report it with this line"
             + (f" and {where}" if where else ""))
 

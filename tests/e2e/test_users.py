@@ -15,6 +15,13 @@ from .conftest import Lab
 
 pytestmark = pytest.mark.testbed
 ENV = "miniforge3/envs/qwen-train"
+SMI = "/usr/local/bin/nvidia-smi"  # goes before the driver's own
+SAYS = """#!/bin/sh
+case $* in *--query-gpu=*) /usr/bin/nvidia-smi "$@" | sed -E '{}' ;; *) exec /usr/bin/nvidia-smi "$@" ;; esac
+"""
+# A column that nobody asked for, a card without a bus id, and words for values; then a card of which nothing is told.
+ODD = "1s/$/, tomorrow/; 2,$s/, [0-9A-F]+:[^,]+, [^,]+, [^,]+, .*/, [N\\/A], [Unknown Error], ERR!, None, 7/"
+MUTE = ODD + "; $a 1, [GPU is lost]\\n2, None, ?"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def test_first_run_then_no_change(lab: Lab) -> None:
 
     secret = {"RIG_SUDO": PASSWORD}
     before = _left(lab)
-    first = lab.deploy("-y", "-vvv", **secret)
+    first = lab.deploy("-y", "-vvv", "--data", "_sudo=true", **secret)  # env and caches are the user's for all that
     assert first.code == 1, "a user whose sudo asks, with no password given, is refused"
     assert f"{PASSWORD}'" not in first.stderr and f"={PASSWORD}" not in first.stderr
     card = first.stderr[first.stderr.index("✗ mute"):]
@@ -62,3 +69,28 @@ def test_first_run_then_no_change(lab: Lab) -> None:
 def test_a_limit_that_leaves_nobody(lab: Lab) -> None:
     refused = lab.deploy("-y", "--limit", "asks,driven", RIG_SUDO="unused")
     assert refused.code == 1 and "no host or group" in refused.stderr and "Connecting" not in refused.stderr
+
+
+def test_a_host_whose_cells_are_odd_beside_two_good_ones(lab: Lab) -> None:
+    """What a cell should have told is told by the bus or said to be unknown, and is no change; a GPU of which nothing
+    is told is that host's card. The others match in the same runs."""
+    from testbed.spec import PASSWORD
+
+    def run(script: str, *arguments: str) -> tuple[int, str]:
+        lab.bed.exec_("driven", ["sh", "-c", f"cat >{SMI}; chmod 755 {SMI}"], stdin=SAYS.format(script), check=True)
+        counted = {name: lab.bed.execs(name) for name in lab.hosts}
+        done = lab.deploy(*arguments, "--exclude", "mute", RIG_SUDO=PASSWORD)
+        assert {lab.bed.execs(name) - counted[name] for name in ("asks", "passwordless", "driven")} == {1}
+        assert "Traceback" not in done.stderr
+        return done.code, " ".join(done.stderr.replace("│", " ").split())
+
+    code, said = run(ODD, "-y")
+    assert code == 0 and "No changes. asks, driven, passwordless match." in said, said
+    for cell in ("memory.total of GPU 0 could not be read: nvidia-smi says [Unknown Error]", "compute_cap of GPU 0",
+                 "mig.mode.current of GPU 0"):
+        assert cell in said, said
+    for how in (["--dry"], ["-y"]):
+        code, said = run(MUTE, *how)
+        assert code == 1 and "✗ driven" in said and "a GPU has fallen off the bus" in said, said
+        assert "asks, passwordless match" in said, said
+    lab.on("driven", f"rm {SMI}")
