@@ -3,19 +3,26 @@
 train_qwen.py adds it to TRL's trainer where QWEN_RIG_RUN names a run. It takes SIGTERM and SIGINT (a shutdown, a spot
 machine that is taken away; a launcher that got one) and the file `stop` in the run's folder for the same wish: a
 checkpoint, then the end.
+
+Of a run over several hosts, each keeps checkpoints of its own, which it goes on from; the first alone has the progress.
 """
 
 import json
 import os
 import signal
+import sys
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import train_files
+import transformers
 from transformers import TrainerCallback
 
 BUSY_LETTERS = 2000
+BEAT_S = 5  # between two signs of life of a host
 
 
 class Follow(TrainerCallback):
@@ -24,16 +31,23 @@ class Follow(TrainerCallback):
     def __init__(self, run):
         self.run, self.asked, self.stopped = Path(run), False, False
         self.began = (time.monotonic(), 0, 0)
+        asked = train_files.read(self.run / "program" / "run.json") or {}
+        self.hosts, self.silent_s, self.crew = asked.get("hosts") or [], asked.get("silent_s"), None
 
     def on_init_end(self, args, state, control, **_):
-        if getattr(args, "include_num_input_tokens_seen", None) in (False, "no"):
+        if getattr(args, "include_num_input_tokens_seen", None) in (False, "no") and counts_tokens():
             args.include_num_input_tokens_seen = True
+        if len(self.hosts) > 1:
+            args.save_on_each_node = True
 
     def on_train_begin(self, args, state, control, model=None, **_):
         self.began = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
         for number in (signal.SIGTERM, signal.SIGINT):  # a launcher passes on which it got
             signal.signal(number, self._ask)
-        if state.is_world_process_zero:
+        if state.is_local_process_zero:
+            if len(self.hosts) > 1:
+                self.crew = Crew(self.hosts, int(os.environ["GROUP_RANK"]), self.silent_s)
+                self.crew.begin()
             config = getattr(model, "config", None)
             train_files.write(self.run / "begun.json", {
                 "of": state.max_steps, "from": state.global_step, "at": int(time.time()),
@@ -41,19 +55,20 @@ class Follow(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **_):
         logs = logs or {}
-        if not state.is_world_process_zero or not {"loss", "eval_loss"} & set(logs):
+        if not state.is_local_process_zero or not {"loss", "eval_loss"} & set(logs):
             return
         began, step, tokens = self.began
         seconds, done = max(1e-6, time.monotonic() - began), state.global_step - step
         row = {"step": state.global_step, "of": state.max_steps, "at": int(time.time()),
                **{name: float(logs[name]) for name in ("loss", "eval_loss") if name in logs},
-               "tokens_s": round((state.num_input_tokens_seen - tokens) / seconds),
+               "tokens_s": round((state.num_input_tokens_seen - tokens) / seconds) or None,
                "left_s": round(seconds / done * (state.max_steps - state.global_step)) if done else None, **memory()}
-        with open(self.run / "progress.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        # A line of its own, after whatever a progress bar left there.
-        print(f"\n@train {json.dumps(row)}", flush=True)
         self._tell_others(row)
+        if state.is_world_process_zero:
+            with open(self.run / "progress.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            # A line of its own, after whatever a progress bar left there.
+            print(f"\n@train {json.dumps(row)}", flush=True)
 
     def on_step_end(self, args, state, control, **_):
         if self._wanted():
@@ -63,13 +78,15 @@ class Follow(TrainerCallback):
     def on_save(self, args, state, control, **_):
         if together():
             torch.distributed.barrier()  # the others write files of theirs, too
-        if state.is_world_process_zero:
+        if state.is_local_process_zero:
             out = Path(args.output_dir)
             train_files.seal(out / f"checkpoint-{state.global_step}", state.global_step)
             train_files.prune(out)
 
     def on_train_end(self, args, state, control, **_):
-        if state.is_world_process_zero:
+        if self.crew:
+            self.crew.end()
+        if state.is_local_process_zero:
             train_files.write(self.run / "trained.json", {
                 "state": "stopped" if self.stopped else "finished", "step": state.global_step, "of": state.max_steps})
 
@@ -96,6 +113,63 @@ class Follow(TrainerCallback):
                     file.truncate()
             except OSError:
                 pass
+
+
+class Crew:
+    """The hosts of one training, of which this is number `own`: each gives a sign of life every few seconds, in the
+    store that the launcher opened on the first. Where one gives none for `silent_s`, this host's trainer ends: a
+    collective with a host that is gone waits far longer."""
+
+    def __init__(self, hosts, own, silent_s):
+        self.hosts, self.own, self.silent_s, self.over = hosts, own, silent_s, False
+        self.heard = {}
+
+    def begin(self):
+        self.heard = {n: time.monotonic() for n in range(len(self.hosts)) if n != self.own}
+        for act in (self._tell, self._watch):  # a store on a host that is gone may answer nothing for ever
+            threading.Thread(target=act, daemon=True).start()
+
+    def end(self):
+        self.over = True
+
+    def _tell(self):
+        """Give our signs, and hear those of the others; the last one says that the training has ended."""
+        try:
+            store = torch.distributed.TCPStore(
+                os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False,
+                timeout=timedelta(seconds=self.silent_s))
+            last, count, over = {}, 0, False
+            while not over:
+                over, count = self.over, count + 1
+                store.set(f"qwen-rig/{self.own}", "end" if over else str(count))
+                for n in self.heard:
+                    said = store.get(f"qwen-rig/{n}") if store.check([f"qwen-rig/{n}"]) else b""
+                    if said == b"end" or said != last.get(n, b""):
+                        last[n], self.heard[n] = said, time.monotonic()
+                if not over:
+                    time.sleep(min(BEAT_S, self.silent_s / 4))
+        except RuntimeError:  # the store is gone, and with it the first host: _watch tells
+            return
+
+    def _watch(self):
+        while not self.over:
+            time.sleep(1)
+            if not self.over and (fallen := silent(self.heard, time.monotonic(), self.silent_s)) is not None:
+                print(f"\nqwen-rig: {self.hosts[fallen]} fell away: no sign of life for {self.silent_s} s",
+                      file=sys.stderr, flush=True)
+                os._exit(76)
+
+
+def silent(heard, now, limit):
+    """The host that was last heard of more than `limit` ago: the first of them, as the store was on the first of all;
+    None where there is none."""
+    return min((n for n, at in heard.items() if now - at > limit), default=None)
+
+
+def counts_tokens():
+    """Whether the trainer can count tokens: that of transformers 4.46 can't over several processes
+    (huggingface/transformers#34503)."""
+    return not together() or not transformers.__version__.startswith("4.46.")
 
 
 def together():
