@@ -9,6 +9,7 @@ from typing import Any
 
 from qwen_rig import fits, strictjson
 from qwen_rig.catalog import models
+from qwen_rig.catalog.stack import Stack, known_stacks, load_stack
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import options
 from qwen_rig.finetune.data import Data
@@ -60,6 +61,13 @@ def root(ctx: Context) -> str:
     return data_folder(ctx) or f"{ctx.machine.user.home.rstrip('/')}/qwen-rig"
 
 
+def stack(ctx: Context) -> Stack:
+    """The stack that the env there was built of, by its own record: a training is not asked for the knobs that `apply`
+    had (`--data model=…`)."""
+    made = records(ctx).env
+    return load_stack(made.stack) if made and made.stack in known_stacks() else ctx.stack
+
+
 def settings(ctx: Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as far as they are known here. Raises RigError where the host has no env, or no model is named."""
     made = records(ctx).training
@@ -79,8 +87,8 @@ def refuse(ctx: Context, settings: Mapping[str, Any], data: Data, others: Sequen
         _disk(ctx, data, 0, 0)
         return [f"{name} is a folder there: whether it fits wasn't looked at"]
     model = models.find(name, "--model_name_or_path")
-    if ctx.stack.trains and model.family not in ctx.stack.trains:
-        raise RigError(f"stack {ctx.stack.name} can't train {model.name}: its transformers don't know {model.family}",
+    if (of := stack(ctx)).trains and model.family not in of.trains:
+        raise RigError(f"stack {of.name} can't train {model.name}: its transformers don't know {model.family}",
                        "", f"qwen-rig apply --limit {ctx.host} --data model={model.name}")
     method = options.method(settings)
     said = _fitting(ctx, model, method, settings)
