@@ -114,8 +114,9 @@ def begin(opened: Opened, names: Sequence[str], wanted: Wanted) -> Record:
     kept = Record(
         name, record.new_id(), first, wanted.inventory, crew[first]["folder"], now(), wanted.knobs,
         memory.identity(adapter.named(opened.state, first)).digest, {
-            "path": crew[first]["env"], "stack": checks.stack(ctx).name, "lock_sha256": made.lock_sha256 if made else None,
-            "launch": "accelerate", "busy": crew[first]["busy"]},
+            "path": crew[first]["env"], "stack": checks.stack(ctx).name,
+            "lock_sha256": made.lock_sha256 if made else None, "launch": "accelerate",
+            "busy": crew[first]["busy"]},
         {key: value for key, value in wanted.given.items() if key != "dataset_name"},
         settings, {"name": wanted.data.name, "sha256": wanted.data.sha256, "bytes": wanted.data.bytes,
                    "samples": wanted.data.samples, "there": crew[first]["there"]},
@@ -324,9 +325,11 @@ def _tell(report: Report, kept: Record, looked: Looked, outcomes: Mapping[str, O
     _, said = told.lines(outcome.lines if outcome else ())
     shown = failure.trainer(said)
     remedy = f"mend that, then qwen-rig runs resume {kept.name}"
-    what = f"{kept.name} ended on all hosts, as {bad.host} fell away: {bad.why or bad.state}"
+    how = "fell away" if bad.state in several.LOST else "failed"
+    what = f"{kept.name} ended on all hosts, as {bad.host} {how}: {bad.why or bad.state}"
     if any("out of memory" in line.lower() for line in said):
         what, remedy = f"{kept.name}: a card of {bad.host} ran out of memory", words.again(kept.settings, kept.name)
-    report.fail(kept.host, what, remedy, tail=tuple(shown[-15:]), log=outcome.log if outcome else "")
+    heard = None if how == "fell away" or any(line.startswith(failure.OWN) for line in shown) else said
+    report.fail(kept.host, what, remedy, said=heard, tail=tuple(shown[-15:]), log=outcome.log if outcome else "")
     for name in kept.hosts:
-        report.outcomes.setdefault(name, ("✗ ended", f"{kept.name}: {bad.host} fell away"))
+        report.outcomes.setdefault(name, ("✗ ended", f"{kept.name}: {bad.host} {how}"))

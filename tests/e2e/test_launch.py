@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from qwen_rig.training import training_settings
 from tests import HANG_S, until
 from tests.finetune.schema import held
+from tests.training.test_run import HOST
+from tests.training.test_run_real import CPUS
+from tests.training.test_train_qwen import SAVE
 
 from .conftest import ENV, Lab, Run
 
@@ -170,7 +174,7 @@ def test_where_one_host_cannot_begin_the_other_is_ended(lab: Lab) -> None:
         lab.stand_in_trainer(name)
     lab.on("one-02", f"mkdir -p {RUNS}/half && echo another >{RUNS}/half/id")
     done = lab.rig("train", *PAIR, "--name", "half", *TRAIN)
-    assert done.code == 1 and "half ended on all hosts, as one-02 fell away: a run of that name is on this host" \
+    assert done.code == 1 and "half ended on all hosts, as one-02 failed: a run of that name is on this host" \
         in _said(done), done.stderr
     assert _ended(lab, "one-01", "half") == "failed"
     assert lab.on("one-01", "pgrep -f 'train_run[.]py' || true") == ""
@@ -223,3 +227,45 @@ def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> 
     assert stuck.code == 4 and "Traceback" not in stuck.stderr, stuck.stderr
     assert "all-reduce failed: one-01, meeting at" in words and "29500" in words, stuck.stderr
     assert "one-02, meeting at" in words, stuck.stderr
+
+
+@pytest.mark.real
+def test_a_real_training_over_two_hosts_stops_on_both_and_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """The real TRL, accelerate and torch, by gloo on the CPUs: a tiny random Qwen."""
+    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the guide's stack")
+    from testbed import host
+
+    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "tiny")], check=True, timeout=HANG_S)
+    (lab.folder / "texts.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n' * 64)
+    for name in PAIR:
+        if not lab.on(name, "ls /opt/site 2>/dev/null || true"):
+            _give_torch(lab, name, python)
+        lab.on(name, f"""printf '/opt/site\nimport cpus\n' >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth"
+cat >/opt/site/cpus.py <<'END'
+{CPUS}
+END
+cat >{ENV}/.rig/training.json <<'END'
+{json.dumps(training_settings(12282, "8.9"))}
+END""")
+        unpack = host.enter(lab.bed._host_folder(name), ["sh", "-c", "mkdir -p /opt/tiny && tar -x -C /opt/tiny"])
+        with subprocess.Popen(["tar", "-C", str(tmp_path / "tiny"), "-c", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(unpack, stdin=packed.stdout, check=True)
+    train = ("--name", "crew", "--model_name_or_path", "/opt/tiny", "--dataset_name", "texts.jsonl",
+             "--max_length", "32", "--max_steps", "200", "--data", "timeout_launch=60")
+    (lab.folder / "state" / "qwen-rig" / "runs" / "crew.json").unlink(missing_ok=True)
+    lab.on("one-01", f"rm -rf {RUNS}")
+    lab.on("one-02", f"rm -rf {RUNS}")
+    controller = lab.in_background("train", *PAIR, "-i", str(lab.file), *train)
+    until(lambda: _step(lab) >= 3 or controller.poll() is not None)
+    stopped = lab.rig("runs", "stop", "crew", "--json")
+    out, err = controller.communicate(timeout=HANG_S)
+    at = held(json.loads(stopped.stdout), "run")
+    assert stopped.code == controller.returncode == 0 and at["state"] == "stopped", stopped.stderr + out + err
+    there = _checkpoints(lab)
+    assert f"checkpoint-{at['last']['step']}\n" in there[0] and there[0] == there[1]
+    assert "2 processes: effective batch 16 (wanted 16)" in lab.rig("runs", "logs", "crew").stdout
+    resumed = lab.rig("runs", "resume", "crew", "--max_steps", str(at["last"]["step"] + 5), "--json")
+    end = held(json.loads(resumed.stdout), "run")
+    assert resumed.code == 0 and end["state"] == "finished", resumed.stderr
+    assert end["last"]["step"] == at["last"]["step"] + 5 and end["settings"]["max_steps"] == end["last"]["step"]

@@ -13,8 +13,9 @@ from qwen_rig import cli, exits
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import options, record, several
 from qwen_rig.finetune.several import End, Seat
-from qwen_rig.host import train_qwen
 from qwen_rig.launch import Member
+
+train_qwen = options.train_qwen
 
 SETTINGS = {**train_qwen.DEFAULTS, "model_name_or_path": "Qwen/Qwen3-8B", "per_device_train_batch_size": 4,
             "gradient_accumulation_steps": 4, "attn_implementation": "flash_attention_2"}
@@ -91,7 +92,7 @@ def test_all_train_by_the_first_ones_settings_with_what_each_can() -> None:
 def test_they_go_on_from_the_last_checkpoint_that_all_have() -> None:
     assert several.common("x", {"a": (5, 10, 15), "b": (5, 10)}) == 10
     assert several.common("x", {"a": (), "b": ()}) == 0
-    with pytest.raises(RigError, match="no checkpoint of x is on all of its hosts: a 5, 10; b none .* fetch x"):
+    with pytest.raises(RigError, match=r"no checkpoint of x is on all of its hosts: a 5, 10; b none .* fetch x"):
         several.common("x", {"a": (5, 10), "b": ()})
 
 
@@ -122,7 +123,8 @@ def test_a_record_names_all_hosts_and_one_that_is_bent_is_none(tmp_path: Path, m
     made = record.Record("a", record.new_id(), "one", "lab.yml", "/r", "2026-11-29T13:00:00+00:00",
                          crew={"one": part, "two": part})
     assert record.load(record.keep(made).name) == made and made.hosts == ("one", "two")
-    for crew in ({"two": part, "one": part}, {"one": {**part, "turn": 3}}, {"one": {}}, {"one": []}):
+    bent: list[Any] = [{"two": part, "one": part}, {"one": {**part, "turn": 3}}, {"one": {}}, {"one": []}]
+    for crew in bent:
         assert record.of({**vars(made), "knobs": [], "certificates": [], "points": [], "crew": crew}) is None
 
 
