@@ -72,10 +72,14 @@ def settings(ctx: Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as far as they are known here. Raises RigError where the host has no env, or no model is named."""
     made = records(ctx).training
     if ctx.state.env is None or made is None:
-        raise RigError("the host has no env to train in", "", f"qwen-rig apply --limit {ctx.host}")
+        name = str(given.get("model_name_or_path") or "")
+        own = not name or name.startswith(("/", "~", "."))
+        raise RigError("the host has no env to train in", "",
+                       f"qwen-rig apply --limit {ctx.host}" + ("" if own else f" --data model={name}"))
     found = options.settled(given, made.raw)
     if not found["model_name_or_path"]:
-        raise RigError("no model was given", "--model_name_or_path", f"`qwen-rig fits {ctx.host}` tells which fit")
+        raise RigError("no model was given", ctx.host,
+                       f"--model_name_or_path NAME; `qwen-rig fits {ctx.host}` tells which fit")
     return found
 
 

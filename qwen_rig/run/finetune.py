@@ -217,7 +217,7 @@ def follow(host: Host, kept: Record, made: Job, begun: str = "") -> Record:
     run = Run.of(host)
     step = Step(f"training {kept.name}", "-", "-", Action.ADD, "", component=made.step)
     run.report.started(host.name, step, changes=False)
-    run.ender.again = f"qwen-rig runs attach {kept.name}"
+    run.ender.again, run.ender.stop = (f"qwen-rig runs {act} {kept.name}" for act in ("attach", "stop"))
     shown = Followed(host, kept)
     outcome = attend(host, made, shown=shown, begun=begun, wait=WAIT_S)
     if host.name in run.report.cards:  # the connection stays lost: the run goes on there

@@ -21,6 +21,7 @@ from qwen_rig.finetune.told import Told
 from qwen_rig.frozen import frozen
 from qwen_rig.launch import Launch
 from qwen_rig.plan import Action, Step
+from qwen_rig.plan.context import Context
 from qwen_rig.plan.env import records
 
 from . import adapter, finetune, memory
@@ -187,8 +188,8 @@ def _all(opened: Opened, names: Sequence[str], do: Callable[[Host], T]) -> dict[
 
     opened.work(keep)
     if lacking := [name for name in names if name not in made]:
-        raise RigError(f"nothing was started: no run over {', '.join(names)} without {', '.join(lacking)}", "",
-                       "mend what its card says, or leave it out")
+        raise RigError(f"nothing was started: {', '.join(lacking)} can't take part", "",
+                       "mend what the card says, and give the same command again")
     return {name: made[name] for name in names}
 
 
@@ -220,7 +221,7 @@ def _settings(opened: Opened, seats: Sequence[Seat], launch: Launch) -> dict[str
     settings = several.agreed(seats, launch.cards * len(launch.members))
     first = seats[0].settings
     whole = (first[several.BATCH] or 1) * (first[several.STEPS] or 1)
-    why = launching.unchecked(launch, "auto")
+    why = launching.unchecked(launch, _context(opened, launch.members[0].name).knobs.verification)
     untried = f"the network between the hosts wasn't tried ({why}): qwen-rig launch " \
         + " ".join(each.name for each in launch.members) if why else ""
     opened.report.caveats[seats[0].name] += filter(None, (several.told_uneven(settings, whole), untried,
@@ -240,7 +241,7 @@ def _parts(opened: Opened, launch: Launch, name: str, data: Data) -> dict[str, d
     return _all(opened, [each.name for each in launch.members], part)
 
 
-def _context(opened: Opened, name: str) -> Any:
+def _context(opened: Opened, name: str) -> Context:
     host = adapter.named(opened.state, name)
     return Run.of(host).memory.context(host)
 
@@ -288,7 +289,7 @@ def _follow(host: Host, kept: Record, looked: Looked, crew: Crew | None, begun: 
     made = job(host, kept, crew) if crew else finetune.known(kept)
     run.report.started(host.name, Step(f"training {kept.name}", "-", "-", Action.ADD, "", component=made.step),
                        changes=False)
-    run.ender.again = f"qwen-rig runs attach {kept.name}"
+    run.ender.again, run.ender.stop = (f"qwen-rig runs {act} {kept.name}" for act in ("attach", "stop"))
     followed = finetune.Followed(host, kept) if first else None
     shown = Part(host, kept, looked, followed)
     outcome = attend(host, made, shown=shown, begun=begun, wait=finetune.WAIT_S, restarts=0)
