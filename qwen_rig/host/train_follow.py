@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 
 BUSY_LETTERS = 2000
 BEAT_S = 5  # between two signs of life of a host
+SAVE_S = 1800  # that a checkpoint may take: what writes it may hold Python's lock, so that no sign is given meanwhile
 
 
 class Follow(TrainerCallback):
@@ -74,8 +75,12 @@ class Follow(TrainerCallback):
         if self._wanted():
             self.stopped = state.global_step < state.max_steps
             control.should_save = control.should_training_stop = True
+        if self.crew and control.should_save:
+            self.crew.say("save")
 
     def on_save(self, args, state, control, **_):
+        if self.crew:
+            self.crew.say("step")
         if together():
             torch.distributed.barrier()  # the others write files of theirs, too
         if state.is_local_process_zero:
@@ -122,48 +127,63 @@ class Crew:
 
     def __init__(self, hosts, own, silent_s):
         self.hosts, self.own, self.silent_s, self.over = hosts, own, silent_s, False
-        self.heard = {}
+        self.word, self.count, self.store, self.lock = "step", 0, None, threading.Lock()
+        self.until = {}
 
     def begin(self):
-        self.heard = {n: time.monotonic() for n in range(len(self.hosts)) if n != self.own}
+        now = time.monotonic()
+        self.until = {n: now + self.silent_s for n in range(len(self.hosts)) if n != self.own}
         for act in (self._tell, self._watch):  # a store on a host that is gone may answer nothing for ever
             threading.Thread(target=act, daemon=True).start()
 
     def end(self):
         self.over = True
 
+    def say(self, word):
+        """Give a sign now, with what we are at: step or save."""
+        with self.lock:
+            self.word, self.count = word, self.count + 1
+            if self.store:
+                try:
+                    self.store.set(f"qwen-rig/{self.own}", f"{word} {self.count}")
+                except RuntimeError:
+                    return  # _tell meets it, too
+
     def _tell(self):
         """Give our signs, and hear those of the others; the last one says that the training has ended."""
         try:
-            store = torch.distributed.TCPStore(
+            self.store = torch.distributed.TCPStore(
                 os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False,
                 timeout=timedelta(seconds=self.silent_s))
-            last, count, over = {}, 0, False
+            last, over = {}, False
             while not over:
-                over, count = self.over, count + 1
-                store.set(f"qwen-rig/{self.own}", "end" if over else str(count))
-                for n in self.heard:
-                    said = store.get(f"qwen-rig/{n}") if store.check([f"qwen-rig/{n}"]) else b""
-                    if said == b"end" or said != last.get(n, b""):
-                        last[n], self.heard[n] = said, time.monotonic()
+                over = self.over
+                self.say("end" if over else self.word)
+                for n in self.until:
+                    said = self.store.get(f"qwen-rig/{n}") if self.store.check([f"qwen-rig/{n}"]) else b""
+                    if said != last.get(n, b"") or said.startswith(b"end"):
+                        patience = max(SAVE_S, self.silent_s) if said.startswith(b"save") else self.silent_s
+                        last[n], self.until[n] = said, time.monotonic() + patience
                 if not over:
                     time.sleep(min(BEAT_S, self.silent_s / 4))
         except RuntimeError:  # the store is gone, and with it the first host: _watch tells
             return
 
     def _watch(self):
+        before = time.monotonic()
         while not self.over:
             time.sleep(1)
-            if not self.over and (fallen := silent(self.heard, time.monotonic(), self.silent_s)) is not None:
+            now = time.monotonic()
+            stood, before = now - before, now
+            if stood > 2:  # this process itself: nobody was heard meanwhile
+                for n in self.until:
+                    self.until[n] += stood
+            # The first of them: the store was on the first of all.
+            fallen = min((n for n, end in self.until.items() if now > end), default=None)
+            if fallen is not None and not self.over:
                 print(f"\nqwen-rig: {self.hosts[fallen]} fell away: no sign of life for {self.silent_s} s",
                       file=sys.stderr, flush=True)
                 os._exit(76)
-
-
-def silent(heard, now, limit):
-    """The host that was last heard of more than `limit` ago: the first of them, as the store was on the first of all;
-    None where there is none."""
-    return min((n for n, at in heard.items() if now - at > limit), default=None)
 
 
 def counts_tokens():

@@ -79,8 +79,8 @@ class Ender:
     """What ends this process when a signal comes.
 
     `again` is the command that goes on, `stop` one of ours that ends what is at work on the hosts, "" where that takes
-    a login. A second signal meanwhile ends
-    it without words."""
+    a login. A second signal meanwhile ends the process without words.
+    """
 
     def __init__(self) -> None:
         self.again, self.stop = command_line(), ""

@@ -141,7 +141,9 @@ def resume(opened: Opened, kept: Record, more: Mapping[str, Any]) -> Record:
     seats = _seats(opened, kept.hosts, given, data)
     launch = several.together(seats, True)
     settings = _settings(opened, seats, launch)
-    turns = {name: {**part, "turn": record.new_id(), "address": launch.places[launch.rank(name)][1]}
+    busy = _all(opened, kept.hosts, finetune.busy_file)
+    turns = {name: {**part, "turn": record.new_id(), "env": str(launch.members[launch.rank(name)].env),
+                    "address": launch.places[launch.rank(name)][1], "busy": busy[name]}
              for name, part in kept.crew.items()}
     kept = record.changed(kept, options=given, settings=settings, crew=turns, result={})
     return _through(opened, kept, Crew(launch, seats[0].made, from_))

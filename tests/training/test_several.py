@@ -3,12 +3,17 @@ launcher and trainer the STAND-IN (standin/README.md). tests/e2e/test_launch.py 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -75,6 +80,62 @@ def test_a_host_that_goes_silent_ends_the_other_which_names_it(tmp_path: Path, g
     finally:
         os.killpg(running[gone].pid, signal.SIGKILL)
         running[gone].wait()
+
+
+def test_hosts_that_stood_still_themselves_hold_it_against_nobody(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, "--max_steps=60")
+    running = pair.begin("a", silent_s=3)
+    until(lambda: pair.hosts[0].step() >= 2 or any(each.poll() is not None for each in running))
+    for number, rest in ((signal.SIGSTOP, 4), (signal.SIGCONT, 0)):
+        for each in running:
+            os.killpg(each.pid, number)
+        time.sleep(rest)
+    for host, each in zip(pair.hosts, running, strict=True):
+        code, said = host.end(each)
+        assert code == 0 and host.look().end["state"] == "finished", said
+
+
+@pytest.mark.parametrize(("said", "patience"), [("step 4", 30), ("save 4", 1800), ("end 4", 30), (None, 30)])
+def test_one_that_writes_a_checkpoint_is_given_longer(said: str | None, patience: int,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = _follow(monkeypatch)
+    crew = follow.Crew(NAMES, 0, 30)
+
+    class Store:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.given: list[str] = []
+
+        def set(self, key: str, value: str) -> None:
+            self.given.append(value)
+            crew.over = True
+
+        def check(self, keys: list[str]) -> bool:
+            return said is not None and keys == ["qwen-rig/1"]
+
+        def get(self, key: str) -> bytes:
+            return str(said).encode()
+
+    follow.torch.distributed = SimpleNamespace(TCPStore=Store)
+    monkeypatch.setattr(follow.time, "sleep", lambda seconds: None)
+    crew.until = {1: time.monotonic() + 30}
+    crew._tell()
+    assert patience - 5 < crew.until[1] - time.monotonic() <= patience
+    assert crew.store.given == ["step 1", "end 2"], "the last sign says that the training has ended"
+
+
+def _follow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """train_follow.py, without the libraries that the host has."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    for name, module in (("torch", SimpleNamespace()), ("train_files", train_files),
+                         ("transformers", SimpleNamespace(TrainerCallback=object, __version__="5.0"))):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    spec = importlib.util.spec_from_file_location("train_follow_here", Path(str(train_files.__file__)).with_name(
+        "train_follow.py"))
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def test_one_that_waits_for_a_host_that_did_not_begin_is_ended(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import torch
 
@@ -70,7 +71,8 @@ def main(arguments):
         signal.signal(number, lambda got, _: trainer.send_signal(got))
     code = trainer.wait()
     if code == 0:
-        all_at(store, "end", rank, count, END_S)
+        with suppress(RuntimeError):  # the first was through before us, and its store is gone
+            all_at(store, "end", rank, count, END_S)
     sys.exit(1 if code else 0)
 
 
