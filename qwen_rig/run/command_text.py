@@ -15,7 +15,7 @@ OURS = re.compile(r"\bqwen-rig (?:plan|apply|certify|explain|diff|undo|doctor|fi
 
 
 def with_inventory(text: str, inventory: str | None, hosts: Collection[str]) -> str:
-    """The text, each command of ours for one of these hosts with the `-i` that this run was given: copied without, it
+    """The text, each of our commands for one of these hosts with the `-i` that this run was given: copied without, it
     would look for the host in another inventory."""
     def whole(found: re.Match[str]) -> str:
         words = found[1].split()

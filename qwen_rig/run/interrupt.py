@@ -78,8 +78,8 @@ class Reported(Protocol):
 class Ender:
     """What ends this process when a signal comes.
 
-    `again` is the command that goes on, `stop` one of ours that ends what is at work on the hosts, "" where that takes
-    a login. A second signal meanwhile ends the process without words.
+    `again` is the command that goes on, `stop` our command that ends what is at work on the hosts, "" where that
+    takes a login. A second signal meanwhile ends the process without words.
     """
 
     def __init__(self) -> None:
