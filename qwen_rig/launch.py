@@ -161,18 +161,23 @@ def _own(member: Member, address: str) -> tuple[str, str]:
                    "set launch_address for that host to one of them")
 
 
+def environment(launch: Launch, name: str) -> dict[str, str]:
+    """What NCCL and gloo are told on one host: by which interface, and what its cards need."""
+    rank = launch.rank(name)
+    return {**dict.fromkeys(IFNAME, launch.places[rank][0]), **launch.members[rank].environment}
+
+
 def files(launch: Launch, name: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """The files of one host, name → text; `settings`: its training.json."""
     rank = launch.rank(name)
-    member, (interface, _) = launch.members[rank], launch.places[rank]
+    member = launch.members[rank]
     count, env = len(launch.members), shlex.quote(str(member.env))
     config = accelerate_config(settings, launch.cards, count, rank, launch.master, launch.port)
     head = f"#!/bin/sh\n# Host {rank} of {count}: start it on all of them. `rig launch` writes it.\n"
     body = f"set -eu\nenv={env}\n. \"$env/.rig/{ENV}\"\n"
     return {
         YAML: yaml.safe_dump(config),
-        ENV: "".join(f"export {name}={shlex.quote(text)}\n" for name, text in
-                     {**dict.fromkeys(IFNAME, interface), **member.environment}.items()),
+        ENV: "".join(f"export {name}={shlex.quote(text)}\n" for name, text in environment(launch, name).items()),
         LAUNCH: f"""{head}{body}exec "$env/bin/python" -m accelerate.commands.launch \\
   --config_file "$env/.rig/{YAML}" "$env/.rig/train_qwen.py" "$@"
 """,

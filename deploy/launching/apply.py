@@ -12,7 +12,6 @@ from qwen_rig import exits
 from qwen_rig import launch as plan
 from qwen_rig.deploy.training.plan import settings
 from qwen_rig.errors import RigError
-from qwen_rig.facts.launch import LaunchState
 from qwen_rig.launch import Launch, Member
 from qwen_rig.plan import Context
 from qwen_rig.plan.crossed import by_pcie_alone
@@ -22,6 +21,7 @@ from qwen_rig.run.adapter import FunctionCommand, Host, State, StringCommand
 from qwen_rig.run.contain import entry, operation
 from qwen_rig.run.converge import script
 from qwen_rig.run.files import written
+from qwen_rig.run.members import member
 from qwen_rig.run.memory import UNREAD
 from qwen_rig.run.preview import probed
 from qwen_rig.run.programs import env_path, program
@@ -66,7 +66,7 @@ def _look(state: State) -> Launch | None:
 
     def see(host: Host) -> Member | None:
         with adapter.on(state, host):
-            return probed(host, lambda: _member(host))
+            return probed(host, lambda: member(host))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         members = list(pool.map(see, reached))
@@ -83,34 +83,6 @@ def _look(state: State) -> Launch | None:
     if said := plan.trusting(made):
         report.caveats[made.members[0].name].append(said)
     return made
-
-
-def _member(host: Host) -> Member:
-    """The host as the plan needs it: probed, and its launch files read."""
-    ctx = Run.of(host).memory.context(host)
-    env, found = ctx.state.env, {}
-    if env is not None:
-        found = _told(host, env_path(ctx), ctx.knobs.timeout_probe)
-    address = str(host.data.get("ssh_hostname") or host.name)
-    return Member(
-        host.name, address, env_path(ctx) if env else None, tuple(_uuids(ctx)),
-        torch=env.packages.get("torch") if env else None, wanted=ctx.knobs.launch_address,
-        port=ctx.knobs.launch_port, addresses=tuple((n, a, p) for n, a, p in found.get("addresses", [])),
-        files=found.get("files", {}), about=f"{ctx.state.driver.loaded_version} {ctx.knobs.verification_gpu}",
-        environment=ctx.environment, domain=ctx.domain)
-
-
-def _told(host: Host, env: str, seconds: int) -> dict[str, Any]:
-    """What the host tells of its network and its launch files. Raises RigError where that is odd."""
-    told: dict[str, Any] = adapter.fact(host, LaunchState, env=env, names=",".join(plan.NAMES), _timeout=seconds)
-    if why := told.get("odd"):
-        raise RigError(f"what it tells of its network can't be true: {why}", "", "look at `ip address` on that host")
-    return told
-
-
-def _uuids(ctx: Context) -> list[str]:
-    """The cards by UUID; by PCI slot where no driver names them."""
-    return [gpu.uuid for gpu in ctx.state.gpus if gpu.uuid] or [pci.slot for pci in ctx.state.pci_gpus]
 
 
 def _settings(ctx: Context) -> Mapping[str, Any]:
@@ -167,7 +139,7 @@ def _judge(state: State, host: Host) -> bool:
     """Read the record back: a pass is said, what couldn't be run is a caveat, a failure or a hang fails the host."""
     run = Run.of(host)
     try:
-        found = plan.record(_member(host))
+        found = plan.record(member(host))
     except UNREAD as error:
         run.report.fail(host.name, f"the all-reduce's result could not be read: {error}", "run the same command again")
         return False

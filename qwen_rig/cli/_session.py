@@ -24,6 +24,7 @@ from qwen_rig.plan import Context, Plan
 from qwen_rig.plan.document import of_all
 from qwen_rig.run import adapter, ending, preview
 from qwen_rig.run.adapter import Host, State
+from qwen_rig.run.command_text import with_inventory
 from qwen_rig.run.report import now
 from qwen_rig.run.run import Run
 from qwen_rig.run.screens import Screens
@@ -145,16 +146,20 @@ def opened(inventory: str | None, limit: Sequence[str], data: Sequence[str], out
     override = dict(map(knobs.pair, data))
     homes.check()
     root = project.find()
-    inventory = str(root / "inventories" / "lab.py") if inventory is None else inventory
+    given, inventory = inventory, str(root / "inventories" / "lab.py") if inventory is None else inventory
     asked = {"inventory": str(Path(inventory).absolute()), "limit": list(limit), "data": list(data)}
     state = process.state(str(root), output.verbose > 0)
     run = join(state, Run(make_plan, watched, table, saved, screens or output.screens()))
     process.ready(state, _file(inventory, root), override, limit)
+    run.inventory = given
     try:
         process.connect(state)
         session = Session(state, run, root, asked, output)
         yield session
         session.close()
+    except RigError as error:
+        hosts = {host.name for host in state.inventory}
+        raise RigError(error.what, error.where, with_inventory(error.remedy, given, hosts)) from None
     finally:
         process.disconnect(state)
 

@@ -63,10 +63,13 @@ def run(options_: argparse.Namespace) -> int:
         else:
             say.out("\n".join(printed))
         return status
-    acts: dict[str, Callable[[Any], Record]] = {
-        "attach": lambda host: finetune.attach(host, kept), "stop": lambda host: finetune.stop(host, kept),
-        "resume": lambda host: finetune.resume(host, kept, more)}
-    status = on_host(kept, options_, acts[act])
+    if kept.crew:
+        status = _on_all(kept, options_, act, more)
+    else:
+        acts: dict[str, Callable[[Any], Record]] = {
+            "attach": lambda host: finetune.attach(host, kept), "stop": lambda host: finetune.stop(host, kept),
+            "resume": lambda host: finetune.resume(host, kept, more)}
+        status = on_host(kept, options_, acts[act])
     if options_.json:
         say.as_json(words.shown(record.load(kept.name)))
     return status
@@ -78,8 +81,22 @@ def _there(inventory: str | None) -> None:
         raise RigError("no such inventory", inventory, "leave -i out: `runs list` asks no host")
 
 
+def _on_all(kept: Record, options_: argparse.Namespace, act: str, more: dict[str, Any]) -> int:
+    """Do it on all hosts of a run over several; the exit status."""
+    from qwen_rig.cli import _session as session
+    from qwen_rig.run import several
+
+    inventory = kept.inventory if options_.inventory is None else options_.inventory
+    with session.opened(inventory, kept.hosts, kept.knobs, _output.Output.of(options_), table=False) as opened:
+        if act == "resume":
+            several.resume(opened, kept, more)
+        else:
+            several.attach(opened, kept, stop=act == "stop")
+        return opened.status()
+
+
 def on_host(kept: Record, options_: argparse.Namespace, do: Callable[[Any], Any]) -> int:
-    """Do it on a run's host; the exit status."""
+    """Do it on a run's host, the first of several; the exit status."""
     from qwen_rig.cli import _session as session
 
     inventory = kept.inventory if options_.inventory is None else options_.inventory

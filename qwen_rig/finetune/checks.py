@@ -9,6 +9,7 @@ from typing import Any
 
 from qwen_rig import fits, strictjson
 from qwen_rig.catalog import models
+from qwen_rig.catalog.stack import Stack, known_stacks, load_stack
 from qwen_rig.errors import RigError
 from qwen_rig.finetune import options
 from qwen_rig.finetune.data import Data
@@ -60,14 +61,25 @@ def root(ctx: Context) -> str:
     return data_folder(ctx) or f"{ctx.machine.user.home.rstrip('/')}/qwen-rig"
 
 
+def stack(ctx: Context) -> Stack:
+    """The stack that the env there was built of, by its own record: a training is not asked for the knobs that `apply`
+    had (`--data model=…`)."""
+    made = records(ctx).env
+    return load_stack(made.stack) if made and made.stack in known_stacks() else ctx.stack
+
+
 def settings(ctx: Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as far as they are known here. Raises RigError where the host has no env, or no model is named."""
     made = records(ctx).training
     if ctx.state.env is None or made is None:
-        raise RigError("the host has no env to train in", "", f"qwen-rig apply --limit {ctx.host}")
+        name = str(given.get("model_name_or_path") or "")
+        own = not name or name.startswith(("/", "~", "."))
+        raise RigError("the host has no env to train in", "",
+                       f"qwen-rig apply --limit {ctx.host}" + ("" if own else f" --data model={name}"))
     found = options.settled(given, made.raw)
     if not found["model_name_or_path"]:
-        raise RigError("no model was given", "--model_name_or_path", f"`qwen-rig fits {ctx.host}` tells which fit")
+        raise RigError("no model was given", ctx.host,
+                       f"--model_name_or_path NAME; `qwen-rig fits {ctx.host}` tells which fit")
     return found
 
 
@@ -79,8 +91,8 @@ def refuse(ctx: Context, settings: Mapping[str, Any], data: Data, others: Sequen
         _disk(ctx, data, 0, 0)
         return [f"{name} is a folder there: whether it fits wasn't looked at"]
     model = models.find(name, "--model_name_or_path")
-    if ctx.stack.trains and model.family not in ctx.stack.trains:
-        raise RigError(f"stack {ctx.stack.name} can't train {model.name}: its transformers don't know {model.family}",
+    if (of := stack(ctx)).trains and model.family not in of.trains:
+        raise RigError(f"stack {of.name} can't train {model.name}: its transformers don't know {model.family}",
                        "", f"qwen-rig apply --limit {ctx.host} --data model={model.name}")
     method = options.method(settings)
     said = _fitting(ctx, model, method, settings)

@@ -68,32 +68,42 @@ class Target:
     def begin(self, files: list[File], step: int | None, finished: bool) -> None:
         """Make the folder ours. Raises RigError where another run has it, or the disk is too small."""
         try:
-            if self.folder.exists() and any(self.folder.iterdir()):
-                try:
-                    mark = strictjson.mapping((self.folder / MARK).read_text(encoding="utf-8")) or {}
-                except (OSError, UnicodeDecodeError):
-                    mark = {}
-                if mark.get("run") != self.run:
-                    raise RigError("the folder is there, and holds other things", str(self.folder),
-                                   "name another: -o FOLDER")
+            if self.folder.exists() and any(self.folder.iterdir()) and self._read().get("run") != self.run:
+                raise RigError("the folder is there, and holds other things", str(self.folder),
+                               "name another: -o FOLDER")
             self.folder.mkdir(parents=True, exist_ok=True)
             left = sum(file.bytes for file in files if not self.has(file))
             if (free := shutil.disk_usage(self.folder).free) < left:
                 raise RigError(f"the disk has {free >> 20} MiB free, and {left >> 20} MiB are still to be copied",
                                str(self.folder), "make room, or name another: -o FOLDER")
-            self._mark(step, finished, whole=False)
+            self._mark(step, finished, whole=False, names=self._named() | {file.name for file in files})
         except OSError as error:
             raise RigError(f"the folder can't be used: {error.strerror}", str(self.folder), "name another: -o FOLDER"
                            ) from None
 
-    def end(self, step: int | None, finished: bool) -> None:
-        """All is there."""
-        self._mark(step, finished, whole=True)
+    def end(self, files: list[File], step: int | None, finished: bool) -> None:
+        """All is there; what an earlier fetch brought, and this one's checkpoint hasn't, goes."""
+        names = {file.name for file in files}
+        for name in self._named() - names:
+            (self.folder / name).unlink(missing_ok=True)
+        self._mark(step, finished, whole=True, names=names)
         for part in self.folder.glob(".*.part"):
             part.unlink(missing_ok=True)
 
-    def _mark(self, step: int | None, finished: bool, whole: bool) -> None:
-        made = {"run": self.run, "step": step, "finished": finished, "whole": whole}
+    def _read(self) -> Mapping[str, Any]:
+        try:
+            return strictjson.mapping((self.folder / MARK).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError):
+            return {}
+
+    def _named(self) -> set[str]:
+        """The files that fetches into this folder have begun to bring, by our own mark."""
+        names = self._read().get("files")
+        return {each for each in names if isinstance(each, str) and NAME.fullmatch(each)} \
+            if isinstance(names, list) else set()
+
+    def _mark(self, step: int | None, finished: bool, whole: bool, names: set[str]) -> None:
+        made = {"run": self.run, "step": step, "finished": finished, "whole": whole, "files": sorted(names)}
         atomic.write(self.folder / MARK, json.dumps(made) + "\n")
 
     def has(self, file: File) -> bool:

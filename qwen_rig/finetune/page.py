@@ -58,8 +58,9 @@ def page(refresh: int = 0) -> str:
 
 def _run(each: Record) -> dict[str, Any]:
     last = each.last
-    row = {"name": each.name, "host": each.host, "state": each.state, "model": each.model, "began": each.began,
-           "data": str(each.data.get("name", "-")), "seen": each.seen, "far": words.line(last)}
+    row = {"name": each.name, "host": ", ".join(each.hosts), "state": each.state, "model": each.model,
+           "began": each.began, "data": str(each.data.get("name", "-")), "seen": each.seen,
+           "far": words.line(last)}
     return {**hosttext.value(row), "step": last.get("step", 0), "of": last.get("of", 0), "plot": curve(each)}
 
 

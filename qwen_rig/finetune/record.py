@@ -17,6 +17,7 @@ from qwen_rig.frozen import frozen
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 LARGEST = 2_000_000  # letters
+PART = ("folder", "env", "there", "busy", "address", "turn")  # of a run's crew, what each host has
 OPEN = ("begun", "running", "stopped", "aborted", "failed", "lost")  # states from which something may still come
 
 
@@ -25,7 +26,7 @@ class Record:
     """One run. `host`, `inventory`, `knobs`: the host that it runs on, as the command line named it; `folder`: its
     folder there; `env`: the env's path, `lock_sha256` and `stack`; `options`: as they were given; `settings`: their
     result; `points`: the loss curve, rows as train_follow.py writes them; `result`: how it ended, with the files'
-    sha256.
+    sha256. `crew`: of a run over several hosts each one's folder, env, data, address and beginning, `host` the first.
 
     `state`: begun, running, stopped, finished, failed, aborted (its host was rebooted, or somebody killed it).
     """
@@ -52,6 +53,12 @@ class Record:
     points: tuple[Mapping[str, Any], ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    crew: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts that it runs on; the first has progress, checkpoints and adapter."""
+        return tuple(self.crew) or (self.host,)
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -150,6 +157,9 @@ def of(found: Mapping[str, Any] | None) -> Record | None:
     if not {"name", "id", "host", "inventory", "folder", "began"} <= set(known) or not NAME.fullmatch(known["name"]):
         return None
     texts = all(isinstance(each, str) for name in ("knobs", "certificates") for each in known.get(name, ()))
+    parts = known.get("crew", {})
+    texts = texts and all(isinstance(part, dict) and set(PART) <= {name for name in part if isinstance(part[name], str)}
+                          for part in parts.values()) and (not parts or next(iter(parts)) == known["host"])
     rows = tuple(row for each in known.get("points", ()) if (row := curve.point(each)))
     for name in ("knobs", "certificates"):
         known[name] = tuple(known.get(name, ()))

@@ -24,7 +24,8 @@ RUN_ID = re.compile(r"[0-9a-f]{12}")
 @frozen
 class Told:
     """One run as its host tells of it. `state`: as a Record's; `job`: the id of its beginning, "" where there is none;
-    `checkpoint`: the last whole one, and `files` of it or, once it has finished, of the result."""
+    `checkpoint`: the last whole one, and `files` of it or, once it has finished, of the result; `checkpoints`: the
+    steps of all that are whole."""
 
     name: str
     state: str
@@ -39,6 +40,7 @@ class Told:
     files: Mapping[str, Any] = field(default_factory=dict)
     merged: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: tuple[int, ...] = ()
 
 
 def lines(printed: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -80,7 +82,8 @@ def _run(row: Any) -> Told | None:
         {"state": end["state"], **_numbers(end)} if end.get("state") in STATES else {},
         step if named else None, "" if finished or not named else str(folder),
         _mapping(end.get("files") if finished else whole.get("files")), _mapping(row.get("merged")),
-        _mapping(row.get("evaluation")))
+        _mapping(row.get("evaluation")), tuple(each for each in _list(row.get("checkpoints"))[:100]
+                                               if type(each) is int and 0 <= each < 10 ** 9))
 
 
 def _numbers(end: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,12 +50,13 @@ def again(settings: Mapping[str, Any], name: str) -> str:
 
 def row(record: Record) -> tuple[str, str, str, str]:
     """(name, host, state, how far) of the table of runs."""
-    return record.name, record.host, record.state, line(record.last)
+    return record.name, ", ".join(record.hosts), record.state, line(record.last)
 
 
 def shown(record: Record) -> dict[str, Any]:
     """A run as --json has it (docs/training.schema.json), without its curve."""
-    return {"form": FORM, "name": record.name, "host": record.host, "state": record.state, "began": record.began,
+    return {"form": FORM, "name": record.name, "host": record.host, "hosts": list(record.hosts),
+            "state": record.state, "began": record.began,
             "seen": record.seen, "model": record.model, "revision": record.revision, "seed": record.seed,
             "data": dict(record.data), "env": dict(record.env), "settings": dict(record.settings),
             "certificates": list(record.certificates), "last": dict(record.last), "result": dict(record.result),

@@ -5,10 +5,12 @@
     RUN/out/           TRL's: checkpoint-N, and at the end the adapter or the model
     RUN/progress.jsonl a line a logged step; of a step that was done twice the last counts
     RUN/begun.json, trained.json, end.json, settings.json
+    RUN/stop           a checkpoint is wanted, then the end
+    RUN/end-TURN       that beginning is to end now, and why: another host of it has failed
 
 A checkpoint is whole when it is sealed: its seal is written last, with every file's size, and the sha256 of what may be
 fetched. Also run alone, from standard input: python - look ROOT [NAME] · part FILE OFFSET BYTES ·
-log NAME · stop RUN
+log NAME · stop RUN · end RUN TURN WHY · same TRAINING MODEL DATA
 """
 
 import base64
@@ -59,10 +61,7 @@ def files(folder, synced=False):
                 os.fsync(file.fileno())
             row = {"bytes": os.fstat(file.fileno()).st_size}
             if FETCHED.fullmatch(path.name):
-                digest = hashlib.sha256()
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-                row["sha256"] = digest.hexdigest()
+                row["sha256"] = sha256(path)
         found[path.name] = row
     return found
 
@@ -90,11 +89,12 @@ def checkpoints(out):
     return sorted(found)
 
 
-def tidied(out):
-    """Remove what was cut off in mid-write; the step of the last whole checkpoint, None where there is none."""
+def tidied(out, most=None):
+    """Remove what was cut off in mid-write, and what is later than the step `most`, to which another host of the run
+    comes; the step of the last whole checkpoint, None where there is none."""
     last = None
     for step, folder in checkpoints(out):
-        if sealed(folder):
+        if sealed(folder) and (most is None or step <= most):
             last = step
         else:
             shutil.rmtree(folder)
@@ -211,5 +211,54 @@ def stop(run):
     (Path(run) / "stop").touch()
 
 
+def end(run, turn, why):
+    """Have one beginning of the run end now, without a checkpoint."""
+    (Path(run) / f"end-{turn}").write_text(why, encoding="utf-8")
+
+
+def same(training, model, data):
+    """By what several hosts tell that they have the same model and data: the commit of a model of the hub's that is
+    whole here, a digest of a folder's files; the sha256 of a file. None of what isn't here. `own`: the user's own
+    settings."""
+    folder = Path(os.path.expanduser(model))
+    if model.startswith(("/", "~", ".")):
+        version = digested(folder) if folder.is_dir() else None
+    else:
+        version = commit((read(Path(training)) or {}).get("hf_home"), model)
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "qwen-rig" / "training.json"
+    data = os.path.expanduser(data)
+    json.dump({"model": version, "data": sha256(data) if os.path.isfile(data) else None, "own": read(own) or {}},
+              sys.stdout)
+
+
+def commit(home, model):
+    """The commit of a model that huggingface_hub's cache holds, None where that lacks weights or configuration."""
+    home = Path(os.environ.get("HF_HOME") or home or Path.home() / ".cache" / "huggingface")
+    place = home / "hub" / f"models--{model.replace('/', '--')}"
+    try:
+        found = (place / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    snapshot = place / "snapshots" / found
+    whole = (snapshot / "config.json").is_file() and any(each.is_file() for each in snapshot.glob("*.safetensors"))
+    return found if found and whole else None
+
+
+def digested(folder):
+    """A digest of a folder's plain files by name and content."""
+    made = hashlib.sha256()
+    for path in sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")):
+        made.update(f"{path.name} {sha256(path)}\n".encode())
+    return made.hexdigest()
+
+
+def sha256(path):
+    made = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            made.update(chunk)
+    return made.hexdigest()
+
+
 if __name__ == "__main__":
-    {"look": look, "part": part, "log": log, "stop": stop}[sys.argv[1]](*sys.argv[2:])
+    {"look": look, "part": part, "log": log, "stop": stop, "end": end, "same": same}[sys.argv[1]](*sys.argv[2:])

@@ -3,7 +3,7 @@
     python train_run.py RUN        RUN/program/run.json says what is trained
 
 Begun again it goes on where it was, and a run that has finished is not begun again. TRL trains (train_qwen.py beside
-this file); accelerate spreads it over this host's cards.
+this file); accelerate spreads it over this host's cards, and over the hosts of run.json where that names several.
 """
 
 import fcntl
@@ -17,11 +17,14 @@ from pathlib import Path
 import train_files
 from train_files import read, write
 
+LAUNCHER_S = 30  # that torch's launcher waits for a trainer which it told to end
+
 
 def command(run, asked, last):
     """The command line of the trainer."""
     here, env = run / "program", Path(asked["env"])
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(env / ".rig" / "accelerate.yaml")] \
+    config = here / "launch.yaml" if asked.get("hosts") else env / ".rig" / "accelerate.yaml"
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(config)] \
         if asked.get("launch") == "accelerate" else []
     return [str(env / "bin" / "python"), *launcher, str(here / "train_qwen.py"),
             "--settings", str(env / ".rig" / "training.json"), *asked["options"], "--output_dir", str(run / "out"),
@@ -48,6 +51,23 @@ def held(path):
         return None
 
 
+def trained(line, run, environment, end):
+    """The trainer's exit code. Where the file `end` comes, another host of the run has failed: the launcher is told to
+    end its trainers, which wait for that host, and kills them after LAUNCHER_S."""
+    process = subprocess.Popen(line, cwd=run, env=environment)
+    asked = None
+    while True:
+        try:
+            return process.wait(timeout=1 if end else None)
+        except subprocess.TimeoutExpired:
+            if asked is None and end.exists():
+                asked = time.monotonic()
+                print(f"qwen-rig: ended, as {end.read_text(encoding='utf-8')}", flush=True)
+                process.terminate()
+            elif asked is not None and time.monotonic() - asked > 2 * LAUNCHER_S:
+                process.kill()
+
+
 def ended(run, code):
     """What is put on record of the end."""
     found = read(run / "trained.json")
@@ -68,17 +88,20 @@ def main(run):
     if before and before.get("state") == "finished":
         print(f"qwen-rig: this run has finished already, at step {before.get('step')}")
         return 0
-    for name in ("stop", "end.json", "trained.json"):
-        (run / name).unlink(missing_ok=True)
-    last = train_files.tidied(run / "out")
+    end = run / f"end-{asked['turn']}" if asked.get("hosts") else None
+    for path in [*(run / name for name in ("stop", "end.json", "trained.json")), *run.glob("end-*")]:
+        if path != end:
+            path.unlink(missing_ok=True)
+    last = train_files.tidied(run / "out", asked["from"] if end else None)
     line = command(run, asked, last)
     write(run / "settings.json", settings(line))
     print(f"@train-from {last or 0}", flush=True)
     busy = held(asked.get("busy"))
-    environment = {**os.environ, "QWEN_RIG_RUN": str(run), "QWEN_RIG_BUSY": asked["busy"] if busy else ""}
+    environment = {**os.environ, **asked.get("environment", {}), "QWEN_RIG_RUN": str(run),
+                   "QWEN_RIG_BUSY": asked["busy"] if busy else ""}
     for number in (signal.SIGTERM, signal.SIGINT):  # the whole group gets it: the trainer saves, and we wait
         signal.signal(number, lambda *_: None)
-    code = subprocess.run(line, cwd=run, env=environment).returncode
+    code = trained(line, run, environment, end)
     if busy:
         busy.truncate(0)
     state = ended(run, code)

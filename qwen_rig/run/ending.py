@@ -18,6 +18,7 @@ from qwen_rig.units import span
 
 from . import adapter
 from .adapter import Host, State
+from .command_text import with_inventory
 from .interrupt import Left
 from .memory import Memory, address
 from .report import Report, now
@@ -150,7 +151,7 @@ def _next(state: State, report: Report) -> list[str]:
         plan = report.plans.get(host.name)
         if state.is_executing and plan and host.name not in report.cards \
                 and (told := report.contained(host.name, partial(_commands, host, plan))):
-            return told
+            return [with_inventory(line, report.inventory, {host.name}) for line in told]
     return []
 
 

@@ -75,7 +75,7 @@ def fetch(host: Host, kept: Record, target: Target, merged: bool) -> dict[str, A
                 _bring(host, kept, f"{folder}/{file.name}", file, target, f"{number}/{len(files)}")
         except Gone:
             continue
-        target.end(step, found.state == "finished")
+        target.end(files, step, found.state == "finished")
         total = sum(file.bytes for file in files)
         Run.of(host).report.outcomes[host.name] = (
             "✓ fetched", f"{kept.name}, step {step}: {len(files)} files, {size(total)}, in {target.folder}")

@@ -52,7 +52,12 @@ def job(ctx: Context, kept: Record) -> Job:
     asked = {"id": kept.id, "name": kept.name, "env": kept.env["path"], "launch": kept.env.get("launch", "one"),
              "busy": kept.env.get("busy", ""),
              "options": [*options.words(kept.options), f"--dataset_name={kept.data['there']}"]}
-    texts = {each: program(each) for each in PROGRAMS} | {"run.json": json.dumps(asked)}
+    return job_of(ctx, kept, {"run.json": json.dumps(asked)})
+
+
+def job_of(ctx: Context, kept: Record, more: Mapping[str, str]) -> Job:
+    """The job of one host's part in a run: the programs, and with them `more` texts by their names."""
+    texts = {each: program(each) for each in PROGRAMS} | dict(more)
     call = TRAIN(place=place(ctx), **{**NO_WAY_OUT, "proxy": network.proxy(ctx)}, env=kept.env["path"], run=kept.folder,
                  id=kept.id)
     return Job(f"train-{kept.name}", f"training {kept.name}", call, LONGEST_S, json.dumps(texts))
@@ -80,7 +85,7 @@ def begin(host: Host, wanted: Wanted) -> Record:
     kept = Record(
         name, record.new_id(), host.name, wanted.inventory, f"{root}/runs/{name}", now(), wanted.knobs,
         memory.identity(host).digest, {
-            "path": env_path(ctx), "stack": ctx.stack.name, "lock_sha256": made.lock_sha256 if made else None,
+            "path": env_path(ctx), "stack": checks.stack(ctx).name, "lock_sha256": made.lock_sha256 if made else None,
             "launch": "accelerate" if checks.each_card(ctx, settings) else "one", "busy": busy_file(host)},
         {key: value for key, value in wanted.given.items() if key != "dataset_name"},
         settings, {"name": wanted.data.name, "sha256": wanted.data.sha256, "bytes": wanted.data.bytes,
@@ -110,8 +115,8 @@ def attach(host: Host, kept: Record) -> Record:
     """See a run through that is at work; say how it stands where it isn't."""
     kept = take_in(kept, found := look(host, kept))
     if kept.state == "running" and found:
-        return follow(host, kept, _known(kept), found.job)
-    _stands(host, kept)
+        return follow(host, kept, known(kept), found.job)
+    stands_at(host, kept)
     return kept
 
 
@@ -119,19 +124,19 @@ def stop(host: Host, kept: Record) -> Record:
     """Have it write a checkpoint and end."""
     kept = take_in(kept, found := look(host, kept))
     if kept.state != "running" or found is None:
-        _stands(host, kept)
+        stands_at(host, kept)
         return kept
     ask(host, kept.env["path"], kept.folder, "stop", kept.folder)
     Run.of(host).report.progress(host.name, f"{kept.name} ends its step, writes a checkpoint, and stops")
-    return follow(host, kept, _known(kept), found.job)
+    return follow(host, kept, known(kept), found.job)
 
 
-def _known(kept: Record) -> Job:
+def known(kept: Record) -> Job:
     """The job of a run that isn't begun from here: its name alone counts."""
     return Job(f"train-{kept.name}", f"training {kept.name}", TRAIN(), LONGEST_S)
 
 
-def _stands(host: Host, kept: Record) -> None:
+def stands_at(host: Host, kept: Record) -> None:
     """A row of the report: how a run stands that isn't at work."""
     after = {"finished": f"qwen-rig fetch {kept.name}", "lost": "that host knows no such run: was its disk replaced?"}
     report = Run.of(host).report
@@ -213,7 +218,7 @@ def follow(host: Host, kept: Record, made: Job, begun: str = "") -> Record:
     run = Run.of(host)
     step = Step(f"training {kept.name}", "-", "-", Action.ADD, "", component=made.step)
     run.report.started(host.name, step, changes=False)
-    run.ender.again = f"qwen-rig runs attach {kept.name}"
+    run.ender.again, run.ender.stop = (f"qwen-rig runs {act} {kept.name}" for act in ("attach", "stop"))
     shown = Followed(host, kept)
     outcome = attend(host, made, shown=shown, begun=begun, wait=WAIT_S)
     if host.name in run.report.cards:  # the connection stays lost: the run goes on there
@@ -223,13 +228,18 @@ def follow(host: Host, kept: Record, made: Job, begun: str = "") -> Record:
     return kept
 
 
+def ended_well(kept: Record) -> tuple[str, str]:
+    """The row of the report for a run that finished or was stopped."""
+    nxt = f"qwen-rig fetch {kept.name}" if kept.state == "finished" else f"qwen-rig runs resume {kept.name}"
+    loss = f", loss {kept.last['loss']:.3f}" if "loss" in kept.last else ""
+    return f"✓ {kept.state}", f"{kept.name}: {words.step(kept.last)}{loss}; next: {nxt}"
+
+
 def _tell(host: Host, kept: Record, outcome: Outcome) -> None:
     """The run's outcome: a row of the report, or a card."""
-    report, far = Run.of(host).report, words.step(kept.last)
+    report = Run.of(host).report
     if outcome.ok and kept.state in ("finished", "stopped"):
-        nxt = f"qwen-rig fetch {kept.name}" if kept.state == "finished" else f"qwen-rig runs resume {kept.name}"
-        loss = f", loss {kept.last['loss']:.3f}" if "loss" in kept.last else ""
-        report.outcomes[host.name] = (f"✓ {kept.state}", f"{kept.name}: {far}{loss}; next: {nxt}")
+        report.outcomes[host.name] = ended_well(kept)
         return
     _, said = told.lines(outcome.lines)
     if kept.state == "aborted":

@@ -39,17 +39,18 @@ class Left:
     sudo: bool = False
 
 
-def told(number: int, hosts: Iterable[Left], again: str) -> list[str]:
-    """The last words of a run: a line on each host that took part, and the command that goes on. Pure."""
+def told(number: int, hosts: Iterable[Left], again: str, stop: str = "") -> list[str]:
+    """The last words of a run: a line on each host that took part, and the command that goes on; `stop`: our own
+    command that ends what is at work there. Pure."""
     rows = list(hosts)
     lines = [f"qwen-rig: ended by {signal.Signals(number).name}"
              + ("" if any(row.done or row.cut for row in rows) else "; nothing was changed")]
     for row in rows:
-        lines += _host(row)
-    return [*lines, f"Go on: {again}"]
+        lines += _host(row, stop)
+    return [*lines, *([f"Stop it: {stop}"] if stop and any(row.job for row in rows) else []), f"Go on: {again}"]
 
 
-def _host(row: Left) -> list[str]:
+def _host(row: Left, own: str) -> list[str]:
     words = [f"done: {', '.join(row.done)}"] if row.done else []
     if row.job:
         words.append(f"{row.cut} goes on there by itself")
@@ -58,7 +59,7 @@ def _host(row: Left) -> list[str]:
     if row.ahead:
         words.append(f"not begun: {', '.join(row.ahead)}")
     lines = [f"  {row.host}  {' · '.join(words) or 'nothing to do'}"]
-    if row.job:
+    if row.job and not own:
         stop = f"{row.login} \"{'sudo ' * row.sudo}{STOP.format(step=row.job)}\""
         lines.append(f"  {row.host}  to stop it: {stop}; the command below attaches to it")
     return lines
@@ -75,11 +76,14 @@ class Reported(Protocol):
 
 
 class Ender:
-    """What ends this process when a signal comes; `again` is the command that goes on. A second signal meanwhile ends
-    it without words."""
+    """What ends this process when a signal comes.
+
+    `again` is the command that goes on, `stop` our command that ends what is at work on the hosts, "" where that
+    takes a login. A second signal meanwhile ends the process without words.
+    """
 
     def __init__(self) -> None:
-        self.again = command_line()
+        self.again, self.stop = command_line(), ""
         self._ending = False
 
     def install(self, report: Reported) -> None:
@@ -93,7 +97,8 @@ class Ender:
         if not self._ending:
             self._ending = True
             with suppress(Exception):  # nothing may keep the process from its end
-                text = "\n".join(hosttext.lines(line) for line in told(number, self._report.left(), self.again))
+                lines = told(number, self._report.left(), self.again, self.stop)
+                text = "\n".join(hosttext.lines(line) for line in lines)
                 os.write(2, f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\n{text}\n".encode())
                 self._report.cut_short()
         os._exit(128 + number)

@@ -65,24 +65,25 @@ class Shown(Protocol):
 
 
 def attend(host: Host, job: Job, sudo: bool = False, shown: Shown | None = None, begun: str = "",
-           wait: int = POLL_S) -> Outcome:
+           wait: int = POLL_S, restarts: int = RESTARTS) -> Outcome:
     """Start the job or attach to it, show its progress, and come back with its end (inside a FunctionCommand).
 
-    `begun`: attach to that beginning of it alone, and start nothing; `wait`: seconds that one question may wait.
+    `begun`: attach to that beginning of it alone, and start nothing; `wait`: seconds that one question may wait;
+    `restarts`: how often it is begun again where it was cut off.
 
     The job's own failure, its time limit and a connection that stays lost all end as an Outcome that isn't ok, with
     the last words already on record for the host's card.
     """
-    return Attendant(host, job, sudo, shown, begun, wait).attend()
+    return Attendant(host, job, sudo, shown, begun, wait, restarts).attend()
 
 
 class Attendant:
     """One job of one host, seen through to its end."""
 
     def __init__(self, host: Host, job: Job, sudo: bool, shown: Shown | None = None, begun: str = "",
-                 wait: int = POLL_S) -> None:
+                 wait: int = POLL_S, restarts: int = RESTARTS) -> None:
         self.host, self.job, self.sudo, self.run = host, job, sudo, Run.of(host)
-        self.shown, self.begun, self.wait = shown or Progress(), begun, wait
+        self.shown, self.begun, self.wait, self.restarts = shown or Progress(), begun, wait, 0 if begun else restarts
         self.patience = beforehand.knobs(host).timeout_reconnect
         known = self.run.memory.remembered(host)
         self.since = known.machine.time if known else 0
@@ -94,7 +95,7 @@ class Attendant:
 
     def attend(self) -> Outcome:
         answer = self._once()
-        for _ in range(0 if self.begun else RESTARTS):
+        for _ in range(self.restarts):
             if answer is None or answer.state not in ("aborted", "gone"):
                 break
             self._tell(f"cut off ({CUT_OFF.get(answer.why, 'the host forgot it')}): starting again")

@@ -25,7 +25,7 @@ from qwen_rig.tracebacks import folded
 
 from . import adapter, stumble
 from .adapter import LOST, ConnectError, Failure, Host, PyinfraError, State
-from .command_text import shown
+from .command_text import shown, with_inventory
 from .limits import Flooded, Unanswered
 from .links import Links
 from .memory import UNREAD, Memory, ProbeFailed
@@ -55,12 +55,13 @@ class Report:
     what steps took, for the ledger; `took`: what each step done took on a host, by component;
     `touched`: hosts that a step has begun to change; `jobs`: the step whose job is at work on a host now, and whether
     by sudo; `ahead`: no host waits for another at a step's end. `tables` False: plans are told otherwise, as JSON.
-    `spoilt`: which file of its bundle a host could not be served.
+    `spoilt`: which file of its bundle a host could not be served; `inventory`: what -i named.
     """
 
     def __init__(self, memory: Memory, links: Links, board: Board, screens: Screens, tables: bool = True,
-                 spoilt: Callable[[str], str] = lambda name: "") -> None:
+                 spoilt: Callable[[str], str] = lambda name: "", inventory: str | None = None) -> None:
         self.tables, self.screens, self.console = tables, screens, screens.talk
+        self.inventory = inventory
         self.plans: dict[str, Plan] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.cards: dict[str, Card] = {}
@@ -92,7 +93,7 @@ class Report:
             if said is not None and (found := self._diagnosis(host, said, alone, link)):
                 remedy, more["cause"] = found.next, f"{found.cause} ({found.name})"
                 what = what.removesuffix(f": {remedy}")  # our own program's advice, said once
-            self.cards[host] = Card(host, what, remedy, **more)
+            self.cards[host] = Card(host, what, with_inventory(remedy, self.inventory, {host}), **more)
             if later:
                 self._waiting_cards.append(host)
             else:

@@ -33,7 +33,7 @@ class Run:
     work on it.
 
     `make_plan`: the planner of deploy/; `watched`: gives the files whose state it must know; `saved`: a saved plan that
-    every host's own must match; `past`: the steps that each host is through with.
+    every host's own must match; `past`: the steps that each host is through with; `inventory`: what -i named.
     """
 
     def __init__(self, make_plan: Callable[[Context], Plan], watched: Callable[[], Iterable[str]], tables: bool = True,
@@ -42,6 +42,7 @@ class Run:
         self.links, self.probes, self.ender = Links(), Probes(watched), Ender()
         self.links.after_reconnect(lambda host: self.tunnels.again(host))  # what is at work there may be fetching
         self.past: dict[str, set[str]] = defaultdict(set)
+        self.inventory: str | None = None
         self._make_plan, self._tables, self._screens = make_plan, tables, screens
         self._parts: dict[Callable[[], Any], Any] = {}
 
@@ -62,7 +63,8 @@ class Run:
         """What is told."""
         from .report import Report
         from .screens import of_pyinfra
-        return Report(self.memory, self.links, self.board, self._screens or of_pyinfra(), self._tables, self._spoilt)
+        return Report(self.memory, self.links, self.board, self._screens or of_pyinfra(), self._tables, self._spoilt,
+                      self.inventory)
 
     def _spoilt(self, name: str) -> str:
         return self.tunnels.wrong(name) if "tunnels" in self.__dict__ else ""  # most runs serve no bundle

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
+import pytest
 from pyinfra.api import FunctionCommand, MaskString, StringCommand
 
+from qwen_rig import cli
 from qwen_rig.deploy.repository.apply import _trust
 from qwen_rig.program import Program
-from qwen_rig.run.command_text import shown
+from qwen_rig.run.command_text import OURS, shown, with_inventory
 from qwen_rig.run.converge import script
 from qwen_rig.run.job import JobCommand
 from qwen_rig.run.job_protocol import Job
@@ -34,3 +38,25 @@ def test_a_short_program_is_its_name_and_arguments_and_its_text() -> None:
     line = "timeout -k 30 60 deploy/x.sh url=https://***@x 'it'\"'\"'s'"
     assert shown(command, whole=False) == line and shown(command) == f'{line}\nrm -f "$1"\n'
     assert "secret" not in str(command) and "it's" not in str(command), "no command line shows its arguments"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("qwen-rig fits box-1      # LoRA up to 7B", "qwen-rig fits box-1 -i 'my cloud.yml'      # LoRA up to 7B"),
+    ("`qwen-rig fits box-1` tells which fit", "`qwen-rig fits box-1 -i 'my cloud.yml'` tells which fit"),
+    ("there? qwen-rig plan --limit box-1", "there? qwen-rig plan --limit box-1 -i 'my cloud.yml'"),
+    ("qwen-rig launch box-1 box-2; then more", "qwen-rig launch box-1 box-2 -i 'my cloud.yml'; then more"),
+    ("qwen-rig apply -i a.yml --limit box-1", None), ("`qwen-rig certify` tries that", None),
+    ("qwen-rig doctor < some.log", None), ("qwen-rig runs resume box-1", None), ("qwen-rig fetch box-1", None),
+    ("qwen-rig fits other-1", None), ("mend that, and run the same command again", None), ("", None),
+])
+def test_a_command_that_is_named_next_finds_its_host_where_this_one_did(text: str, told: str | None) -> None:
+    assert with_inventory(text, "my cloud.yml", {"box-1", "box-2"}) == (told or text)
+    assert with_inventory(text, None, {"box-1"}) == text
+
+
+def test_the_verbs_that_are_named_with_an_inventory_are_those_that_read_one_by_default() -> None:
+    reading = {leaf.prog.split()[1] for leaf in cli.leaves(cli.parser()) for action in leaf._actions
+               if "-i" in action.option_strings and "lab.py" in str(action.help)}
+    for leaf in cli.leaves(cli.parser()):
+        verb = leaf.prog.split()[1]
+        assert bool(OURS.search(shlex.join(["qwen-rig", verb, "box-1"]))) == (verb in reading), verb

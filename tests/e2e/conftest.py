@@ -19,6 +19,7 @@ from qwen_rig.facts import _dist
 from tests import HANG_S, instance
 
 REPO = Path(__file__).parents[2]
+ENV = "/root/miniforge3/envs/qwen-train"
 
 
 @dataclass
@@ -105,6 +106,26 @@ class Lab:
     def on(self, name: str, script: str) -> str:
         """What a script prints on a host, past pyinfra."""
         return str(self.bed.exec_(name, ["sh", "-c", script], check=True).stdout)
+
+    def stand_in_trainer(self, name: str) -> None:
+        """Give a host's env the STAND-IN of the trainer's libraries (tests/training/standin), and a model for it."""
+        from testbed import host
+
+        unpack = host.enter(self.bed._host_folder(name),
+                            ["sh", "-c", "mkdir -p /opt/standin && tar -x -C /opt/standin"])
+        folder = REPO / "tests" / "training" / "standin"
+        with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(unpack, stdin=packed.stdout, check=True)
+        self.on(name, f"""mkdir -p /opt/model && echo '{{"step_s": 0.4, "oom_above": 16}}' >/opt/model/config.json
+echo /opt/standin >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth" """)
+        chat = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}'
+        (self.folder / "chats.jsonl").write_text(f"{chat}\n" * 40)
+
+    def in_background(self, *arguments: str) -> subprocess.Popen[str]:
+        """`qwen-rig …`, begun."""
+        return subprocess.Popen([sys.executable, "-m", "qwen_rig", *arguments], cwd=self.folder, text=True,
+                                env=self._environment({}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, start_new_session=True)
 
     def tear(self, name: str, module: str) -> None:
         """Let a module raise ImportError("torn"), its file as long as before: neither name nor size tells."""

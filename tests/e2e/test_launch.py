@@ -1,8 +1,10 @@
-"""deploy/launch.py over real SSH: two hosts prepared for one training. Their stack is the stand-in, so that the
-all-reduce is `not run` here; tests/training/test_launch_check.py and the last test here (real) show it at work."""
+"""deploy/launch.py over real SSH: two hosts prepared for one training, and `qwen-rig train` over both, with a STAND-IN
+of the trainer (tests/training/standin). Their stack is the stand-in, so that the all-reduce is `not run` here;
+tests/training/test_launch_check.py and the last tests here (real) show both at work."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,12 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import HANG_S
+from qwen_rig.training import training_settings
+from tests import HANG_S, until
+from tests.finetune.schema import held
+from tests.training.test_run import HOST
+from tests.training.test_run_real import CPUS
+from tests.training.test_train_qwen import SAVE
 
-from .conftest import Lab
+from .conftest import ENV, Lab, Run
 
 pytestmark = pytest.mark.testbed
-ENV = "/root/miniforge3/envs/qwen-train"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,82 @@ def test_an_address_that_is_not_the_hosts_own(lab: Lab, tmp_path: Path) -> None:
     assert done.code == 1 and "192.0.2.7 is no address of one-01's own, which are: " in words, done.stderr
 
 
+PAIR = ("one-01", "one-02")
+RUNS = "/root/qwen-rig/runs"
+TRAIN = ("--model_name_or_path", "/opt/model", "--dataset_name", "chats.jsonl", "--save_steps", "5",
+         "--max_steps", "80", "--data", "timeout_launch=10", "--data", "timeout_reconnect=20")
+
+
+def _step(lab: Lab) -> int:
+    last = lab.on("one-01", f"tail -n 1 {RUNS}/crew/progress.jsonl 2>/dev/null || true")
+    return int(json.loads(last)["step"]) if last.startswith("{") else 0
+
+
+def _said(done: Run) -> str:
+    return " ".join((done.stdout + done.stderr).replace("│", " ").split())
+
+
+def _ended(lab: Lab, name: str, run: str) -> str:
+    """How a host's part of a run ended, once it has."""
+    found = until(lambda: lab.on(name, f"cat {RUNS}/{run}/end.json 2>/dev/null || true"))
+    return str(json.loads(found)["state"])
+
+
+def _checkpoints(lab: Lab) -> list[str]:
+    return [lab.on(name, f"cd {RUNS}/crew/out && ls -d checkpoint-*") for name in PAIR]
+
+
+def test_one_training_over_two_hosts_outlives_its_controller_stops_on_both_and_goes_on_after_one_fell_away(
+        lab: Lab) -> None:
+    for name in PAIR:
+        lab.stand_in_trainer(name)
+    lab.on("one-02", "echo >>/opt/model/config.json")
+    other = lab.rig("train", *PAIR, "--name", "crew", *TRAIN)
+    assert other.code == 1 and "the model /opt/model is not the same on all: one-01" in _said(other), other.stderr
+    assert [lab.on(name, f"ls {RUNS} 2>/dev/null || true") for name in PAIR] == ["", ""], "nothing was begun"
+    lab.stand_in_trainer("one-02")
+    controller = lab.in_background("train", *PAIR, "-i", str(lab.file), "--name", "crew", *TRAIN)
+    until(lambda: _step(lab) >= 6 or controller.poll() is not None)
+    controller.kill()
+    said = controller.communicate()[1]
+    assert _step(lab) >= 6, said
+    stopped = lab.rig("runs", "stop", "crew", "--json")
+    at = held(json.loads(stopped.stdout), "run")
+    assert stopped.code == 0 and (at["state"], at["host"], at["hosts"]) == ("stopped", "one-01", list(PAIR))
+    there = _checkpoints(lab)
+    assert f"checkpoint-{at['last']['step']}\n" in there[0] and there[0] == there[1], "each has its own"
+    assert len({lab.on(name, "ls /root/qwen-rig/data") for name in PAIR}) == 1
+    onlooker = lab.in_background("runs", "resume", "crew")
+    until(lambda: _step(lab) > at["last"]["step"] or onlooker.poll() is not None)
+    lab.bed.cable("one-02", up=False)
+    try:
+        out, err = onlooker.communicate(timeout=HANG_S)
+    finally:
+        lab.bed.cable("one-02", up=True)
+    fell = _said(Run(onlooker.returncode, out, err))
+    assert onlooker.returncode and "crew ended on all hosts, as one-02 fell away" in fell, err
+    assert "then qwen-rig runs resume crew" in fell and "Traceback" not in fell, err
+    assert [_ended(lab, name, "crew") for name in PAIR] == ["failed", "failed"]
+    for name in PAIR:
+        lab.on(name, "touch /opt/model/go")
+    resumed = lab.rig("runs", "resume", "crew", "--json")
+    assert resumed.code == 0 and json.loads(resumed.stdout)["state"] == "finished", resumed.stderr
+    kept = json.loads((lab.folder / "state" / "qwen-rig" / "runs" / "crew.json").read_text())
+    assert [row["step"] for row in kept["points"]] == list(range(1, 81)), "the loss curve is one"
+    assert lab.rig("fetch", "crew").code == 0 and (lab.folder / "crew" / "adapter_model.safetensors").is_file()
+
+
+def test_where_one_host_cannot_begin_the_other_is_ended(lab: Lab) -> None:
+    for name in PAIR:
+        lab.stand_in_trainer(name)
+    lab.on("one-02", f"mkdir -p {RUNS}/half && echo another >{RUNS}/half/id")
+    done = lab.rig("train", *PAIR, "--name", "half", *TRAIN)
+    assert done.code == 1 and "half ended on all hosts, as one-02 failed: a run of that name is on this host" \
+        in _said(done), done.stderr
+    assert _ended(lab, "one-01", "half") == "failed"
+    assert lab.on("one-01", "pgrep -f 'train_run[.]py' || true") == ""
+
+
 def _give_torch(lab: Lab, name: str, python: str) -> None:
     """A plain venv in the env's place, with the site-packages of a Python of this machine that has a torch for CPUs.
 
@@ -145,3 +227,45 @@ def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> 
     assert stuck.code == 4 and "Traceback" not in stuck.stderr, stuck.stderr
     assert "all-reduce failed: one-01, meeting at" in words and "29500" in words, stuck.stderr
     assert "one-02, meeting at" in words, stuck.stderr
+
+
+@pytest.mark.real
+def test_a_real_training_over_two_hosts_stops_on_both_and_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """The real TRL, accelerate and torch, by gloo on the CPUs: a tiny random Qwen."""
+    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the guide's stack")
+    from testbed import host
+
+    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "tiny")], check=True, timeout=HANG_S)
+    (lab.folder / "texts.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n' * 64)
+    for name in PAIR:
+        if not lab.on(name, "ls /opt/site 2>/dev/null || true"):
+            _give_torch(lab, name, python)
+        lab.on(name, f"""printf '/opt/site\nimport cpus\n' >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth"
+cat >/opt/site/cpus.py <<'END'
+{CPUS}
+END
+cat >{ENV}/.rig/training.json <<'END'
+{json.dumps(training_settings(12282, "8.9"))}
+END""")
+        unpack = host.enter(lab.bed._host_folder(name), ["sh", "-c", "mkdir -p /opt/tiny && tar -x -C /opt/tiny"])
+        with subprocess.Popen(["tar", "-C", str(tmp_path / "tiny"), "-c", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(unpack, stdin=packed.stdout, check=True)
+    train = ("--name", "crew", "--model_name_or_path", "/opt/tiny", "--dataset_name", "texts.jsonl",
+             "--max_length", "32", "--max_steps", "200", "--data", "timeout_launch=60")
+    (lab.folder / "state" / "qwen-rig" / "runs" / "crew.json").unlink(missing_ok=True)
+    lab.on("one-01", f"rm -rf {RUNS}")
+    lab.on("one-02", f"rm -rf {RUNS}")
+    controller = lab.in_background("train", *PAIR, "-i", str(lab.file), *train)
+    until(lambda: _step(lab) >= 3 or controller.poll() is not None)
+    stopped = lab.rig("runs", "stop", "crew", "--json")
+    out, err = controller.communicate(timeout=HANG_S)
+    at = held(json.loads(stopped.stdout), "run")
+    assert stopped.code == controller.returncode == 0 and at["state"] == "stopped", stopped.stderr + out + err
+    there = _checkpoints(lab)
+    assert f"checkpoint-{at['last']['step']}\n" in there[0] and there[0] == there[1]
+    assert "2 processes: effective batch 16 (wanted 16)" in lab.rig("runs", "logs", "crew").stdout
+    resumed = lab.rig("runs", "resume", "crew", "--max_steps", str(at["last"]["step"] + 5), "--json")
+    end = held(json.loads(resumed.stdout), "run")
+    assert resumed.code == 0 and end["state"] == "finished", resumed.stderr
+    assert end["last"]["step"] == at["last"]["step"] + 5 and end["settings"]["max_steps"] == end["last"]["step"]

@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,26 +17,18 @@ from tests.finetune.schema import held
 from .conftest import Lab, Run
 
 pytestmark = pytest.mark.testbed
-ENV = "/root/miniforge3/envs/qwen-train"
-STANDIN = Path(__file__).parents[1] / "training" / "standin"
 
 
 @pytest.fixture(scope="module")
 def lab(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    from testbed import HostSpec, host
+    from testbed import HostSpec
 
     made = Lab(bed, bed.up([HostSpec("card-01", driver="580.95.05:open")]), tmp_path_factory.mktemp("train"),
                cuda_toolkit="never", flash_attn="off", verification="never")
     made.before = made.on("card-01", FILES)  # type: ignore[attr-defined]
     ready = made.deploy("-y")
     assert ready.code == 0, ready.stderr
-    unpack = host.enter(bed._host_folder("card-01"), ["sh", "-c", "mkdir -p /opt/standin && tar -x -C /opt/standin"])
-    with subprocess.Popen(["tar", "-C", str(STANDIN), "-c", "."], stdout=subprocess.PIPE) as packed:
-        subprocess.run(unpack, stdin=packed.stdout, check=True)
-    made.on("card-01", f"""mkdir -p /opt/model && echo '{{"step_s": 0.4, "oom_above": 16}}' >/opt/model/config.json
-echo /opt/standin >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth" """)
-    chat = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}'
-    (made.folder / "chats.jsonl").write_text(f"{chat}\n" * 40)
+    made.stand_in_trainer("card-01")
     yield made
     bed.down()
 
@@ -49,13 +38,6 @@ FILES = """find /root /home /etc /srv /opt /tmp /var/tmp /usr/local /var/lib/qwe
   ! -path '/opt/standin*' ! -path '/opt/model*' ! -path /etc/ld.so.cache \\
   \\( -type l -printf 'link %p %l\\n' -o -type f -exec sha256sum {} + \\) 2>/dev/null | sort"""
 MODEL = ("--model_name_or_path", "/opt/model", "--dataset_name", "chats.jsonl", "--save_steps", "5")
-
-
-def begin(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
-    """`qwen-rig …` in the background."""
-    return subprocess.Popen([sys.executable, "-m", "qwen_rig", *arguments], cwd=lab.folder, text=True,
-                            env=lab._environment({}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, start_new_session=True)
 
 
 def step(lab: Lab, name: str) -> int:
@@ -74,7 +56,8 @@ def starts(lab: Lab, name: str) -> list[str]:
 
 
 def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab) -> None:
-    controller = begin(lab, "train", "card-01", "-i", str(lab.file), "--name", "first", "--max_steps", "200", *MODEL)
+    controller = lab.in_background("train", "card-01", "-i", str(lab.file), "--name", "first", "--max_steps", "200",
+                                   *MODEL)
     until(lambda: step(lab, "first") >= 6 or controller.poll() is not None, lambda: str(controller.poll()))
     lab.on("card-01", "touch /opt/model/wait")  # however long the commands below take, it is at work
     controller.kill()  # no word, no signal's handler
@@ -114,7 +97,7 @@ def test_a_run_outlives_its_controller_a_cable_and_a_reboot_and_goes_on(lab: Lab
 def cut_off(lab: Lab) -> int:
     """A run that goes on: its cable is pulled while somebody looks on, then its host is rebooted. The step before."""
     from_ = step(lab, "first")
-    onlooker = begin(lab, "runs", "resume", "first", "-i", str(lab.file))
+    onlooker = lab.in_background("runs", "resume", "first", "-i", str(lab.file))
     until(lambda: step(lab, "first") > from_ or onlooker.poll() is not None, lambda: str(onlooker.poll()))
     lab.bed.cable("card-01", up=False)
     trained = step(lab, "first")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 
+from qwen_rig.catalog.stack import load_stack
 from qwen_rig.errors import RigError
+from qwen_rig.facts.records import EnvRecord
 from qwen_rig.finetune import checks, leaving
 from qwen_rig.finetune.data import Data
 from qwen_rig.plan import Context
@@ -53,6 +56,15 @@ def test_a_run_that_cannot_be_is_refused_in_one_line_with_what_can(ctx: dict[str
     with pytest.raises(RigError, match=said) as refused:
         asked(host(**ctx), **given)
     assert "\n" not in str(refused.value)
+
+
+def test_the_stack_is_the_one_that_the_env_was_built_of_not_the_one_of_knobs_that_apply_alone_had() -> None:
+    state = copy.deepcopy(host(stack="qwen3").state)
+    here = state.generations[0]
+    built = replace(here, records=replace(here.records, env=EnvRecord("qwen3", "0" * 64)))
+    plain = replace(host(stack="qwen3"), state=replace(state, generations=(built,)), stack=load_stack("guide"))
+    given = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "load_in_4bit": True}
+    assert checks.stack(plain).name == "qwen3" and asked(plain, "Qwen/Qwen3-8B", **given) == []
 
 
 @pytest.mark.parametrize("memory_mib", [16_376, 24_564, 49_140])

@@ -59,7 +59,7 @@ def fetched(folder: Path, most: int = 70_000, content: bytes = ADAPTER) -> int:
         at, count = at + len(part), count + len(part)
     if at == file.bytes and not target.has(file):
         target.settle(file)
-        target.end(7, True)
+        target.end([small, file], 7, True)
     return count
 
 
@@ -70,6 +70,17 @@ def test_it_goes_on_where_it_broke_off_and_fetches_nothing_twice(tmp_path: Path)
     assert len(came) > 5 and sum(came) == len(ADAPTER)
     assert (folder / "adapter_model.safetensors").read_bytes() == ADAPTER and fetched(folder) == 0
     assert sorted(path.name for path in folder.iterdir()) == sorted([*GOOD, MARK])
+
+
+def test_what_an_earlier_fetch_brought_goes_with_the_next_and_nothing_else(tmp_path: Path) -> None:
+    folder, early = tmp_path / "out", Target(tmp_path / "out", "run")
+    state = listed({**GOOD, "trainer_state.json": GOOD["adapter_config.json"]}, "host")
+    early.begin(state, 5, False)
+    for name in ("trainer_state.json", "adapter_config.json"):
+        (folder / name).write_bytes(b"{}")
+    (folder / "of-the-user.json").write_text("{}")
+    fetched(folder, most=len(ADAPTER))
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*GOOD, MARK, "of-the-user.json"])
 
 
 def test_other_bytes_than_were_said_never_get_the_name(tmp_path: Path) -> None:

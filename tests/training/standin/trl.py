@@ -1,6 +1,7 @@
 """A stand-in for trl (README.md here): steps, callbacks and checkpoints as the trainer of transformers has them."""
 
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ class SFTConfig:
                  max_length=None, completion_only_loss=None, dataset_text_field=None, eval_strategy="no",
                  eval_steps=100, **_):
         self.__dict__.update({name: value for name, value in locals().items() if name not in ("self", "_")})
-        self.include_num_input_tokens_seen = False
+        self.include_num_input_tokens_seen = self.save_on_each_node = False
 
 
 class SFTTrainer:
@@ -24,11 +25,11 @@ class SFTTrainer:
         per_epoch = max(1, len(self.data) // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * per_epoch)
         self.state = SimpleNamespace(global_step=0, max_steps=steps, num_input_tokens_seen=0,
-                                     is_world_process_zero=True)
+                                     is_world_process_zero=self.is_world_process_zero(), is_local_process_zero=True)
         self._call("on_init_end")
 
     def is_world_process_zero(self):
-        return True
+        return os.environ.get("RANK", "0") == "0"
 
     def _call(self, name, **more):
         control = SimpleNamespace(should_save=False, should_training_stop=False)
@@ -61,12 +62,17 @@ class SFTTrainer:
         self._call("on_train_end")
 
     def _save(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder, f"rng_state_{os.environ.get('RANK', '0')}.pth").write_bytes(b"never fetched")
+        if not self.is_world_process_zero() and not self.args.save_on_each_node:
+            return
         self.save_model(folder)
-        for name in ("optimizer.pt", "rng_state.pth"):
-            Path(folder, name).write_bytes(b"never fetched")
+        Path(folder, "optimizer.pt").write_bytes(b"never fetched")
         Path(folder, "trainer_state.json").write_text(json.dumps({"step": self.state.global_step}))
 
     def save_model(self, folder):
+        if not self.is_world_process_zero() and not self.args.save_on_each_node:
+            return
         Path(folder).mkdir(parents=True, exist_ok=True)
         weights = {"step": self.state.global_step, "weights": "x" * 100_000}
         Path(folder, "adapter_model.safetensors").write_text(json.dumps(weights))

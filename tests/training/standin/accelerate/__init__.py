@@ -1,0 +1,1 @@
+"""A stand-in for accelerate (README.md beside this folder)."""
