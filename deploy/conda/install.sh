@@ -5,7 +5,7 @@
 #   $sources       a line for each: the address of its folder, then the proxy script to read first (- for none)
 #   $marker        the file in the prefix that tells that this program made it
 # Conda knows its prefix by heart, so it can't be made elsewhere and moved. What marks it as unfinished stands beside it:
-# the probe passes over such a prefix (facts/_conda.py), however sound it looks, and we begin anew. One of ours that is
+# the probe passes over such a prefix (facts/_conda.py), however sound it looks, and we begin anew. One that we made and that is
 # broken is mended where it is, as envs lie in it; what marks that stays where it failed, and the next one goes beside.
 set -eu
 : "${prefix:?}" "${unfinished:?}" "${marker:?}" "${file:?}" "${digest:?}" "${sources:?}"

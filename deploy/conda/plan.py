@@ -19,7 +19,7 @@ class CondaPayload(Payload):
 
 
 def step(ctx: Context, before: Sequence[Step]) -> Step:
-    """Adopted where a sound one is there; a broken one of ours is mended, any other left alone."""
+    """Adopted where a sound one is there; our own is mended where it is broken, any other left alone."""
     found = conda(ctx)
     if found:
         what = f"{found.kind} {found.version or ''}".strip()
@@ -68,7 +68,7 @@ def explain(ctx: Context) -> Parts:
     found = [fact("conda", f"{row.kind} {row.version or ''} at {row.prefix}, "
                    + ("sound" if row.sound else "broken"), "conda.CondaInstalls") for row in ctx.state.conda]
     used = conda(ctx)
-    return found, [Rule("a sound one is adopted, a broken one of ours mended, any other left alone"
+    return found, [Rule("a sound one is adopted, our own is mended where it is broken, any other left alone"
                         + (f": {used.prefix}" if used else ""), OURS),
                    Rule(f"conda {ctx.rules.oldest_conda} is the oldest that can make the env",
                         ctx.rules.source("conda"))]
