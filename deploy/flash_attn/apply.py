@@ -123,7 +123,8 @@ class Attempt(FunctionCommand):
                 "companions": [{"name": c.name, "version": c.version, "hashes": [f"sha256:{c.sha256}"]}
                                for c in bounds.companions if own],
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
-        each = bounds.install_s + bounds.import_s + bounds.check_s
+        check_s = max([bounds.check_s, *((wheel.own or {}).get("check_s", 0) for wheel in wheels)])
+        each = bounds.install_s + bounds.import_s + check_s
         return program(self.ctx, PROVING, ["--spec", json.dumps(spec)], STARTING_S + max(1, len(wheels)) * each,
                        way_out=self.run.network.way_out(self.ctx),
                        script=self._turbo(wheel.url for wheel in wheels))

@@ -99,6 +99,8 @@ def flash_spec(ctx: Context) -> AttentionPayload:
     if mode == flash4.FA4:
         asked, why = flash4.candidate(ctx.stack.pins, ctx.stack.torch, ctx.knobs.python,
                                       [gpu.compute_capability for gpu in ctx.fit], ctx.head_dims)
+        if asked and ctx.knobs.bundle:
+            asked, why = None, ["flash-attn 4: the bundle that serves this host doesn't hold it"]
         wheels, rejected = [*filter(None, [asked]), *wheels], [*why, *rejected]
     if mode in ("auto", "build", flash4.FA4):
         builds, why = _builds(ctx)
@@ -110,7 +112,7 @@ def flash_spec(ctx: Context) -> AttentionPayload:
 def _others(ctx: Context) -> list[Candidate]:
     """What somebody else built, and would fit: open and closed ones, the Hub's kernel last."""
     cards = [gpu.compute_capability for gpu in ctx.fit]
-    found = kernel(ctx.stack.pins, ctx.stack.torch, ctx.machine.glibc, cards)
+    found = None if ctx.knobs.bundle else kernel(ctx.stack.pins, ctx.stack.torch, ctx.machine.glibc, cards)
     return [*others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc, cards), *filter(None, [found])]
 
 
@@ -225,12 +227,15 @@ def decision(record: AttentionRecord | None) -> dict[str, Any]:
             "minutes": made.minutes, **({"speed": made.speed} if made.speed else {})}
 
 
-def local_kernel(ctx: Context, made: AttentionRecord | None) -> dict[str, str]:
-    """What training's environment must hold for a kernel of the Hub: where attention.py has laid it."""
-    repo = load_sources().flash_attn.kernel.repo
-    if made is None or made.attention != repo:
-        return {}
-    return {"LOCAL_KERNELS": f"{repo}={envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/kernels/{repo}"}
+def environment(ctx: Context, made: AttentionRecord | None) -> dict[str, str]:
+    """What training's environment must hold for a kernel of the Hub (where attention.py has laid it), or for flash-attn
+    4 (where it keeps what it has compiled)."""
+    repo, folder = load_sources().flash_attn.kernel.repo, f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/kernels"
+    of: dict[str | None, dict[str, str]] = {
+        repo: {"LOCAL_KERNELS": f"{repo}={folder}/{repo}"},
+        "flash_attention_4": {"FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
+                              "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": f"{folder}/flash-attn-4"}}
+    return of.get(made.attention if made else None, {})
 
 
 def _other_models(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> str:

@@ -40,6 +40,8 @@ class Flash4(Row):
     at_most: dict[Text, Whole]
     source: Text
     at_most_source: Text
+    check_s: Whole
+    check_source: Text
 
     @property
     def version(self) -> str:
@@ -64,7 +66,7 @@ def candidate(pins: Mapping[str, Pin], torch: Torch | None, python: str,
     if why:
         return None, [f"flash-attn 4: {line}" for line in why]
     return Candidate(row.wheel, "", row.sha256, row.bytes, FA4, own={
-        "attention": "flash_attention_4", "package": row.name, "check": CHECK,
+        "attention": "flash_attention_4", "package": row.name, "check": CHECK, "check_s": row.check_s,
         "requirement": f"{row.name}=={row.version} --hash=sha256:{row.sha256}",
         "companions": [{"name": name, "version": one.version, "hashes": list(one.hashes)}
                        for name, one in sorted(select(read_lock(DATA / "locks" / row.lock, {}), python).items())

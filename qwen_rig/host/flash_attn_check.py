@@ -38,9 +38,13 @@ def recorded(default="sdpa"):
 
 
 def ready(attention):
-    """That attention, once transformers and this program find a kernel of the Hub in its folder, not on the Hub."""
+    """That attention, once transformers and this program find a kernel of the Hub in its folder, not on the Hub, and
+    what flash-attn 4 has compiled before."""
     if "/" in attention:
         os.environ["LOCAL_KERNELS"] = f"{attention}={HERE / 'kernels' / attention}"
+    if attention == FLASH_4:
+        os.environ["FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"] = "1"
+        os.environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] = str(HERE / "kernels" / "flash-attn-4")
     return attention
 
 
@@ -51,6 +55,7 @@ def function_of(attention):
 
         return "", first_of(get_kernel(ready(attention)).flash_attn_func)
     if attention == FLASH_4:
+        ready(attention)  # read when it is imported
         from flash_attn.cute import flash_attn_func
 
         return importlib.metadata.version("flash-attn-4"), first_of(flash_attn_func)

@@ -167,6 +167,8 @@ def test_the_kernel_comes_by_its_pins_and_training_is_told_where_it_lies(opened:
     assert want["attn_implementation"] == ROW.repo and want["attention_from"]["rung"] == "kernel"
     assert want["environment"]["LOCAL_KERNELS"] == f"{ROW.repo}={env}/.rig/kernels/{ROW.repo}"
     assert "environment" not in settings(host({**made, "attention": "flash_attention_2"}))
+    four = settings(host({**made, "attention": "flash_attention_4"}))
+    assert four["environment"]["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] == f"{env}/.rig/kernels/flash-attn-4"
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "_flash_attn2_cuda_standin.abi3.so"])
