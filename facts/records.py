@@ -49,10 +49,10 @@ class BuiltBy:
 
 @frozen
 class AttentionRecord:
-    """flash_attn.json, of the attempt at flash-attn. `attention`: "flash_attention_2" or "sdpa"; `archs`: what the kept
-    wheel has code for; `built`: who built it, where it came from the controller's cache; `minutes`: of the whole
-    attempt; `proof`: figures of the check, as the check prints them; `head_dims`: what it was proven for, None where an
-    older release wrote it; `speed`: its time and SDPA's for each of them, in words."""
+    """flash_attn.json, of the attempt at flash-attn. `attention`: as attn_implementation names it ("sdpa"); `archs`:
+    what the kept wheel has code for; `built`: who built it, where it came from the controller's cache; `minutes`: of
+    the whole attempt; `proof`: figures of the check, as the check prints them; `head_dims`: what it was proven for,
+    None where an older release wrote it; `speed`: its time and SDPA's for each of them, in words."""
 
     attention: str | None = None
     rung: str | None = None

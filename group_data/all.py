@@ -32,9 +32,9 @@ compilers = "auto"  # auto: gcc and g++ from the distribution, which Triton and 
 cuda_toolkit = "auto"  # auto: where flash-attn may be built, or an nvcc is too old for the GPU · always · never
 
 # -- Training ----------------------------------------------------------------------------------------
-flash_attn = "auto"  # auto: a prebuilt wheel whose hash we hold, one that was built in this host's trust domain, one
-#                      built here where an nvcc fits, else SDPA · wheel: the release's own only, none that was built ·
-#                      build: no prebuilt one · off: SDPA
+flash_attn = "auto"  # auto: a prebuilt wheel whose hash we hold, Hugging Face's kernel, a wheel that was built in this
+#                      host's trust domain, one built here where an nvcc fits, else SDPA · wheel: prebuilt ones only,
+#                      none that was built · build: no prebuilt one · fa4: flash-attn 4, then as auto · off: SDPA
 flash_attn_jobs = None  # compilers at once; None: as cores and memory allow (qwen_rig/data/flash.yml)
 flash_attn_git_head = False  # True: where the release can't be built, flash-attention's newest sources are (unpinned)
 flash_attn_unverified = False  # True: wheels without a known checksum may be tried too, a third party's as well

@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reboot": ("auto", "never"),
     "compilers": ("auto", "never"),
     "cuda_toolkit": ("auto", "always", "never"),
-    "flash_attn": ("auto", "wheel", "build", "off"),
+    "flash_attn": ("auto", "wheel", "build", "fa4", "off"),
     "flash_attn_leader_failed": ("next", "sdpa"),
     "verification": ("auto", "always", "never"),
 }

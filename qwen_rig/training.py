@@ -30,7 +30,7 @@ def training_settings(memory_mib: int | None, compute_capability: str | None, at
     """The settings as training.json holds them; the keys are those of TrainingArguments and from_pretrained.
 
     `memory_mib` is the smallest card's (device_map "auto" spreads the model over all, in one process, so the number of
-    cards doesn't scale the batch); `attention` is "flash_attention_2" or "sdpa". Without a known compute capability
+    cards doesn't scale the batch); `attention` is as transformers names it. Without a known compute capability
     nothing but full precision is safe to promise. `largest`: what the weakest card's certificate measured; the batch is
     never above it, and the effective batch stays the guide's. `batch_source` says which of the two it is. `model`: the
     batch, checkpointing and 4 bits are those by which that one fits (qwen_rig/fits.py), over `cards` of them where it

@@ -4,8 +4,9 @@ STACK is a name, or the path of your own stack file, whose lock and sizes are th
 The resolver is uv, given the stack's pins, linux x86_64, the stack's Pythons, and a date after which nothing counts, so
 that the same stack file always gives the same bytes. Written, by the names that the stack file has for them: the lock
 (requirements with markers and hashes, as pip and uv take them; no addresses in it) and the sizes (bytes to download).
-STACK=build is no stack: it locks what source distributions are built with (qwen_rig/data/build.yml). What a stack's own
-source distributions declare for their build must be in there, or in the stack's own `build_lock`.
+Two are no stacks: STACK=build locks what source distributions are built with (qwen_rig/data/build.yml), and
+STACK=flash-attn-4 what that rung needs (qwen_rig/data/flash-attn-4.yml). What a stack's own source distributions
+declare for their build must be in the first, or in the stack's own `build_lock`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DATA = Path(__file__).resolve().parent.parent / "qwen_rig" / "data"
 PLATFORM = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
-BUILD = "build"
+TOOLS = ("build", "flash-attn-4")
 
 
 class Unresolved(Exception):
@@ -48,12 +49,12 @@ class Unresolved(Exception):
 
 def main(stack: str) -> None:
     own = "/" in stack or stack.endswith((".yml", ".yaml"))
-    path = DATA / "build.yml" if stack == BUILD else Path(stack) if own else DATA / "stacks" / f"{stack}.yml"
+    path = DATA / f"{stack}.yml" if stack in TOOLS else Path(stack) if own else DATA / "stacks" / f"{stack}.yml"
     if not path.is_file():
         sys.exit(f"lock: there is no stack {stack} ({path}): make lock STACK=name, or STACK=path/of/your.yml")
     wanted = yaml.safe_load(path.read_text())
-    if stack == BUILD:
-        atomic.write(DATA / "locks" / wanted["lock"], build_lock(wanted, BUILD))
+    if stack in TOOLS:
+        atomic.write(DATA / "locks" / wanted["lock"], build_lock(wanted, stack))
         return print(f"lock: wrote {DATA / 'locks' / wanted['lock']}")
     if wanted.get("refused"):
         sys.exit(f"lock: stack {stack} is refused ({wanted['refused']['reason']}): there is nothing to lock")
@@ -103,8 +104,9 @@ def build_lock(wanted: Mapping[str, Any], name: str) -> str:
             requirements = resolve(Path(folder), wanted)[0]
         except Unresolved as error:
             sys.exit(f"lock: what {name} is built with can't be fetched: {error}")
-    return (f"# What source distributions are built with on a host ({name}); nothing published after "
-            f"{wanted['exclude_newer']}.\n# Written by `make lock STACK={name}`; don't edit.\n{requirements}")
+    says = wanted.get("says", "What source distributions are built with on a host")
+    return (f"# {says} ({name}); nothing published after {wanted['exclude_newer']}.\n"
+            f"# Written by `make lock STACK={name}`; don't edit.\n{requirements}")
 
 
 def check_build(path: Path, wanted: Mapping[str, Any], lock: Mapping[str, Any], locks: Path) -> None:
@@ -146,9 +148,11 @@ def satisfied(line: str, held: Mapping[str, Requirement]) -> bool:
 
 
 def left_out(wanted: Mapping[str, Any]) -> list[str]:
-    """Packages that the lock leaves out although others ask for them: only an index of their own has them."""
+    """Packages that the lock leaves out although others ask for them: only an index of their own has them, or they are
+    the stack's."""
     own = wanted.get("torch_index") or {}
-    return [f"{name}; sys_platform == 'never'" for name in own["packages"]] if own.get("only") else []
+    names = [*(own["packages"] if own.get("only") else []), *wanted.get("without", [])]
+    return [f"{name}; sys_platform == 'never'" for name in names]
 
 
 def header(wanted: Mapping[str, Any]) -> str:

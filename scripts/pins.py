@@ -1,10 +1,12 @@
-"""Fill in what the data call not pinned: `python scripts/pins.py` (`make pins`), where conda-forge and PyTorch's index
-can be reached.
+"""Fill in what the data call not pinned: `python scripts/pins.py` (`make pins`), where conda-forge, PyTorch's index and
+the Hugging Face Hub can be reached.
 
 - locks/conda.yml: Python, pip and what they need, for every Python; each file is fetched, compared with the channel's
   own sum, and hashed here. conda solves: the one that --conda names, else the one in Miniforge's installer.
 - STACK.torch.lock.txt, for each stack with a `torch_index` of a fixed release and no lock: that index's sums.
 - `pinned` and `addresses` of each index of flash-attn wheels in sources.yml: by that index's sums, too.
+- locks/hub-kernel.yml, named in sources.yml: the commit that the kernel's branch is at, and of each build's files the
+  Hub's own sha256 where it lists one (the libraries), else that of the file as fetched.
 
 What can't be fetched is told and left as it was; the exit status is then 1. What was pinned before is made anew.
 """
@@ -16,16 +18,20 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from packaging.utils import parse_wheel_filename
 
 from qwen_rig import atomic
-from qwen_rig.catalog.sources import OtherWheels, load_sources
+from qwen_rig.catalog.datafile import load
+from qwen_rig.catalog.hub_kernel import KernelLock
+from qwen_rig.catalog.sources import HubKernel, OtherWheels, load_sources
 from qwen_rig.catalog.stack_types import cuda_tag
 from qwen_rig.errors import RigError
 from qwen_rig.knobs import CHOICES
@@ -49,12 +55,15 @@ def main(words: list[str]) -> int:
                 print(f"pins: wrote {torch(asked, stack) if stack else conda(asked, Path(folder))}")
             except (RigError, Unreachable) as error:
                 failed.append(f"pins: {error}")
-    for name, row in load_sources().flash_attn.others.items():
-        if row.index and (asked.data / "sources.yml").is_file():
-            try:
-                print(f"pins: wrote {wheels(asked, name, row)}")
-            except (RigError, Unreachable) as error:
-                failed.append(f"pins: {error}")
+    places = load_sources().flash_attn if (asked.data / "sources.yml").is_file() else None
+    wanted: list[Callable[[], Path]] = [
+        partial(wheels, asked, name, row) for name, row in places.others.items() if row.index] if places else []
+    wanted += [partial(hub_kernel, asked, places.kernel)] if places else []
+    for each in wanted:
+        try:
+            print(f"pins: wrote {each()}")
+        except (RigError, Unreachable) as error:
+            failed.append(f"pins: {error}")
     print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
     return 1 if failed else 0
 
@@ -67,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pythons", nargs="+", default=list(CHOICES["python"]), metavar="PYTHON")
     made.add_argument("--torch-index", default=sources.torch_index.pytorch, help="the folder with cu128 and so on")
     made.add_argument("--wheels", metavar="PAGE", help="an index's page of flash-attn, in place of the data's")
+    made.add_argument("--hub", default=sources.huggingface.url, help="the Hub, or a mirror of it")
     made.add_argument("--data", type=Path, default=DATA, help="the folder that holds locks and stacks")
     return made
 
@@ -144,6 +154,55 @@ def wheels(asked: argparse.Namespace, name: str, row: OtherWheels) -> Path:
         rest = re.sub(rf"(?m)^      {key}: \{{.*\}}$", lambda _, line=line: line, rest, count=1)  # type: ignore[misc]
     atomic.write(target, head + mark + rest)
     return target
+
+
+def hub_kernel(asked: argparse.Namespace, row: HubKernel) -> Path:
+    """Write the kernel's lock, whole or not at all, and name it in sources.yml."""
+    api = f"{asked.hub.rstrip('/')}/api/kernels/{row.repo}"
+    try:
+        revision = _json(asked.hub, f"{api}/revision/{row.branch}")["sha"]
+        builds = {}
+        for build in (row.variant.format(cuda=cuda.replace(".", "")) for cuda in row.cuda):
+            if listed := _json(asked.hub, f"{api}/tree/{revision}/build/{build}?recursive=true"):
+                builds[build] = [_kernel_file(asked.hub, row.repo, revision, build, each) for each in listed
+                                 if each["type"] == "file" and not each["path"].endswith(".pyc")]
+                print(f"pins: {row.repo}, {build}: {len(builds[build])} files")
+    except (KeyError, TypeError, AttributeError):
+        raise Unreachable(f"{api} is no repository of the Hub with a branch {row.branch}") from None
+    if not builds:
+        raise Unreachable(f"{api} at {revision} has no build {row.variant}")
+    made = {"repo": row.repo, "revision": revision, "builds": builds,
+            "source": f"branch {row.branch}, asked and fetched by scripts/pins.py, {date.today()}"}
+    text = yaml.safe_dump(made, sort_keys=False, width=200)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "hub-kernel.yml").write_text(text)
+        load(Path(folder) / "hub-kernel.yml", KernelLock)  # as the product reads it: a path may be a place of a host
+    target, named = asked.data / "locks" / "hub-kernel.yml", asked.data / "sources.yml"
+    atomic.write(target, f"# A kernel's files, each with its sha256. `make pins` writes it; don't edit.\n{text}")
+    head, mark, rest = named.read_text().partition(f"    repo: {row.repo}\n")
+    atomic.write(named, head + mark + re.sub(r"(?m)^    lock: .*$", f"    lock: {target.name}", rest, count=1))
+    return Path(target)
+
+
+def _kernel_file(hub: str, repo: str, revision: str, build: str, listed: Mapping[str, Any]) -> dict[str, Any]:
+    """One file of a build, as the lock has it; the Hub lists the sha256 of those that it keeps in LFS."""
+    sha256 = listed["lfs"]["oid"] if listed.get("lfs") else None
+    if sha256 is None:
+        with tempfile.TemporaryDirectory() as folder:
+            sha256 = fetch(f"{hub.rstrip('/')}/kernels/{repo}/resolve/{revision}/{quote(listed['path'])}",
+                           Path(folder) / "file", None, Terms(hub))
+    return {"path": listed["path"].removeprefix(f"build/{build}/"), "sha256": sha256, "bytes": listed["size"]}
+
+
+def _json(hub: str, url: str) -> Any:
+    """A page of the Hub's API; {} where there is none. Raises Unreachable where it is something else."""
+    answer = get(url, SECONDS, "application/json", own=hub)
+    if answer.status != 200:
+        return {}
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        raise Unreachable(f"{url} is no page of the Hub's API") from None
 
 
 def hashes(index: str, name: str, version: str, pythons: Iterable[str]) -> list[str]:

@@ -34,7 +34,7 @@ from testbed.wheels import Wheelhouse
     ("nvidia_driver_branch", "five-eighty", "whole number"),
     ("allow_busy_gpu", "yes", "true or false"),
     ("stack", 3, "must be a text"),
-    ("flash_attn", "always", "it takes auto, wheel, build, off"),
+    ("flash_attn", "always", "it takes auto, wheel, build, fa4, off"),
     ("python", "3.9", "it takes auto, 3.10, 3.11, 3.12, 3.13"),
     ("env_name", "a;rm -rf /", "letters, digits"),
     ("source_pip_index", "mirror/simple", "begin it with https://"),

@@ -11,8 +11,10 @@ from typing import Any
 
 from packaging.version import Version
 
+from qwen_rig.catalog.flash4 import FA4
 from qwen_rig.catalog.flash_build import load
 from qwen_rig.catalog.flash_wheels import Candidate
+from qwen_rig.catalog.hub_kernel import RUNG as KERNEL
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn import fleet as _fleet
 from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
@@ -93,7 +95,8 @@ class Attempt(FunctionCommand):
             self.run.report.caveats[self.host.name].append(f"flash-attn: SDPA, since {made['why']}")
         elif made["rung"] != "sdpa":
             by = (made.get("built") or {}).get("host")
-            origin = "a prebuilt wheel" if made["rung"] == "wheel" else built_on(self.ctx, by) if by else "built here"
+            origin = {"wheel": "a prebuilt wheel", FA4: "flash-attn 4", KERNEL: "Hugging Face's kernel"}.get(
+                made["rung"], built_on(self.ctx, by) if by else "built here")
             code = f", code for {', '.join(made['archs'])}" if made["archs"] else ""
             lines = [f"flash-attn: {made['version']}, {origin}{code}, proven here{_figures(made)}"]
             lines += [f"flash-attn's {row['rung']} was not kept: {row['why_not']}" for row in made["tried"]
@@ -117,10 +120,11 @@ class Attempt(FunctionCommand):
                 "head_dims": list(self.spec.head_dims), "faster_pct": bounds.faster_pct,
                 "fingerprint": self.spec.fingerprint, "minutes": round(self.minutes, 2),
                 "index": self.run.network.source_index(self.ctx) if own else None,
-                "companions": [{"name": c.name, "version": c.version, "sha256": c.sha256} for c in bounds.companions
-                               if own],
+                "companions": [{"name": c.name, "version": c.version, "hashes": [f"sha256:{c.sha256}"]}
+                               for c in bounds.companions if own],
                 "seconds": {"install": bounds.install_s, "import": bounds.import_s, "check": bounds.check_s}}
-        each = bounds.install_s + bounds.import_s + bounds.check_s
+        check_s = max([bounds.check_s, *((wheel.own or {}).get("check_s", 0) for wheel in wheels)])
+        each = bounds.install_s + bounds.import_s + check_s
         return program(self.ctx, PROVING, ["--spec", json.dumps(spec)], STARTING_S + max(1, len(wheels)) * each,
                        way_out=self.run.network.way_out(self.ctx),
                        script=self._turbo(wheel.url for wheel in wheels))

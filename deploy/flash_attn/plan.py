@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from qwen_rig.catalog import flash4
 from qwen_rig.catalog.flash_build import Source, flash_file
 from qwen_rig.catalog.flash_wheels import Candidate, others
+from qwen_rig.catalog.hub_kernel import RUNG as KERNEL
+from qwen_rig.catalog.hub_kernel import kernel
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.compilers import plan as compilers
 from qwen_rig.deploy.toolkit.plan import beside_glibc, least_nvcc, nvcc_releases
@@ -27,7 +30,10 @@ from qwen_rig.plan.planner import Parts, Planner, Rule, fact, gpus, new_env
 
 FETCHES = ("flash_attn",)  # wheels of a release, or sources
 UNKNOWN = "nobody vouches for its bytes (a sha256 in `pinned`, or flash_attn_unverified, opens it)"
-UNASKED = "its index wasn't asked yet for the file and its sha256 (`make pins` opens it)"
+UNASKED = "nobody has asked yet for its files and their sha256 (`make pins` opens it)"
+FA4_FILE = "qwen_rig/data/flash-attn-4.yml"
+REASONS = {"no build": "qwen_rig/data/flash.yml", "flash-attn 4": FA4_FILE}  # how one begins → the file that gives it
+PREBUILT = ("auto", "wheel", flash4.FA4)  # the knob's words by which prebuilt ones are tried
 GIT = "git"  # a version, and the rung that has it
 PROVEN_ONCE = (64, 128)  # head dimensions: what release 0.2.0 proved, and didn't write down
 
@@ -84,13 +90,19 @@ def flash_spec(ctx: Context) -> AttentionPayload:
     wheels: list[Candidate] = []
     rejected = {"off": ["flash_attn=off"], "build": ["flash_attn=build: no prebuilt wheel is tried"]}.get(mode, [])
     builds: list[BuildSpec] = []
-    if mode in ("auto", "wheel"):
+    if mode in PREBUILT:
         wheels, rejected = ctx.stack.flash_candidates(
             python=ctx.knobs.python, glibc=ctx.machine.glibc,
             compute_capabilities=[gpu.compute_capability for gpu in ctx.fit],
             source=ctx.knobs.source_flash_attn, unverified=ctx.knobs.flash_attn_unverified)
         wheels += [wheel for wheel in _others(ctx) if wheel.sha256 or (ctx.knobs.flash_attn_unverified and wheel.url)]
-    if mode in ("auto", "build"):
+    if mode == flash4.FA4:
+        asked, why = flash4.candidate(ctx.stack.pins, ctx.stack.torch, ctx.knobs.python,
+                                      [gpu.compute_capability for gpu in ctx.fit], ctx.head_dims)
+        if asked and ctx.knobs.bundle:
+            asked, why = None, ["flash-attn 4: the bundle that serves this host doesn't hold it"]
+        wheels, rejected = [*filter(None, [asked]), *wheels], [*why, *rejected]
+    if mode in ("auto", "build", flash4.FA4):
         builds, why = _builds(ctx)
         rejected = [*rejected, *(f"no build: {line}" for line in why)]
     return AttentionPayload(ctx.stack.flash_package, ctx.stack.flash_check, gpu, tuple(wheels), tuple(builds),
@@ -98,14 +110,15 @@ def flash_spec(ctx: Context) -> AttentionPayload:
 
 
 def _others(ctx: Context) -> list[Candidate]:
-    """The wheels that somebody else built, and that would fit: open and closed ones."""
-    return others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc, [gpu.compute_capability for gpu in ctx.fit])
+    """What somebody else built, and would fit: open and closed ones, the Hub's kernel last."""
+    cards = [gpu.compute_capability for gpu in ctx.fit]
+    found = None if ctx.knobs.bundle else kernel(ctx.stack.pins, ctx.stack.torch, ctx.machine.glibc, cards)
+    return [*others(ctx.stack.torch, ctx.knobs.python, ctx.machine.glibc, cards), *filter(None, [found])]
 
 
 def _closed(ctx: Context, spec: AttentionPayload) -> list[Candidate]:
     """Those that fit, and aren't tried for want of a sha256."""
-    return [wheel for wheel in _others(ctx) if wheel not in spec.wheels] if ctx.knobs.flash_attn in ("auto", "wheel") \
-        else []
+    return [wheel for wheel in _others(ctx) if wheel not in spec.wheels] if ctx.knobs.flash_attn in PREBUILT else []
 
 
 def _fingerprint(ctx: Context, wheels: Sequence[Candidate], builds: Sequence[BuildSpec],
@@ -152,9 +165,11 @@ def _build(ctx: Context, source: Source, rung: str, version: str, sources: str, 
     return BuildSpec(rung, sources, sha256, key, source.archs, source.cuda, here)
 
 
-def _short(wheel: str) -> str:
-    """`flash_attn-2.8.3` of a wheel's whole name: that one `explain` tells."""
-    return "-".join(wheel.split("-")[:2]).partition("+")[0]
+def _short(wheel: Candidate) -> str:
+    """`wheel flash_attn-2.8.3`, `kernel kernels-community/flash-attn2 v3`: the whole name `explain` tells."""
+    if wheel.rung == KERNEL:
+        return f"kernel {wheel.name.partition(',')[0]}"
+    return "wheel " + "-".join(wheel.name.split("-")[:2]).partition("+")[0]
 
 
 def built_on(ctx: Context, host: str) -> str:
@@ -189,9 +204,9 @@ def _stranger(ctx: Context, made: AttentionRecord) -> str:
 def _wanted(ctx: Context, spec: AttentionPayload) -> str:
     """`wheel X, else the one built on lab-02, domain lab, else build for sm_90 with 8 jobs, else SDPA`."""
     pinned = [wheel for wheel in spec.wheels if wheel.sha256]
-    rungs = [f"wheel {_short(wheel.name)}" for wheel in pinned[:1]]
+    rungs = [_short(wheel) for wheel in pinned[:1]]
     rungs += [f"the one {built_on(ctx, wheel.host)}" for wheel in _shared(ctx, spec)[:1]]
-    rungs += [f"wheel {_short(wheel.name)}" for wheel in spec.wheels[:1] if not pinned]
+    rungs += [_short(wheel) for wheel in spec.wheels[:1] if not pinned]
     for build, here in spec.able:
         archs = ", ".join(f"sm_{arch}" for arch in build.key.archs)
         what = "build" if build.rung != GIT else "build of the git head"
@@ -210,6 +225,17 @@ def decision(record: AttentionRecord | None) -> dict[str, Any]:
             "rejected": list(made.rejected),
             "proof": {key: proof[key] for key in ("worst", "tolerance", "said") if key in proof} or None,
             "minutes": made.minutes, **({"speed": made.speed} if made.speed else {})}
+
+
+def environment(ctx: Context, made: AttentionRecord | None) -> dict[str, str]:
+    """What training's environment must hold for a kernel of the Hub (where attention.py has laid it), or for flash-attn
+    4 (where it keeps what it has compiled)."""
+    repo, folder = load_sources().flash_attn.kernel.repo, f"{envs_dir(ctx)}/{ctx.knobs.env_name}/.rig/kernels"
+    of: dict[str | None, dict[str, str]] = {
+        repo: {"LOCAL_KERNELS": f"{repo}={folder}/{repo}"},
+        "flash_attention_4": {"FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
+                              "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": f"{folder}/flash-attn-4"}}
+    return of.get(made.attention if made else None, {})
 
 
 def _other_models(ctx: Context, spec: AttentionPayload, made: AttentionRecord) -> str:
@@ -234,6 +260,11 @@ def _kept_if(spec: AttentionPayload) -> str:
     return f"tried, and kept only if correct and faster than SDPA on this card, for head_dim {_dims(spec.head_dims)}"
 
 
+def _fetches(spec: AttentionPayload) -> tuple[str, ...]:
+    """The roles that the attempt may fetch from."""
+    return (*FETCHES, "huggingface") if any(wheel.rung == KERNEL for wheel in spec.wheels) else FETCHES
+
+
 def _bytes(spec: AttentionPayload) -> int | None:
     """What the first attempt fetches; None where that isn't known, as of a wheel without a size or of sources."""
     if spec.wheels:
@@ -245,28 +276,30 @@ def step(ctx: Context, before: Sequence[Step]) -> Step:
     """The attempt; done again where what it was decided on has changed."""
     spec, made, env_changes = flash_spec(ctx), records(ctx).flash_attn, new_env(before)
     wanted = _wanted(ctx, spec)
-    why = "; ".join([*([_kept_if(spec)] if spec.wheels or spec.able else []),
-                     *spec.rejected])
+    unasked = [_short(wheel) for wheel in _closed(ctx, spec) if not wheel.url]
+    why = "; ".join([*([_kept_if(spec)] if spec.wheels or spec.able else []), *spec.rejected,
+                     *([f"closed: {', '.join(unasked)}: {UNASKED}"] if unasked else [])])
     if env_changes or not made:
         return Step("flash-attn", "none", wanted, Action.ADD, why,
-                    known_after="env" if env_changes else "", payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+                    known_after="env" if env_changes else "", payload=spec, fetches=_fetches(spec), bytes=_bytes(spec))
     now = f"{made.attention}"
     if stranger := _stranger(ctx, made):
         return Step("flash-attn", now, wanted, Action.CHANGE,
                     f"the one in {envs_dir(ctx)}/{ctx.knobs.env_name} was built on {stranger}, outside this host's "
                     "trust domain: tried again (trust_domain names the hosts that share builds)", payload=spec,
-                    fetches=FETCHES, bytes=_bytes(spec))
+                    fetches=_fetches(spec), bytes=_bytes(spec))
     if came := _came_since(ctx, spec, made):
         return Step("flash-attn", now, wanted, Action.CHANGE, f"one was {built_on(ctx, came.host)}, since",
-                    payload=spec, fetches=FETCHES)
+                    payload=spec, fetches=_fetches(spec))
     if other := _other_models(ctx, spec, made):
-        return Step("flash-attn", now, wanted, Action.CHANGE, other, payload=spec, fetches=FETCHES, bytes=_bytes(spec))
+        return Step("flash-attn", now, wanted, Action.CHANGE, other, payload=spec, fetches=_fetches(spec),
+                    bytes=_bytes(spec))
     if made.fingerprint == spec.fingerprint:
         origin = f" ({built_on(ctx, made.built.host)})" if made.rung == "fleet" and made.built else ""
         return Step("flash-attn", now, now, Action.NONE,
                     f"{made.why or 'decided with this env, driver and GPU'}{origin}", won=_won(ctx, made))
     return Step("flash-attn", now, wanted, Action.CHANGE,
-                "decided with another env, driver or GPU: tried again", payload=spec, fetches=FETCHES,
+                "decided with another env, driver or GPU: tried again", payload=spec, fetches=_fetches(spec),
                 bytes=_bytes(spec))
 
 
@@ -274,7 +307,8 @@ def _won(ctx: Context, made: AttentionRecord) -> str:
     """`flash-attn 2.8.3: a prebuilt wheel`: the rung that held, or why none did."""
     if made.rung in (None, "sdpa"):
         return f"attention by SDPA: {made.why}" if made.why else "attention by SDPA"
-    ways = {"wheel": "a prebuilt wheel", "fleet": f"{built_on(ctx, made.built.host)}" if made.built else "built before",
+    ways = {"wheel": "a prebuilt wheel", KERNEL: "Hugging Face's kernel", flash4.FA4: "as asked for",
+            "fleet": f"{built_on(ctx, made.built.host)}" if made.built else "built before",
             "build": "built here", GIT: "built here from the git head"}
     return f"flash-attn {made.version or ''}: {ways.get(str(made.rung), str(made.rung))}".replace(" :", ":")
 
@@ -292,7 +326,8 @@ def explain(ctx: Context) -> Parts:
             fact("proven for head_dim", _dims(made.head_dims) if made and made.head_dims else None,
                  "probe.HostState (.rig/flash_attn.json)"),
             fact("its speed", made.speed or None if made else None, "probe.HostState (.rig/flash_attn.json)")], [
-        *[Rule(f"candidate: {wheel.name}", f"stack {ctx.stack.name}") for wheel in spec.wheels],
+        *[Rule(f"candidate: {wheel.name}", {KERNEL: "qwen_rig/data/sources.yml", flash4.FA4: FA4_FILE}.get(
+            wheel.rung, f"stack {ctx.stack.name}")) for wheel in spec.wheels],
         *[Rule(f"closed: {wheel.name}: {UNKNOWN if wheel.url else UNASKED}", "qwen_rig/data/sources.yml")
           for wheel in _closed(ctx, spec)],
         *[Rule(f"candidate: {built_on(ctx, wheel.host)}, sha256 {wheel.sha256[:12]}…", "this controller's cache")
@@ -301,9 +336,8 @@ def explain(ctx: Context) -> Parts:
                f"{'with ' + build.here.arithmetic if build.here else 'by another host of the run, if at all'}; for "
                f"{', '.join(f'sm_{arch}' for arch in build.key.archs) or 'any card'}",
                "qwen_rig/data/flash.yml") for build in spec.builds],
-        *[Rule(f"out: {why}", f"stack {ctx.stack.name}" if not why.startswith("no build")
-               else "qwen_rig/data/flash.yml")
-          for why in spec.rejected],
+        *[Rule(f"out: {why}", next((file for begins, file in REASONS.items() if why.startswith(begins)),
+                                   f"stack {ctx.stack.name}")) for why in spec.rejected],
         *([Rule(f"for head_dim {_dims(spec.head_dims)}: {ctx.model.name if ctx.model else 'all that the stack trains'}",
                 "qwen_rig/data/models.yml")] if spec.head_dims else []),
         *([Rule(f"kept if faster than SDPA by {flash_file().proof.faster_pct:g} % for each head_dim, else SDPA",

@@ -8,6 +8,7 @@ from typing import Any
 
 from qwen_rig.deploy.env.plan import Mend
 from qwen_rig.deploy.flash_attn.plan import decision
+from qwen_rig.deploy.flash_attn.plan import environment as attention_environment
 from qwen_rig.deploy.verification.plan import record_file
 from qwen_rig.fits import LENGTH, largest, need
 from qwen_rig.frozen import frozen
@@ -50,8 +51,9 @@ def settings(ctx: Context) -> dict[str, Any]:
         largest=None if any(gpu.mig for gpu in ctx.fit) else ctx.largest, model=ctx.model, cards=len(ctx.fit))
     # The endpoint that was measured best when the env was built; the user's own stands above it.
     endpoint = ctx.knobs.source_huggingface or env_record(ctx).hf_endpoint
+    environment = {**ctx.environment, **attention_environment(ctx, made)}
     return {**settings, "attention_from": decision(made), "hf_home": hf_home(ctx),
-            "hf_endpoint": endpoint, **({"environment": ctx.environment} if ctx.environment else {}),
+            "hf_endpoint": endpoint, **({"environment": environment} if environment else {}),
             "accelerate": accelerate_config(settings, len(ctx.fit))}
 
 

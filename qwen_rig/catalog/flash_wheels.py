@@ -36,7 +36,7 @@ class Wheel(Row):
 class Candidate:
     """A wheel to attempt, at an address ("" where its index wasn't asked for it yet). `sha256`, `bytes` None: not
     known; `rung`: which of flash-attn's rungs it is of; `built`: who built it, of one that a host of this controller
-    did."""
+    did; `own`: what attention.py is to do otherwise than for a wheel of the stack's flash-attn."""
 
     name: str
     url: str
@@ -44,10 +44,12 @@ class Candidate:
     bytes: int | None = None
     rung: str = "wheel"
     built: Mapping[str, Any] | None = None
+    own: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As qwen_rig/host/attention.py is told of it."""
-        return {**self.pinned(), "rung": self.rung} | ({"built": dict(self.built)} if self.built is not None else {})
+        more = {key: dict(each) for key, each in (("built", self.built), ("own", self.own)) if each is not None}
+        return {**self.pinned(), "rung": self.rung, **more}
 
     def pinned(self) -> dict[str, Any]:
         """What tells it from another: name, address and bytes."""
@@ -85,7 +87,7 @@ def candidates(flash: FlashAttn, torch: Torch | None, python: str, glibc: str | 
     `unverified`: a wheel that nobody vouches for counts too. A GPU of unknown compute capability rules nothing out:
     the check on the host decides.
     """
-    why = _misfits(flash, torch, glibc, [cc for cc in compute_capabilities if cc is not None])
+    why = misfits(flash, torch, glibc, [cc for cc in compute_capabilities if cc is not None])
     tag = "cp" + python.replace(".", "")
     wheel = flash.wheels.get(tag) or flash.wheels.get("py3")
     if wheel is None:
@@ -110,7 +112,7 @@ def others(torch: Torch | None, python: str, glibc: str | None,
         one = FlashAttn(package="flash-attn", version=other.version, torch=release, cuda=other.cuda.split(".")[0],
                         glibc=other.glibc, archs=other.archs, check="", in_default_source=True, source=other.url,
                         wheels={})
-        if release in other.torch and torch and torch.cuda == other.cuda and not _misfits(
+        if release in other.torch and torch and torch.cuda == other.cuda and not misfits(
                 one, torch, glibc, [cc for cc in compute_capabilities if cc is not None]):
             name = other.name(release, python)
             if other.index:
@@ -126,7 +128,7 @@ def _of_index(other: OtherWheels, begins: str) -> list[Candidate]:
             if name.startswith(begins) and name in other.addresses] or [Candidate(begins.rstrip("-"), "", None)]
 
 
-def _misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilities: list[Version]) -> list[str]:
+def misfits(flash: FlashAttn, torch: Torch | None, glibc: str | None, capabilities: list[Version]) -> list[str]:
     """What of the host or the stack the wheels weren't built for."""
     found = []
     for cc in sorted(set(capabilities)):

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 from qwen_rig import strictjson
-from qwen_rig.catalog.datafile import DATA, After, Flag, MaybeTexts, Row, Sha256, Text, Whole, checked, load, wrong
+from qwen_rig.catalog.datafile import (
+    DATA,
+    After,
+    Flag,
+    MaybeTexts,
+    Row,
+    Sha256,
+    Text,
+    VersionText,
+    Whole,
+    checked,
+    load,
+    wrong,
+)
 from qwen_rig.catalog.yamlfile import given, shown
 from qwen_rig.frozen import frozen
 
@@ -94,12 +107,31 @@ class OtherWheels(Row):
 
 
 @frozen
+class HubKernel(Row):
+    """flash-attn 2 as Hugging Face's kernel. `branch`: of its repository, which `make pins` follows to a commit;
+    `variant`: the name of a build, by cuda (130); `torch`: that release or a newer one; `needs`: packages of the stack;
+    `lock`: the file in qwen_rig/data/locks that has each file's sha256, None: closed."""
+
+    repo: Text
+    branch: Text
+    variant: Text
+    torch: VersionText
+    glibc: VersionText
+    source: Text
+    cuda: MaybeTexts
+    archs: MaybeTexts
+    needs: dict[Text, VersionText]
+    lock: Text | None = None
+
+
+@frozen
 class FlashAttnPlaces(Row):
-    """Where flash-attn's own wheels are, its repository, and who else builds wheels of it."""
+    """Where flash-attn's own wheels are, its repository, and who else builds it."""
 
     url: Text
     git: Text
     others: dict[Text, OtherWheels]
+    kernel: HubKernel
     source: Text
 
 

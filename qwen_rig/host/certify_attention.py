@@ -38,18 +38,21 @@ def linear_attention(expect):
 
 
 def flash_attention(expect):
-    """What flash_attn_check.py beside this file finds, in a process of its own."""
+    """What flash_attn_check.py beside this file finds of what training uses, in a process of its own."""
     gpu(expect)
-    try:
-        import flash_attn  # noqa: F401  a broken one is the check's to name
-    except ModuleNotFoundError:
-        raise NotRun("flash-attn isn't installed: training uses SDPA") from None
-    except Exception:
-        pass
+    used = flash_attn_check.recorded(flash_attn_check.FLASH_2)
+    if used in ("sdpa", flash_attn_check.FLASH_2):
+        used = flash_attn_check.FLASH_2
+        try:
+            import flash_attn  # noqa: F401  a broken one is the check's to name
+        except ModuleNotFoundError:
+            raise NotRun("flash-attn isn't installed: training uses SDPA") from None
+        except Exception:
+            pass
     program = Path(__file__).resolve().parent / "flash_attn_check.py"
     if not program.exists():
         raise NotRun("flash_attn_check.py isn't beside this program")
-    command = [sys.executable, str(program), "--head-dims", *map(str, expect["head_dims"])]
+    command = [sys.executable, str(program), "--attention", used, "--head-dims", *map(str, expect["head_dims"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     try:
         said = json.loads(done.stdout.strip().splitlines()[-1])

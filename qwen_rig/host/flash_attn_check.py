@@ -1,15 +1,22 @@
 """Runs on the host, under the env's python: does flash-attn import, compute forward and backward as attention's formula
 does in float32, and how fast is it beside SDPA on this card?
 
-Usage: flash_attn_check.py [--head-dims N …]. Prints {status, version, cases, worst, speed, why} as JSON; exits 0 for
-pass, 1 for fail, 3 where it could not be run (no GPU, or none with bf16). Each GPU is tried with each head dimension,
-causal and not. `speed` judges nothing: attention.py does. verify.py and certify_attention.py prove SDPA by this code.
+Usage: flash_attn_check.py [--attention NAME] [--head-dims N …]. NAME is transformers' own (attn_implementation):
+flash_attention_2, flash_attention_4 or a kernel of the Hub that attention.py has laid beside this file. Prints {status,
+version, cases, worst, speed, why} as JSON; exits 0 for pass, 1 for fail, 3 where it could not be run (no GPU, or none
+with bf16). Each GPU is tried with each head dimension, causal and not. `speed` judges nothing: attention.py does.
+verify.py and certify_attention.py prove SDPA by this code.
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import sys
+from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+FLASH_2, FLASH_4 = "flash_attention_2", "flash_attention_4"
 HEAD_DIMS, BATCH, LENGTH, HEADS = (64, 128), 2, 256, 4
 # bf16 keeps 8 bits, so two right answers differ by some 1e-3 to 1e-2 of the norm; a wrong kernel by far more.
 TOLERANCE = 2e-2
@@ -20,6 +27,49 @@ EXITS = {"pass": 0, "fail": 1, "not_run": 3}
 
 def verdict(status, why=None, **more):
     return {"status": status, "why": why, **more}
+
+
+def recorded(default="sdpa"):
+    """What the attempt at flash-attn decided, as its record beside this file says; a kernel can be loaded then."""
+    try:
+        return ready(json.loads((HERE / "flash_attn.json").read_text())["attention"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return default
+
+
+def ready(attention):
+    """That attention, once transformers and this program find a kernel of the Hub in its folder, not on the Hub, and
+    what flash-attn 4 has compiled before."""
+    if "/" in attention:
+        os.environ["LOCAL_KERNELS"] = f"{attention}={HERE / 'kernels' / attention}"
+    if attention == FLASH_4:
+        os.environ["FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED"] = "1"
+        os.environ["FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"] = str(HERE / "kernels" / "flash-attn-4")
+    return attention
+
+
+def function_of(attention):
+    """(version, the function that transformers calls for that attn_implementation)."""
+    if "/" in attention:
+        from kernels import get_kernel
+
+        return "", first_of(get_kernel(ready(attention)).flash_attn_func)
+    if attention == FLASH_4:
+        ready(attention)  # read when it is imported
+        from flash_attn.cute import flash_attn_func
+
+        return importlib.metadata.version("flash-attn-4"), first_of(flash_attn_func)
+    import flash_attn
+
+    return flash_attn.__version__, flash_attn.flash_attn_func
+
+
+def first_of(function):
+    """That function where it gives more than the output: the log-sum-exp, which nobody here wants."""
+    def run(*inputs, **more):
+        out = function(*inputs, **more)
+        return out[0] if isinstance(out, tuple) else out
+    return run
 
 
 def sdpa(torch):
@@ -117,27 +167,25 @@ def speed(torch, function, devices, head_dims, dtype):
             for head_dim in head_dims]
 
 
-def check(head_dims):
+def check(head_dims, attention=FLASH_2):
     """The verdict; never raises."""
     try:
         import torch  # before flash-attn, whose library needs torch's to be loaded
 
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-        import flash_attn
-        from flash_attn import flash_attn_func
+        version, function = function_of(attention)
     except Exception as error:  # an ABI or glibc mismatch is an ImportError, a broken torch may be anything
         return verdict("fail", f"{type(error).__name__}: {' '.join(str(error).split())[:400]}")
-    version = flash_attn.__version__
     if not devices:
         return verdict("not_run", "torch sees no GPU: nothing to compute on", version=version)
     old = [name_of(torch, device) for device in devices if torch.cuda.get_device_capability(device)[0] < 8]
     if old:
         return verdict("not_run", f"{old[0]} has no bf16", version=version)
-    done, why = cases(torch, flash_attn_func, devices, head_dims, torch.bfloat16)
+    done, why = cases(torch, function, devices, head_dims, torch.bfloat16)
     if why:
         return verdict("fail", why, version=version, cases=done)
     try:
-        timed = speed(torch, flash_attn_func, devices, head_dims, torch.bfloat16)
+        timed = speed(torch, function, devices, head_dims, torch.bfloat16)
     except Exception as error:
         return verdict("fail", f"right, but could not be timed: {type(error).__name__}: "
                                f"{' '.join(str(error).split())[:300]}", version=version, cases=done)
@@ -148,7 +196,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head-dims", type=int, nargs="+", default=list(HEAD_DIMS), metavar="N",
                         help=f"of the models that train here (default: {' '.join(map(str, HEAD_DIMS))})")
-    found = check(parser.parse_args().head_dims)
+    parser.add_argument("--attention", default=FLASH_2, metavar="NAME", help="as transformers names it")
+    given = parser.parse_args()
+    found = check(given.head_dims, given.attention)
     print(json.dumps(found))
     sys.exit(EXITS[found["status"]])
 

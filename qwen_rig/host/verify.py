@@ -149,23 +149,15 @@ def check_bf16_matmul(expect):
                   "bf16 differs too much from fp32")
 
 
-def attention():
-    """What the attempt at flash-attn decided, as its record beside this file says; SDPA where there's none."""
-    try:
-        return json.loads((Path(__file__).resolve().parent / "flash_attn.json").read_text())["attention"]
-    except (OSError, ValueError, KeyError):
-        return "sdpa"
-
-
 def check_attention(expect):
     """The attention that training uses, forward and backward, for the head dimensions of the models that train here."""
     torch, found = gpus()
     if not found:
         return result("not_run", None, None, "torch sees no GPU")
     bf16 = torch.cuda.get_device_capability(found[0])[0] >= 8
-    used, function = attention() if bf16 else "sdpa", flash_attn_check.sdpa(torch)
+    used, function = flash_attn_check.recorded() if bf16 else "sdpa", flash_attn_check.sdpa(torch)
     if used != "sdpa":
-        from flash_attn import flash_attn_func as function
+        _, function = flash_attn_check.function_of(used)
     head_dims = expect.get("head_dims") or list(flash_attn_check.HEAD_DIMS)
     done, why = flash_attn_check.cases(torch, function, [f"cuda:{i}" for i in found], head_dims,
                                        torch.bfloat16 if bf16 else torch.float16)
@@ -186,7 +178,7 @@ def check_lora(expect):
     """Five LoRA steps of a tiny random Qwen on one text again and again: the loss must be finite and fall."""
     torch, found = gpus()
     bf16 = not found or torch.cuda.get_device_capability(0)[0] >= 8
-    heads = attention() if found and bf16 else "sdpa"
+    heads = flash_attn_check.recorded() if found and bf16 else "sdpa"
     words, family = tiny_qwen.tokenizer(), tiny_qwen.family(expect)
     net = tiny_qwen.model(torch, words, family, "tiny", torch.bfloat16 if bf16 else torch.float32, heads, LENGTH)
     with tempfile.TemporaryDirectory() as folder:

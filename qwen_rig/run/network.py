@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from qwen_rig import bundle as bundles
 from qwen_rig.catalog.flash_wheels import Candidate
+from qwen_rig.catalog.hub_kernel import RUNG as KERNEL
 from qwen_rig.catalog.lock import Requirement
 from qwen_rig.catalog.rules import load_rules
 from qwen_rig.catalog.sources import load_sources
@@ -76,9 +77,12 @@ class Network:
                 "archives": f"{self.bundle_address(ctx)}/{PLACE}" if ctx.knobs.bundle else ""}
 
     def flash_wheels(self, ctx: Context, wheels: Sequence[Candidate]) -> list[Candidate]:
-        """The wheels to attempt, from the bundle where there is one: those that it lacks are left out."""
+        """What to attempt, from the bundle where there is one: what it lacks is left out. A kernel's files are below
+        the Hub's address."""
         if not ctx.knobs.bundle:
-            return list(wheels)
+            hub = self.route(ctx, ["huggingface"]).first("huggingface") or load_sources().huggingface.url
+            return [replace(wheel, url=f"{hub.rstrip('/')}/{wheel.url}") if wheel.rung == KERNEL else wheel
+                    for wheel in wheels]
         here = {path.rpartition("/")[2]: path for path in bundles.load(ctx.knobs.bundle).files}
         return [replace(wheel, url=f"{self.bundle_address(ctx)}/{quote(here[wheel.name])}") for wheel in wheels
                 if wheel.name in here]

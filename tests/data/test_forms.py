@@ -20,6 +20,7 @@ from qwen_rig import hosttext, knobs
 from qwen_rig.catalog import limits, lock, models, rules_file, sources, yamlfile
 from qwen_rig.catalog.advisories import AdvisoriesFile
 from qwen_rig.catalog.datafile import DATA, load
+from qwen_rig.catalog.flash4 import Flash4
 from qwen_rig.catalog.flash_build import FlashFile
 from qwen_rig.catalog.stack import known_stacks, load_stack
 from qwen_rig.catalog.stack_file import read_stack
@@ -61,8 +62,8 @@ FORMS = {
     **{f"doctor/{name}": Form(DATA / "doctor" / f"{name}.yml", lambda path, form=form: load(path, form))
        for name, form in {"voices": doctor.VoicesFile, "names": doctor.NamesFile, "languages": LanguagesFile}.items()},
     **{name: Form(DATA / f"{name}.yml", lambda path, form=form: load(path, form)) for name, form in {
-        "advisories": AdvisoriesFile, "disks": DisksFile, "flash": FlashFile, "gates": GatesFile,
-        "gpus": rules_file.GpusFile, "models": models.ModelsFile, "network": limits.LimitsFile,
+        "advisories": AdvisoriesFile, "disks": DisksFile, "flash": FlashFile, "flash-attn-4": Flash4,
+        "gates": GatesFile, "gpus": rules_file.GpusFile, "models": models.ModelsFile, "network": limits.LimitsFile,
         "rules": rules_file.RulesFile, "seen": SeenFile, "sources": sources.Sources}.items()},
     "sizes": Form(DATA / "locks" / "standin.sizes.yml", lock.read_sizes),
 }

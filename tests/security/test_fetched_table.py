@@ -27,7 +27,7 @@ def test_each_source_and_each_lock_has_a_row() -> None:
                   f"{name}.sizes.yml", f"{name}.build.lock.txt")), path.name)
              for path in (DATA / "locks").iterdir()} - {"sizes.yml"}
     checks = " ".join(row[2] for row in ROWS.values())
-    assert kinds == {"lock.txt", "build.lock.txt", "conda.yml", "uv.lock.txt"}
+    assert kinds == {"lock.txt", "build.lock.txt", "conda.yml", "flash-attn-4.lock.txt", "uv.lock.txt"}
     assert all(f"locks/{kind}`" in checks for kind in kinds - {"lock.txt"}) and "`locks/STACK.lock.txt`" in checks
 
 

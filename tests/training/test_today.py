@@ -1,10 +1,12 @@
 """Stack qwen3.5 as its lock has it: tiny random Qwens of every family that it says it trains, by chats, in 4 bits,
-saved and resumed, on a CPU. QWEN_RIG_QWEN35_PYTHON names a Python that has the stack; else one is built here by uv."""
+saved and resumed, on a CPU; and its transformers takes a kernel of the Hub from where attention.py lays it.
+QWEN_RIG_QWEN35_PYTHON names a Python that has the stack; else one is built here by uv."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from qwen_rig.catalog.stack import load_stack
 from qwen_rig.training import training_settings
+from testbed import hub
 from tests import HANG_S
 
 pytestmark = pytest.mark.real
@@ -61,3 +64,37 @@ def test_a_tiny_one_trains_by_chats_saves_and_resumes(python: str, tmp_path: Pat
     assert "after step 6" in train("--max_steps", "6", "--completion_only_loss", "--test_split_size", "0.2", "--resume")
     if not family.endswith("Moe"):
         assert "after step 2" in train("--max_steps", "2", "--load_in_4bit", "--output_dir", str(tmp_path / "q"))
+
+
+USE = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+sys.modules["fla"] = None  # its kernels want a GPU
+import flash_attn_check
+from transformers import AutoModelForCausalLM
+ids, seen = torch.arange(24)[None] % 20, []
+for attention in (flash_attn_check.recorded(), "sdpa"):
+    net = AutoModelForCausalLM.from_pretrained(sys.argv[2], attn_implementation=attention, dtype=torch.bfloat16)
+    net(input_ids=ids, labels=ids).loss.backward()
+    seen.append(torch.cat([each.grad.flatten() for each in net.parameters() if each.grad is not None]))
+from kernels.utils import get_loaded_kernels
+print([each.metadata.id for each in get_loaded_kernels()], ((seen[0] - seen[1]).norm() / seen[1].norm()).item() < 2e-2)
+"""
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "Qwen3_5"])
+def test_transformers_takes_the_hubs_kernel_from_its_folder_and_asks_nobody(python: str, tmp_path: Path,
+                                                                            family: str) -> None:
+    """The kernel is the testbed's stand-in: SDPA under the real one's name. Nobody is at the Hub's address."""
+    subprocess.run([python, "-c", MAKE, str(HOST), family, str(tmp_path / "model")], check=True, timeout=HANG_S)
+    rig = tmp_path / "rig"
+    for name, text in hub.KERNEL_FILES.items():
+        (rig / "kernels" / hub.KERNEL / hub.BUILD / name).parent.mkdir(parents=True, exist_ok=True)
+        (rig / "kernels" / hub.KERNEL / hub.BUILD / name).write_bytes(text)
+    shutil.copy(HOST / "flash_attn_check.py", rig)
+    (rig / "flash_attn.json").write_text(json.dumps({"attention": hub.KERNEL}))
+    done = subprocess.run([python, "-c", USE, str(rig), str(tmp_path / "model")], text=True, capture_output=True,
+                          timeout=HANG_S, env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9",
+                                               "HF_HOME": str(tmp_path / "hf"), "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "['_flash_attn2_cuda_standin'] True", done.stdout
