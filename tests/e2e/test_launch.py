@@ -4,6 +4,7 @@ tests/training/test_launch_check.py and the last tests here (real) show both at 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -229,28 +230,86 @@ def test_a_real_all_reduce_over_two_hosts_and_one_that_cannot_meet(lab: Lab) -> 
     assert "one-02, meeting at" in words, stuck.stderr
 
 
-@pytest.mark.real
-def test_a_real_training_over_two_hosts_stops_on_both_and_goes_on(lab: Lab, tmp_path: Path) -> None:
-    """The real TRL, accelerate and torch, by gloo on the CPUs: a tiny random Qwen."""
-    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
-        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the guide's stack")
+def _give_trainer(lab: Lab, name: str, python: str, folder: Path) -> None:
+    """The real trainer's packages, settings for a small card, and a tiny random Qwen that takes chats."""
     from testbed import host
 
-    subprocess.run([python, "-c", SAVE, str(HOST), str(tmp_path / "tiny")], check=True, timeout=HANG_S)
-    (lab.folder / "texts.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n' * 64)
-    for name in PAIR:
-        if not lab.on(name, "ls /opt/site 2>/dev/null || true"):
-            _give_torch(lab, name, python)
-        lab.on(name, f"""printf '/opt/site\nimport cpus\n' >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth"
+    if not (tiny := folder / "tiny").exists():
+        subprocess.run([python, "-c", SAVE, str(HOST), str(tiny)], check=True, timeout=HANG_S)
+        config = json.loads((tiny / "tokenizer_config.json").read_text())
+        template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}"
+        (tiny / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    if not lab.on(name, "ls /opt/site 2>/dev/null || true"):
+        _give_torch(lab, name, python)
+    lab.on(name, f"""printf '/opt/site\nimport cpus\n' >"$(echo {ENV}/lib/python3*/site-packages)/of-the-test.pth"
 cat >/opt/site/cpus.py <<'END'
 {CPUS}
 END
 cat >{ENV}/.rig/training.json <<'END'
 {json.dumps(training_settings(12282, "8.9"))}
 END""")
-        unpack = host.enter(lab.bed._host_folder(name), ["sh", "-c", "mkdir -p /opt/tiny && tar -x -C /opt/tiny"])
-        with subprocess.Popen(["tar", "-C", str(tmp_path / "tiny"), "-c", "."], stdout=subprocess.PIPE) as packed:
-            subprocess.run(unpack, stdin=packed.stdout, check=True)
+    unpack = host.enter(lab.bed._host_folder(name), ["sh", "-c", "mkdir -p /opt/tiny && tar -x -C /opt/tiny"])
+    with subprocess.Popen(["tar", "-C", str(tiny), "-c", "."], stdout=subprocess.PIPE) as packed:
+        subprocess.run(unpack, stdin=packed.stdout, check=True)
+
+
+@pytest.mark.real
+def test_a_real_training_of_chats_outlives_controller_cable_and_reboot(lab: Lab, tmp_path: Path) -> None:
+    """The real TRL and torch on a CPU: it goes on without its controller and its cable, and after a reboot resumes."""
+    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the guide's stack")
+    host, journal = "one-01", "grep -c ' start train-chats ' /var/lib/qwen-rig/jobs/journal || true"
+    _give_trainer(lab, host, python, tmp_path)
+    chat = {"messages": [{"role": "user", "content": "the quick brown fox"},
+                         {"role": "assistant", "content": "jumps over the lazy dog"}]}
+    (lab.folder / "said.jsonl").write_text(f"{json.dumps(chat)}\n" * 64)
+
+    def at() -> int:
+        last = lab.on(host, f"tail -n 1 {RUNS}/chats/progress.jsonl 2>/dev/null || true")
+        return int(json.loads(last)["step"]) if last.startswith("{") else 0
+
+    def further(process: subprocess.Popen[str], steps: int) -> int:
+        until(lambda: at() >= steps or process.poll() is not None, lambda: str(process.poll()))
+        return at()
+
+    controller = lab.in_background("train", host, "-i", str(lab.file), "--name", "chats", "--max_steps", "2000",
+                                   "--save_steps", "5", "--model_name_or_path", "/opt/tiny", "--dataset_name",
+                                   "said.jsonl", "--max_length", "64", "--per_device_train_batch_size", "1")
+    assert further(controller, 6) >= 6, controller.communicate(timeout=HANG_S)[1]
+    controller.kill()
+    controller.communicate(timeout=HANG_S)
+    onlooker = lab.in_background("runs", "attach", "chats", "-i", str(lab.file))
+    seen = further(onlooker, at() + 2)
+    lab.bed.cable(host, up=False)
+    until(lambda: at() >= seen + 3, lambda: "it stands still without its cable")
+    lab.bed.cable(host, up=True)
+    onlooker.kill()
+    onlooker.communicate(timeout=HANG_S)
+    assert lab.on(host, journal) == "1\n", "it never ran twice"
+    lab.bed.reboot(host)
+    (found,) = held(json.loads(lab.rig("runs", "look", "--json").stdout), "runs")
+    assert found["state"] == "aborted" and found["last"]["step"] >= seen, found
+    end = found["last"]["step"] + 5
+    resumed = lab.rig("runs", "resume", "chats", "--max_steps", str(end), "--json")
+    assert resumed.code == 0 and json.loads(resumed.stdout)["state"] == "finished", resumed.stderr
+    kept = json.loads((lab.folder / "state" / "qwen-rig" / "runs" / "chats.json").read_text())
+    assert [row["step"] for row in kept["points"]] == list(range(1, end + 1)), "the loss curve is one"
+    assert kept["points"][-1]["loss"] < kept["points"][0]["loss"] and lab.on(host, journal) == "2\n"
+    fetched = lab.rig("fetch", "chats", "--json")
+    assert fetched.code == 0, fetched.stderr
+    there = lab.on(host, f"cd {RUNS}/chats/out && sha256sum *.safetensors").split()
+    here = hashlib.sha256((lab.folder / "chats" / there[1]).read_bytes()).hexdigest()
+    assert there[0] == here
+
+
+@pytest.mark.real
+def test_a_real_training_over_two_hosts_stops_on_both_and_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """The real TRL, accelerate and torch, by gloo on the CPUs: a tiny random Qwen."""
+    if not (python := os.environ.get("QWEN_RIG_TRAIN_PYTHON")):
+        pytest.skip("QWEN_RIG_TRAIN_PYTHON names no Python with the guide's stack")
+    (lab.folder / "texts.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n' * 64)
+    for name in PAIR:
+        _give_trainer(lab, name, python, tmp_path)
     train = ("--name", "crew", "--model_name_or_path", "/opt/tiny", "--dataset_name", "texts.jsonl",
              "--max_length", "32", "--max_steps", "200", "--data", "timeout_launch=60")
     (lab.folder / "state" / "qwen-rig" / "runs" / "crew.json").unlink(missing_ok=True)
