@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from qwen_rig import exits, say, strictjson
@@ -62,9 +62,15 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     host = adapter.current_host()
     ctx = Run.of(host).memory.context(host)
     yield FunctionCommand(_begin, (), {})
-    words = ["--expect", json.dumps(expect(ctx)), "--out", _measured(ctx)]
-    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_certify, quiet="err")
+    wanted = expect(ctx)
+    words = ["--expect", json.dumps(wanted), "--out", _measured(ctx)]
+    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_certify + _compiling(wanted), quiet="err")
     yield FunctionCommand(_judge, (), {})
+
+
+def _compiling(wanted: Mapping[str, Any]) -> int:
+    """Seconds that the kernels of linear layers may take to compile, once; 0 where the stack's Qwen has none."""
+    return int((wanted["gated_delta"] or {}).get("compile_s", 0))
 
 
 def _measured(ctx: Context) -> str:
@@ -84,7 +90,7 @@ def expect(ctx: Context) -> dict[str, Any]:
     wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model", "head_dims", "gated_delta")},
-        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify,
+        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify + _compiling(wanted),
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
         "training": dict(made.raw) if made else settings(ctx),

@@ -25,7 +25,8 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verification.json", "--fingerprint",
              fingerprint(ctx)]
-    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification, quiet="out")
+    compiles = (expected["gated_delta"] or {}).get("compile_s", 0)
+    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification + compiles, quiet="out")
     yield FunctionCommand(_judge, (), {})
 
 

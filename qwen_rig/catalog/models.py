@@ -262,6 +262,8 @@ class _Hybrid(Row):
     fast: Number
     slow: Number
     source: Text
+    compile_s: Whole
+    compile_source: Text
 
 
 @frozen
@@ -341,6 +343,7 @@ def linear_layers(family: str) -> dict[str, Any] | None:
         return None
     hybrid = speed().hybrid
     return {"dims": [it.key_dim, it.value_dim],
+            "compile_s": hybrid.compile_s,
             "cost": f"a training step takes about {hybrid.fast / hybrid.slow:.1f} times as long "
                     f"({hybrid.source.partition(';')[0]})"}
 

@@ -39,7 +39,6 @@ DEFAULTS = {
                  "fp16": False, "attn_implementation": "sdpa", "use_cache": False},
 }
 PROOF = ("torch_build", "first_kernel")  # a card that hangs in these hangs in all that comes after
-KERNELS = 1200  # Triton compiles each kernel in many forms, once: 150 s were not enough on an H200's host
 FIRST = 300  # seconds: the first import of torch after an installation took 40 s on a cold, slow disk
 # name → (check, seconds). Those of one batch share a process until one of them dies.
 BATCHES = (
@@ -48,7 +47,7 @@ BATCHES = (
      "load": (certify_compute.load, 120), "bandwidth": (certify_compute.bandwidth, 90),
      "transfer": (certify_compute.transfer, 60), "memory": (certify_compute.memory, 180),
      "sdpa": (certify_attention.sdpa, 90), "flash_attention": (certify_attention.flash_attention, 270)},
-    {"gated_delta": (certify_attention.linear_attention, KERNELS)},
+    {"gated_delta": (certify_attention.linear_attention, FIRST)},
     {"training": (certify_training.training, 600)},
     {"largest_batch": (certify_training.largest_batch, 240)},
 )
@@ -83,6 +82,7 @@ def certify_one(card, expect, deadline):
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **({"CUDA_VISIBLE_DEVICES": uuid} if uuid else {})}
     asked = {**expect, "uuid": uuid, "bus_id": card.get("bus_id"),
              "in_use": bool(uuid) and certify_card.busy(checks["other_users"], expect["busy"])}
+    seconds = {**SECONDS, "gated_delta": FIRST + (expect["gated_delta"] or {}).get("compile_s", 0)}  # Triton's, once
     for batch in BATCHES:
         if expect["torch"] is None:
             why = f"no GPU to compute on: stack {expect['stack']} has no torch"
@@ -92,7 +92,7 @@ def certify_one(card, expect, deadline):
             checks["gated_delta"] = result("not_run", why="the Qwen of this stack has no linear layers")
             continue
         say(f"{name}: {', '.join(batch)}")
-        checks.update(processes.run(__file__, list(batch), asked, SECONDS, environment, deadline,
+        checks.update(processes.run(__file__, list(batch), asked, seconds, environment, deadline,
                                     lambda done: hung_in({**checks, **done})))
     if uuid:
         checks["ecc"] = attempt(certify_card.ecc, card["smi"])
