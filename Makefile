@@ -27,7 +27,7 @@ check: setup
 
 test: check
 	@$(MAKE) --no-print-directory -j 2 test-half test-other-half
-	$(BIN)/python -m pytest -m 'not real' -n 4 --dist loadfile --no-loadscope-reorder $(HOSTS)
+	$(BIN)/python -m pytest -m 'not real' -n 5 --dist loadfile --no-loadscope-reorder $(HOSTS)
 
 test-half: setup  # these two side by side: gevent, which they load, and xdist don't agree
 	$(BIN)/python -m pytest -m 'not real' $(HALF)
