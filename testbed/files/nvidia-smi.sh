@@ -34,10 +34,8 @@ usable() { # ends the program as the real one does where there is nothing to ask
 nth() { shift "$1"; printf '%s' "$1"; }
 
 users() { # pid name of whoever holds a GPU's device
-  for link in /proc/[0-9]*/fd/*; do
-    case $(readlink "$link" 2>/dev/null) in
-      /dev/nvidia[0-9]*) pid=${link#/proc/}; pid=${pid%%/*}; read -r comm <"/proc/$pid/comm" && echo "$pid $comm" ;;
-    esac
+  find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' 2>/dev/null | while read -r link; do
+    pid=${link#/proc/}; pid=${pid%%/*}; read -r comm <"/proc/$pid/comm" && echo "$pid $comm"
   done | sort -un
 }
 
