@@ -100,17 +100,18 @@ forget_cached() { # NAME…: what uv has of these packages in its cache goes
   [ ! -x "$uv" ] || env -u UV_NO_CACHE "$uv" cache clean -q "$@" >/dev/null 2>&1 || :
 }
 
-spoilt() { # ENV: its packages of which a file isn't as it was installed, a line each
+spoilt() { # ENV LOCK: the lock's packages there of which a file isn't as it was installed, a line each
+  locked=$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' "$2" | tr 'A-Z_.' 'a-z--')
   for site in "$1"/lib/python3.*/site-packages; do
     [ ! -d "$site" ] || (cd "$site" && torn)
-  done | sed -n 's/^torn|\(.*\)-[^-|]*\.dist-info|.*/\1/p'
+  done | sed -n 's/^torn|\(.*\)-[^-|]*\.dist-info|.*/\1/p' | tr 'A-Z_.' 'a-z--' | grep -Fx -e "$locked" || :
 }
 
 whole_packages() { # ENV LOCK [OPTIONS]: as `packages`; and what came out of the cache in another shape is fetched anew
   env=$1 lock=$2
   shift 2
   packages "$env/bin/python" "$lock" "$@"
-  names=$(spoilt "$env")
+  names=$(spoilt "$env" "$lock") first=$source before=$refused
   [ -n "$names" ] || return 0
   # shellcheck disable=SC2086  # names of packages, a line each
   printf 'not as its record says, and fetched anew: %s\n' $names
@@ -122,6 +123,7 @@ whole_packages() { # ENV LOCK [OPTIONS]: as `packages`; and what came out of the
     set -- --force-reinstall "$@"
   fi
   packages "$env/bin/python" "$lock" "$@"
+  source=$first refused=$before$refused # most came from there
 }
 
 packages() { # PYTHON LOCK [OPTIONS]; sets installer, source (whose label) and refused (`label:why;` of those before it)
