@@ -1,11 +1,5 @@
 # shellcheck shell=sh
 
-readable() { # ENV: what lies in a record's place and is no file, or a link that leads nowhere, goes
-  for each in "$1"/.rig/*.json "$1"/.rig/*.py "$1"/.rig/*.yaml "$1"/.rig/*.txt; do
-    if [ -d "$each" ] || { [ -L "$each" ] && [ ! -e "$each" ]; }; then rm -rf "$each"; fi
-  done
-}
-
 sweep() { # GENERATION BEFORE: all others of this env's name go: they neither run nor would be gone back to
   # An env whose name goes on after ours is not ours: what follows it must be a lock's id and a number.
   hex='[0-9a-f]'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from qwen_rig.tracebacks import BEGINS, CHAINED
+
 OWN = ("train_qwen.py: ", "qwen-rig: ")  # our programs' own word for a cause
 # torch's elastic agent writes by glog: W1129 17:03:39.103000 17652 torch/distributed/run.py:774] …
 AGENT = re.compile(r"[IWE]\d{4} [\d:.]+ \d+ (?:\S*/)?torch/(?:distributed|multiprocessing)/\S+\] ?")
@@ -14,11 +16,10 @@ THREADS = "Setting OMP_NUM_THREADS environment variable"
 # What ends the launcher's traceback: its children's failure, never one of its own.
 PASSED_ON = re.compile(r"(?:torch\.distributed\.elastic\.multiprocessing\.\S+\.(?:ChildFailedError|SignalException)"
                        r"|subprocess\.CalledProcessError: Command '\[.*train_qwen\.py)")
-BEGINS, FRAME = "Traceback (most recent call last):", re.compile(r"\s|$")
+FRAME = re.compile(r"\s|$")
 RULE = re.compile(r"={20,}|-{20,}|\*{20,}")
 RANK = re.compile(r"\[rank(\d+)\]:\s?")
 RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)(?::.*)?")
-CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
 LONGEST = 300
 
 

@@ -16,9 +16,7 @@ proxies
 turbo "$script"
 need_own "$env/bin/python" "$env/.rig"
 mkdir -p "$env/.rig"
-for record in "$env"/.rig/*.json "$env"/.rig/*.py; do # a folder in a record's place would never be written over
-  [ ! -d "$record" ] || rm -rf "$record"
-done
+readable "$env"
 temporary "$env/.rig/tmp"
 "$env/bin/python" -c "$unpack" "$env/.rig"
 case $quiet in
