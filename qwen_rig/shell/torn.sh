@@ -14,6 +14,7 @@ torn() {
       { if (NF == 3) path = $1; else { path = $0; sub(/,[^,]*,[0-9]+$/, "", path) } }
       path ~ /^"/ { gsub(/^"|"$/, "", path); gsub(/""/, "\"", path) }
       { key = $NF " " path; if (key in has) { has[key] = 1; next } }
+      path ~ /(^|\/)__pycache__\// { next } # compiled, and made again: the wheels of numpy bring some
       path ~ /^(\.\.?)?\// || (path ~ /\.dist-info\// && path !~ /\/(METADATA|entry_points\.txt)$/) { next }
       { owner = FILENAME; sub(/\/RECORD$/, "", owner); by[path] = by[path] owner "/"; how[path] = "absent"; wrong = 1 }
       END {
