@@ -25,8 +25,7 @@ RECORDS = {  # package → its RECORD; beside them lie x,y.py (2 bytes), qu"o.py
 
 @each_shell
 def test_a_packages_files_are_held_to_its_record(shell: list[str], tmp_path: Path) -> None:
-    """Quoted paths, what two packages claim, what lies outside, what has no size, what was compiled; one that is gone, one
-    that grew."""
+    """Quoted paths, what two packages claim, what lies outside, what has no size, what is compiled; two torn ones."""
     site = tmp_path / "lib" / "python3.10" / "site-packages"
     for package, record in RECORDS.items():
         (site / f"{package}.dist-info").mkdir(parents=True)
