@@ -18,7 +18,7 @@ from .test_shell import _run, _script, _stdlib, each_shell
 RECORDS = {  # package → its RECORD; beside them lie x,y.py (2 bytes), qu"o.py (1), shared.py (3), bin/a outside
     "a-1": '"x,y.py",sha256=q,2\nshared.py,sha256=1,3\n"qu""o.py",sha256=z,1\n../../../bin/a,sha256=1,9\n'
            'a-1.dist-info/INSTALLER,h,4\na-1.dist-info/RECORD,,\na/__pycache__/x.pyc,,\n'
-           'a/__pycache__/y.pyc,sha256=1,77\n__pycache__/z.pyc,sha256=1,5\n',  # as numpy 1.26 has them
+           'a/__pycache__/y.pyc,sha256=1,77\n__pycache__/z.pyc,sha256=1,5\n',  # as numpy 2.2.6 has one
     "b-1": "shared.py,sha256=1,4\n", "c_d-2": "x,y.py,h,1\n/abs.py,h,1\n", "lost-3": "lost/__init__.py,h,3\r\n",
     "cut-4": 'shared.py,,3\n"x,y.py",sha256=q,7\ncut.py,sha256=h,2', "no-5": None}
 
