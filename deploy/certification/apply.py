@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 from qwen_rig import exits, say, strictjson
@@ -20,7 +20,7 @@ from qwen_rig.run.adapter import LOST, FunctionCommand, Host, PyinfraError, Stat
 from qwen_rig.run.contain import entry, operation
 from qwen_rig.run.converge import run_script
 from qwen_rig.run.preview import probed
-from qwen_rig.run.programs import CERTIFY, env_path, program
+from qwen_rig.run.programs import CERTIFY, compiling, env_path, program
 from qwen_rig.run.run import Run
 
 READ = load("deploy/certification/measured.sh")
@@ -64,13 +64,8 @@ def _certify() -> Generator[StringCommand | FunctionCommand, None, None]:
     yield FunctionCommand(_begin, (), {})
     wanted = expect(ctx)
     words = ["--expect", json.dumps(wanted), "--out", _measured(ctx)]
-    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_certify + _compiling(wanted), quiet="err")
+    yield program(ctx, CERTIFY, words, ctx.knobs.timeout_certify + compiling(wanted), quiet="err")
     yield FunctionCommand(_judge, (), {})
-
-
-def _compiling(wanted: Mapping[str, Any]) -> int:
-    """Seconds that the kernels of linear layers may take to compile, once; 0 where the stack's Qwen has none."""
-    return int((wanted["gated_delta"] or {}).get("compile_s", 0))
 
 
 def _measured(ctx: Context) -> str:
@@ -90,7 +85,7 @@ def expect(ctx: Context) -> dict[str, Any]:
     wanted = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     return {
         **{key: wanted[key] for key in ("stack", "gpu", "torch", "model", "head_dims", "gated_delta")},
-        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify + _compiling(wanted),
+        "deadline_seconds": CHECKS_SHARE * ctx.knobs.timeout_certify + compiling(wanted),
         "allow_busy_gpu": ctx.knobs.allow_busy_gpu,
         "busy": {"utilization": gate["utilization_pct"], "memory_mib": gate["memory_mib"]},
         "training": dict(made.raw) if made else settings(ctx),

@@ -14,7 +14,7 @@ from qwen_rig.run import adapter
 from qwen_rig.run.adapter import FunctionCommand, Host, State
 from qwen_rig.run.converge import Applier
 from qwen_rig.run.memory import UNREAD
-from qwen_rig.run.programs import VERIFY, env_path, program
+from qwen_rig.run.programs import VERIFY, compiling, env_path, program
 from qwen_rig.run.run import Run
 from qwen_rig.run.writer import claim
 from qwen_rig.ssh import shell_line
@@ -25,8 +25,7 @@ def commands(run: Run, ctx: Context, step: Step) -> Iterator[FunctionCommand]:
     expected = ctx.stack.expect(ctx.knobs.python, gpu=ctx.knobs.verification_gpu, model=ctx.model)
     words = ["--expect", json.dumps(expected), "--record", f"{env_path(ctx)}/.rig/verification.json", "--fingerprint",
              fingerprint(ctx)]
-    compiles = (expected["gated_delta"] or {}).get("compile_s", 0)
-    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification + compiles, quiet="out")
+    yield program(ctx, VERIFY, words, ctx.knobs.timeout_verification + compiling(expected), quiet="out")
     yield FunctionCommand(_judge, (), {})
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 from qwen_rig.plan import Context
 from qwen_rig.plan.env import envs_dir
@@ -30,6 +31,11 @@ def env_path(ctx: Context) -> str:
     if env and not env.target:
         return env.path
     return f"{envs_dir(ctx)}/{ctx.knobs.env_name}"
+
+
+def compiling(expected: Mapping[str, Any]) -> int:
+    """Seconds that the kernels of linear layers may take to compile, once; 0 where the stack's Qwen has none."""
+    return int((expected["gated_delta"] or {}).get("compile_s", 0))
 
 
 def program(ctx: Context, names: tuple[str, ...], arguments: Sequence[str], seconds: int,
