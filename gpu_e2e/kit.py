@@ -43,11 +43,26 @@ def make(kit: Path) -> None:
     for folder in (kit / "packages", more):
         for wheel in folder.glob("*.whl"):
             trim(wheel, wanted["trimmed"].get(wheel.name.split("-")[0], []), wanted["stripped"])
+    _pieces(wanted, kit.with_name(f"{kit.name}-fa4"))
     for folder in (kit, more):
         size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) >> 20
         print(f"{folder}: {size} MiB of {wanted['most_mib']}")
         if size > wanted["most_mib"]:
             raise ValueError(f"{folder} has {size} MiB: at most {wanted['most_mib']} are brought along")
+
+
+def _pieces(wanted: dict[str, Any], folder: Path) -> None:
+    """flash-attn 4 and what it needs, as its lock has them, in pieces of which each can be brought along alone."""
+    if folder.exists():
+        return
+    with tempfile.TemporaryDirectory() as wheels, tempfile.TemporaryFile() as whole:
+        _pip(wanted, Path(wheels), ["-r", f"{DATA}/locks/flash-attn-4.lock.txt"], "--no-deps", "--require-hashes")
+        with tarfile.open(fileobj=whole, mode="w") as archive:
+            archive.add(wheels, ".")
+        whole.seek(0)
+        folder.mkdir()
+        for number, piece in enumerate(iter(lambda: whole.read(wanted["piece_mib"] << 20), b"")):
+            (folder / f"piece.{number}").write_bytes(piece)
 
 
 def trim(path: Path, without: list[str], strip: list[str]) -> None:

@@ -62,7 +62,7 @@ standin: false
 python: "$python"
 pythons: ["$python"]
 torch: {release: "$torch", cuda: "$cuda", archs: [$archs], cxx11abi: $abi, glibc: "2.28", source: the machine's torch}
-pins: {torch: {version: "$torch", source: the machine}}
+pins: {torch: {version: "$torch", source: the machine}, transformers: {version: "$transformers", source: the machine}}
 unpinned: []
 lock: device.lock.txt
 sizes: device.sizes.yml
@@ -92,9 +92,9 @@ import_gate: from packaging import version
 disk: {env_mib: 300, cache_mib: 50}
 deviations: []
 """
-ASK_TORCH = ("import torch; print(torch.__version__.split('+')[0], torch.version.cuda, "
+ASK_TORCH = ("import torch, importlib.metadata as m; print(torch.__version__.split('+')[0], torch.version.cuda, "
              "','.join(a for a in torch.cuda.get_arch_list() if a.startswith('sm_')), "
-             "str(torch._C._GLIBCXX_USE_CXX11_ABI).lower())")
+             "str(torch._C._GLIBCXX_USE_CXX11_ABI).lower(), m.version('transformers'))")
 
 
 @dataclass(frozen=True)
@@ -200,15 +200,24 @@ def _packages(machine: Machine) -> None:
     subprocess.run([machine.torch_python, str(HERE / "repack.py"), str(machine.work / "site/files"), f"{lock}.new",
                     str(machine.kit / "packages"), *machine.roots], check=True)
     if "torch" in machine.roots:
-        torch, cuda, archs, abi = machine.ask(ASK_TORCH).split()
+        torch, cuda, archs, abi, transformers = machine.ask(ASK_TORCH).split()
         text = Template(STACK).substitute(python=_python(machine), torch=torch, cuda=cuda, abi=abi,
-                                          archs=archs.replace(",", ", "))
+                                          archs=archs.replace(",", ", "), transformers=transformers)
     else:
         text = Template(STANDIN).substitute(python=_python(machine), packaging=machine.ask(
             "import packaging; print(packaging.__version__)"))
     (machine.product / "device.yml").write_text(text)
     (machine.product / "device.sizes.yml").write_text("{}\n")
     Path(f"{lock}.new").rename(lock)
+
+
+def add_packages(machine: Machine, folder: Path) -> None:
+    """Packages that came later join the index that hosts ask."""
+    from .repack import digest, index  # it needs packaging, which a machine's own Python may lack
+
+    for path in folder.iterdir():
+        shutil.copy(path, machine.work / "site/files" / path.name)
+    index([(path, digest(path)) for path in folder.iterdir()], machine.work / "site/simple")
 
 
 def _conda(machine: Machine) -> None:

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from .failures import failures
+from .kernels import fa4, gated_delta
 from .machine import HOST, Machine, env, up
-from .runner import RIG, Command, Failed, GoesOn, Part, Runner
+from .runner import PYINFRA, RIG, Command, Failed, GoesOn, Part, Runner, unchanged
 from .trained import sizes, train
 
 CUT_S = 60  # a build's controller lives so long
-PYINFRA = ["pyinfra", "-y", "inventories/lab.py", "deploy/5090.py"]
 BUSY = ("import torch, time; kept = torch.empty(8 << 30, dtype=torch.uint8, device='cuda'); print('busy', flush=True); "
         "time.sleep(600)")
 
@@ -50,13 +48,6 @@ def apply(run: Runner) -> None:
     run.command(*PYINFRA)
     record = json.loads((env(run.machine) / ".rig/verification.json").read_text())
     run.part.figures = {"env_mib": _mib(env(run.machine).resolve()), "checks": record.get("checks")}
-
-
-def unchanged(run: Runner, said: str) -> int:
-    """How many operations a run had; none of them may have changed anything."""
-    rows = re.findall(r"^ +(?:\w[\w -]* \| .*?|Grand total) +\d+ +(\S+) +(\S+) +(\S+) *$", said, re.M)
-    run.expect(bool(rows) and all(row[:2] == ("-", "-") for row in rows), "a second run without changes")
-    return len(rows) - 1
 
 
 def again(run: Runner) -> None:
@@ -126,27 +117,6 @@ def build(run: Runner) -> None:
     unchanged(run, run.command(*PYINFRA, *words))
 
 
-def gated_delta(run: Runner) -> None:
-    """The rule of a hybrid's linear layers, by what the env has, and by flash-linear-attention with a Triton that it
-    takes on this card, where the kit brought them."""
-    _rule(run, "as the env is", [], (0, 3))
-    if wheels := sorted(run.machine.kit.with_name(f"{run.machine.kit.name}-beside").glob("*.whl")):
-        _rule(run, "flash-linear-attention", wheels, (0,))
-
-
-def _rule(run: Runner, name: str, wheels: list[Path], good: tuple[int, ...]) -> None:
-    """Run the proof that travels to hosts, with those wheels unpacked before the env's own packages."""
-    beside = run.machine.work / "beside" / name
-    for path in [] if beside.exists() else wheels:
-        with zipfile.ZipFile(path) as wheel:
-            wheel.extractall(beside)
-    for program in beside.glob("triton/backends/nvidia/bin/*"):
-        program.chmod(0o755)
-    said = run.command("env", f"PYTHONPATH={beside}", str(env(run.machine) / "bin/python"),
-                       str(run.machine.product / "qwen_rig/host/gated_delta.py"), good=good)
-    run.part.figures[name] = json.loads(said.strip().splitlines()[-1])
-
-
 def _jobs() -> int:
     """As many compile jobs as the machine has cores and memory for: the guide's 8 take 45 minutes, 16 took 24."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -154,7 +124,7 @@ def _jobs() -> int:
 
 
 PARTS: dict[str, Callable[[Runner], None]] = {each.__name__: each for each in (
-    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, sizes, gated_delta, failures)}
+    ready, dry, cut, apply, again, certify, doors, busy, full, build, train, sizes, gated_delta, fa4, failures)}
 ORDER = [*PARTS, "build"]  # a build that goes on meanwhile is seen through at the end
 
 

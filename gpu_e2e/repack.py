@@ -98,14 +98,15 @@ def digest(path: Path) -> str:
 
 
 def index(files: list[tuple[Path, str]], root: Path) -> None:
-    """A PEP 503 index of files that lie in a folder beside it."""
+    """A PEP 503 index of files that lie in a folder beside it; what it has already stays."""
     pages: dict[str, list[str]] = {}
     for path, sha256 in files:
         name = normal(path.name.split("-")[0] if path.suffix == ".whl" else re.sub(r"-\d.*", "", path.name))
         pages.setdefault(name, []).append(f'<a href="../../files/{path.name}#sha256={sha256}">{path.name}</a><br>')
     for name, links in pages.items():
         (root / name).mkdir(parents=True, exist_ok=True)
-        (root / name / "index.html").write_text(f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>")
+        with (root / name / "index.html").open("a") as page:
+            page.write(f"{'' if page.tell() else '<!DOCTYPE html>'}{''.join(links)}")
 
 
 def main(out: Path, lock: Path, brought: Path, roots: list[str]) -> None:

@@ -18,6 +18,7 @@ from .machine import Machine
 
 PART_S = 540  # a part at most
 RIG = ["python", "-m", "qwen_rig"]
+PYINFRA = ["pyinfra", "-y", "inventories/lab.py", "deploy/5090.py"]
 
 
 class Failed(Exception):
@@ -104,6 +105,13 @@ class Runner:
     def expect(self, right: bool, what: str) -> None:
         if not right:
             raise Failed(what)
+
+
+def unchanged(run: Runner, said: str) -> int:
+    """How many operations a run had; none of them may have changed anything."""
+    rows = re.findall(r"^ +(?:\w[\w -]* \| .*?|Grand total) +\d+ +(\S+) +(\S+) +(\S+) *$", said, re.M)
+    run.expect(bool(rows) and all(row[:2] == ("-", "-") for row in rows), "a second run without changes")
+    return len(rows) - 1
 
 
 def document(said: str) -> Any:
