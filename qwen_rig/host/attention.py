@@ -206,9 +206,21 @@ def remove(spec, before):
     """Leave nothing of an attempt: the package or the kernel, and companions that the env didn't have."""
     shutil.rmtree(HERE / KERNELS, ignore_errors=True)
     extra = [c["name"] for c in spec["companions"] if c["name"] not in before]
-    there = [name for name in (spec["package"], *extra) if name and installed(name)]
-    if there:
-        pip("uninstall", "-q", "-y", *there, seconds=300)
+    uninstall(spec["package"], *extra)
+
+
+def uninstall(*names):
+    """Take out those of them that are there. pip leaves the folder above a package's own, which an import then takes
+    for the package: flash-attn 4 is flash_attn/cute."""
+    there = [name for name in names if name and installed(name)]
+    if not there:
+        return
+    above = {folder for name in there for file in importlib.metadata.files(name) or [] if ".." not in file.parts
+             for folder in list(Path(file.locate()).parents)[:len(file.parts) - 1]}
+    pip("uninstall", "-q", "-y", *there, seconds=300)
+    for folder in sorted(above, key=lambda folder: -len(folder.parts)):
+        with suppress(OSError):  # it has something of another package
+            folder.rmdir()
 
 
 def minutes(began):
@@ -219,11 +231,10 @@ def forget():
     """Take out what an earlier decision for flash-attn 4 or a kernel brought, and its record: what is decided now may
     be another, and what broke off in between is decided anew."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        there = [name for name in json.loads((HERE / "flash_attn.json").read_text())["came"] if installed(name)]
+        came = json.loads((HERE / "flash_attn.json").read_text())["came"]
         (HERE / "flash_attn.json").unlink()
         shutil.rmtree(HERE / KERNELS, ignore_errors=True)
-        if there:
-            pip("uninstall", "-q", "-y", *there, seconds=300)
+        uninstall(*came)
 
 
 def decide(spec):

@@ -1,5 +1,6 @@
 """Travels with certify.py: attention forward and backward on the card, against float32; a hybrid's linear layers."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -42,13 +43,9 @@ def flash_attention(expect):
     gpu(expect)
     used = flash_attn_check.recorded(flash_attn_check.FLASH_2)
     if used in ("sdpa", flash_attn_check.FLASH_2):
-        used = flash_attn_check.FLASH_2
-        try:
-            import flash_attn  # noqa: F401  a broken one is the check's to name
-        except ModuleNotFoundError:
-            raise NotRun("flash-attn isn't installed: training uses SDPA") from None
-        except Exception:
-            pass
+        used, found = flash_attn_check.FLASH_2, importlib.util.find_spec("flash_attn")
+        if found is None or found.origin is None:  # a folder alone is no package; a broken one is the check's to name
+            raise NotRun("flash-attn isn't installed: training uses SDPA")
     program = Path(__file__).resolve().parent / "flash_attn_check.py"
     if not program.exists():
         raise NotRun("flash_attn_check.py isn't beside this program")

@@ -37,6 +37,19 @@ def test_a_stack_that_does_not_say_what_it_trains_has_its_attention_measured_all
     assert importlib.import_module("certify").read_expect(json.dumps(asked))["head_dims"] == dims
 
 
+@pytest.mark.parametrize("made", [(), ("flash_attn/cute",), ("flash_attn",)])
+def test_a_folder_that_is_left_of_flash_attn_is_none(made: tuple[str, ...], tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOST))
+    measure = importlib.import_module("certify_attention")
+    monkeypatch.setattr(measure, "gpu", lambda expect: None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for folder in made:
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(importlib.import_module("processes").NotRun, match="isn't installed: training uses SDPA"):
+        measure.flash_attention({"head_dims": [64]})
+
+
 def test_an_all_reduce_that_hangs_is_a_finding_in_its_time(
         peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One rank answers, the other never does: both are gone when the limit is over, and the finding names the one.

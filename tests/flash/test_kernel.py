@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +261,7 @@ def test_flash_attn_4_comes_with_what_the_env_lacks_and_goes_with_it(deciding: A
 
     monkeypatch.setattr(program, "pip", pip)
     monkeypatch.setattr(program, "installed", there.get)
+    monkeypatch.setattr(program.importlib.metadata, "files", lambda name: [])
     monkeypatch.setattr(program, "prove", lambda spec, limits: (None, {"speed": []}))
     found, _ = flash4.candidate(PINS, TORCH, "3.12", [Version("12.0")], [128])
     made, _ = deciding([found])
@@ -269,6 +272,34 @@ def test_flash_attn_4_comes_with_what_the_env_lacks_and_goes_with_it(deciding: A
     assert "rig-none-of-these" not in there, "flash-attn 2 and 4 share a folder: never both"
     assert "nvidia-cutlass-dsl" in made["came"] and "einops" not in made["came"]
     assert deciding([])[0]["rung"] == "sdpa" and there == {"einops": "0.8.2"}
+
+
+def test_what_is_taken_out_leaves_no_folder_that_an_import_takes_for_it(tmp_path: Path) -> None:
+    """With real pip, in an env of its own. Seen on an H200: pip leaves flash_attn/ of flash_attn/cute, and the next
+    certificate failed."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    python = tmp_path / "env/bin/python"
+    wheels = [wheel(tmp_path, "four", {"shared/cute/__init__.py": "", "shared/cute/deep/er/x.py": "", "alone.py": ""}),
+              wheel(tmp_path, "two", {"shared/ours/__init__.py": "", "gone/data/x.txt": ""})]
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", *wheels], check=True)
+    said = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+    for names, left in ((("four", "nosuch"), ["shared", "shared.ours", "gone"]), (("two",), [])):
+        for program in (f"import attention; attention.uninstall(*{names!r})", said):
+            done = subprocess.run([python, "-c", program, "shared", *(["shared.ours"] if left else []), "gone", "alone"],
+                                  env={"PYTHONPATH": str(HOST)}, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(left)
+
+
+def wheel(folder: Path, name: str, files: dict[str, str]) -> Path:
+    """A wheel with those files."""
+    path, info = folder / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.dist-info"
+    files = {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    with zipfile.ZipFile(path, "w") as made:
+        for file, text in files.items():
+            made.writestr(file, text)
+        made.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD")))
+    return path
 
 
 def test_the_wheel_of_flash_attn_4_is_the_one_that_its_lock_has() -> None:
