@@ -17,7 +17,7 @@ from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.catalog.hub_kernel import RUNG as KERNEL
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn import fleet as _fleet
-from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
+from qwen_rig.deploy.flash_attn.plan import GIT, AttentionPayload, BuildSpec, Here, built_on
 from qwen_rig.deploy.toolkit.plan import beside_glibc
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
@@ -79,7 +79,9 @@ class Attempt(FunctionCommand):
         if self._open and (second := [*self._shared(), *unpinned]):
             self._prove(second, last=not (able or foreign))
         for build in (*able, *foreign):
-            if self._open:
+            if self._open and (vain := in_vain(build, self.tried)):
+                self.tried.append({"rung": build.rung, "source": build.source, "why_not": vain, "last": []})
+            elif self._open:
                 self._from_source(build)
         if self._open:
             self._prove([], last=True)
@@ -137,6 +139,9 @@ class Attempt(FunctionCommand):
         if not outcome.ok or said is None:
             self.lost = True  # no rung's fault, so nothing is decided: the step has failed
             return {"why": "the proof broke off"}
+        for row in said["tried"][len(self.tried):]:
+            if row["why_not"]:
+                self.run.report.progress(self.host.name, f"{row['rung']} isn't kept: {row['why_not']}")
         self.tried, self.minutes = said["tried"], said["minutes"]
         if said["rung"] != "sdpa" or last:
             self.made = said
@@ -243,6 +248,17 @@ class Attempt(FunctionCommand):
     def _turbo(self, urls: Iterable[str]) -> str:
         """The host's own proxy script for a job that fetches these, where one of them is GitHub's."""
         return next(filter(None, (network.turbo(self.ctx, url) for url in urls)), "")
+
+
+def in_vain(build: BuildSpec, tried: Iterable[Mapping[str, Any]]) -> str:
+    """Why a build would come to what was tried already: the same release, with code for these cards, was right and no
+    faster than SDPA. "" where it may come to something else."""
+    wanted, archs = build.key.version, {f"sm_{arch}" for arch in build.key.archs}
+    for row in tried:
+        if row.get("proof") and row["why_not"] and archs <= set(row.get("archs") or ()) \
+                and build.rung != GIT and Version(row.get("version") or "0").release == Version(wanted).release:
+            return f"not built: {wanted} is what the {row['rung']} is, which is right here, and no faster than SDPA"
+    return ""
 
 
 def _figures(made: Mapping[str, Any]) -> str:

@@ -131,7 +131,8 @@ def install(wheel, spec, seconds):
 
 
 def prove(spec, limits):
-    """(None, what was measured) where the installed package works, else (why not, last lines)."""
+    """(None, what was measured) where the installed package works and is faster than SDPA; (why not, what was measured)
+    where it only works; else (why not, last lines)."""
     used = spec.get("attention", flash_attn_check.FLASH_2)
     module = re.sub(r"[-.]+", "_", spec["package"])
     imports = IMPORT.format(module) if used == flash_attn_check.FLASH_2 else OTHERS.format(str(HERE), used)
@@ -154,7 +155,7 @@ def prove(spec, limits):
         return None, {"said": told(said)}
     slow = not_faster(measured.get("speed", []), spec["faster_pct"])
     if slow:
-        return f"right, but no faster than SDPA on this card: {speeds(slow)}", [speeds(measured["speed"])]
+        return f"right, but no faster than SDPA on this card: {speeds(slow)}", measured
     return None, measured
 
 
@@ -193,8 +194,10 @@ def attempt(wheel, spec, before):
     if why is None:
         row |= {"version": spec.get("version") or installed(spec["package"]), "archs": archs(spec)}
         why, more = prove(spec, limits)
-    row["proof" if why is None else "last"] = more
+    if isinstance(more, dict):
+        row["proof"] = more
     if why is not None:
+        row["last"] = [speeds(more["speed"])] if isinstance(more, dict) else more
         remove(spec, before)
     elif "own" in wheel:
         came = [c["name"] for c in spec["companions"] if c["name"] not in before and installed(c["name"])]

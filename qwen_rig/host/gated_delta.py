@@ -27,9 +27,12 @@ NAMES = ("the output", "the gradient of q", "the gradient of k", "the gradient o
 # seeds, measured on a CPU with torch 2.14.1, 2026-11-29. bf16 at its ends costs 1.7e-3 to 2.4e-3.
 FLOAT32 = (1.0e-6, 1.3e-6, 1.5e-6, 1.0e-6, 4.8e-5, 1.2e-6)
 MARGIN = 20  # another processor sums in another order
-# A kernel multiplies in bf16, too, which keeps 8 bits: each of its many roundings costs up to 4e-3, and the decay's
-# gradient is a difference of such sums. These are estimates, not measured; a wrong kernel errs by far more.
-TOLERANCE = {"bfloat16": (3e-2, 3e-2, 3e-2, 3e-2, 1e-1, 5e-2), "float32": tuple(MARGIN * error for error in FLOAT32)}
+# A kernel multiplies in bf16, too, which keeps 8 bits: each of its many roundings costs up to 4e-3. What
+# flash-linear-attention 0.6.0 (Triton 3.7.1) erred by on an H200: the worst of CASES and six seeds, 2026-11-29.
+KERNEL = (4.9e-3, 5.0e-3, 5.8e-3, 4.7e-3, 1.3e-2, 7.5e-3)
+ROOM = 6  # another card's kernels cut and sum elsewhere; a wrong one errs by far more
+TOLERANCE = {"bfloat16": tuple(ROOM * error for error in KERNEL),
+             "float32": tuple(MARGIN * error for error in FLOAT32)}
 TIMED = (16, 2048)  # batch, tokens: 32 heads of 2048 tokens, as a layer of Qwen3.5-9B has
 WARM, ROUNDS = 2, 5
 MODELLING = ("transformers.models.qwen3_5.modeling_qwen3_5", "transformers.models.qwen3_next.modeling_qwen3_next")

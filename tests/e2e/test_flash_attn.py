@@ -130,7 +130,9 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
               "ctypes.CDLL(str(Path(__file__).with_name('abi.so')), os.RTLD_NOW)\n")
     abi: dict[str, str | bytes] = {init: dlopen, f"{SDIST.MODULE}/abi.so": compiled}
     kernel: dict[str, str | bytes] = {main: "raise SystemExit('CUDA error: no kernel image is available')\n"}
+    slow = "import json\nprint(json.dumps({'speed': [{'head_dim': 64, 'ms': 2.0, 'sdpa_ms': 1.0}]}))\n"
     hosts = {
+        "slow": stacks.write("slow", {main: slow}, "good", version="1.0.post2"),
         "wheel": stacks.write("wheel", {}), "abi": stacks.write("abi", abi),
         "kernel": stacks.write("kernel", kernel, "good"), "lying": stacks.write("lying", {}, sha256="0" * 64),
         "unknown": stacks.write("unknown", {}, sha256="none"),
@@ -147,7 +149,7 @@ def outcome(bed: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outc
     for name, data in hosts.items():
         builds = yaml.safe_load(Path(data["stack"]).read_text())["flash_attn"].get("build")
         lab.data["hosts"][name] |= {"source_flash_attn": f"{services.flash_attn}/{served}/{name}", **data}
-        if builds and name != "kernel":
+        if builds and name not in ("kernel", "slow"):
             lab.data["hosts"][name].setdefault("flash_attn", "build")
     lab.data["hosts"]["hangs"]["timeout_flash_build"] = 60 * LIMIT_MIN
     lab.on("hangs", f"cd /root/miniforge3/envs/qwen-train/lib/python3.*/site-packages && echo import of_the_test "
@@ -215,6 +217,7 @@ def test_a_rung_that_proves_itself_is_kept(outcome: Outcome, host: str, rung: st
     ("fills", "build: disk full after 1 of 3 objects", "No space left on device"),
     ("nowhere", "build: source unreachable: http", ""),
     ("off", "flash_attn=off", ""),
+    ("slow", "build: not built: 1.0.post2 is what the wheel is, which is right here, and no faster", "2.00 ms"),
 ])
 def test_a_bad_end_is_sdpa_with_a_true_record(outcome: Outcome, host: str, why: str, last: str) -> None:
     made = outcome.record(host)
@@ -257,3 +260,4 @@ def test_progress_is_shown_and_the_report_says_what_came_of_it(outcome: Outcome)
     assert "! wheel: flash-attn: 1.0, a prebuilt wheel, proven here" in told
     assert "! kernel: flash-attn: 1.1, built " in told and "proven here" in told
     assert "wheel rig_standin_attn-1.0, else build with 2 jobs, else SDPA" in told
+    assert "slow flash-attn: wheel isn't kept: right, but no faster than SDPA on this card: head_dim 64: 2.00" in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from qwen_rig.catalog.sources import load_sources
 from qwen_rig.deploy.flash_attn import answers
+from qwen_rig.deploy.flash_attn.apply import in_vain
 from qwen_rig.deploy.flash_attn.plan import decision, explain, flash_spec, step
 from qwen_rig.facts.records import AttentionRecord
 from qwen_rig.plan import Action, Context
@@ -68,6 +70,23 @@ def test_one_that_isnt_faster_for_each_head_dim_gives_way_to_sdpa(decided: Any, 
     assert made["why"] == (f"wheel: right, but no faster than SDPA on this card: head_dim 128: {slow[0]:.2f} ms, "
                            f"SDPA {slow[1]:.2f} ms")
     assert "head_dim 64: 1.00 ms, SDPA 1.20 ms" in made["tried"][0]["last"][0], "and what was faster is told too"
+
+
+@pytest.mark.parametrize(("built", "row", "vain"), [
+    (("build", "2.8.3.post2", ("90",)), {}, True), (("build", "2.8.3", ("90", "120")), {}, False),
+    (("build", "2.8.4", ("90",)), {}, False), (("git", "git", ("90",)), {}, False),
+    (("build", "2.8.3", ("90",)), {"proof": None}, False), (("build", "2.8.3", ("90",)), {"why_not": None}, False),
+    (("build", "2.8.3", ("90",)), {"version": ""}, False), (("build", "2.8.3", ("90",)), {"archs": []}, False)])
+def test_what_was_right_and_slow_is_not_built_once_more(built: tuple[str, str, tuple[str, ...]], row: dict[str, Any],
+                                                        vain: bool) -> None:
+    state = converged("guide")
+    state["gpus"] = SMI[:1]
+    spec, = flash_spec(context(state, "guide")).builds
+    rung, version, archs = built
+    spec = replace(spec, rung=rung, key=replace(spec.key, version=version, archs=archs))
+    said = {"rung": "wheel", "version": "2.8.3+cu12torch2.8", "archs": ["sm_80", "sm_90"], "why_not": "slow",
+            "proof": {"worst": 0.003}, **row}
+    assert bool(in_vain(spec, [said])) is vain
 
 
 def test_a_wrong_one_is_not_timed(decided: Any) -> None:
