@@ -108,12 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     verb_, began = "", time.monotonic()
     try:
-        made = parser()
+        words = sys.argv[1:] if arguments is None else arguments
+        made = parser(words[0] if words and COMPLETING not in os.environ else "")
         if COMPLETING in os.environ:
             import argcomplete
 
             argcomplete.autocomplete(made)
-        options = made.parse_args(arguments)
+        options = made.parse_args(words)
         verb_ = str(options.verb)
         status = int(options.run(options))
         if options.verbose:
@@ -132,13 +133,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         return exits.FAILED
 
 
-def parser() -> Parser:
-    """The parser of all verbs."""
+def parser(first: str = "") -> Parser:
+    """The parser of all verbs. Where the first word of the command line is a verb, it is the only one whose module is
+    loaded and whose options are known: most have something heavy to load."""
     made = Parser(prog="qwen-rig", description="Turn hosts with an NVIDIA GPU into hosts that can fine-tune Qwen.",
                   epilog=exits.MEANING, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--version", action="version", version=f"qwen-rig {__version__}")
     verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     for name in VERBS:
+        if first in VERBS and name != first:
+            verbs.add_parser(name)
+            continue
         module = verb(name)
         own = verbs.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
         module.arguments(own)
