@@ -112,6 +112,15 @@ def _acts(console: Console, bed: Testbed, stack: Stack) -> int:
     return 0 if good else 1
 
 
+def _told(measured: object) -> str:
+    """What a check measured, for people: `device CPU, losses 5.71, 4.62`."""
+    if isinstance(measured, dict):
+        return ", ".join(f"{key} {_told(value)}" for key, value in measured.items())
+    if isinstance(measured, list):
+        return ", ".join(map(_told, measured))
+    return f"{measured:.2f}" if isinstance(measured, float) else str(measured)
+
+
 def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
     """Show what the verification on each host saw; what wasn't run is shown as that."""
     console.print(Rule("3 · the proof, as each host recorded it"))
@@ -123,7 +132,7 @@ def _proof(console: Console, bed: Testbed, stack: Stack) -> bool:
                       box=None, title_style="bold")
         for check in made["checks"]:
             table.add_row(check["name"], check["status"].replace("_", " "),
-                          str(check["why"] if check["status"] != "pass" else check["measured"]))
+                          _told(check["why"] if check["status"] != "pass" else check["measured"]))
         console.print(table)
         trained = any(c["name"] == "lora" and c["status"] == "pass" for c in made["checks"])
         good = good and made["overall"] != "fail" and (stack.standin or trained)
