@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import venv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pip
 import pytest
 import yaml
 from packaging.version import Version
@@ -277,17 +279,16 @@ def test_flash_attn_4_comes_with_what_the_env_lacks_and_goes_with_it(deciding: A
 def test_what_is_taken_out_leaves_no_folder_that_an_import_takes_for_it(tmp_path: Path) -> None:
     """With real pip, in an env of its own. Seen on an H200: pip leaves flash_attn/ of flash_attn/cute, and the next
     certificate failed."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env/bin/python"
+    venv.create(tmp_path / "env", symlinks=True)
+    python, seen = tmp_path / "env/bin/python", {"PYTHONPATH": f"{HOST}:{Path(pip.__file__).parents[1]}"}
     wheels = [wheel(tmp_path, "four", {"shared/cute/__init__.py": "", "shared/cute/deep/er/x.py": "", "alone.py": ""}),
               wheel(tmp_path, "two", {"shared/ours/__init__.py": "", "gone/data/x.txt": ""})]
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", *wheels], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", *wheels], env=seen, check=True)
     said = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
     for names, left in ((("four", "nosuch"), ["shared", "shared.ours", "gone"]), (("two",), [])):
         looked = ["shared", *(["shared.ours"] if left else []), "gone", "alone"]
         for program in (f"import attention; attention.uninstall(*{names!r})", said):
-            done = subprocess.run([python, "-c", program, *looked], env={"PYTHONPATH": str(HOST)}, capture_output=True,
-                                  text=True, check=True)
+            done = subprocess.run([python, "-c", program, *looked], env=seen, stdout=subprocess.PIPE, text=True, check=True)
         assert done.stdout.strip() == str(left)
 
 
