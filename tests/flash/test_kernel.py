@@ -288,8 +288,8 @@ def test_what_is_taken_out_leaves_no_folder_that_an_import_takes_for_it(tmp_path
     for names, left in ((("four", "nosuch"), ["shared", "shared.ours", "gone"]), (("two",), [])):
         looked = ["shared", *(["shared.ours"] if left else []), "gone", "alone"]
         for program in (f"import attention; attention.uninstall(*{names!r})", said):
-            done = subprocess.run([python, "-c", program, *looked], env=seen, stdout=subprocess.PIPE, text=True, check=True)
-        assert done.stdout.strip() == str(left)
+            told = subprocess.check_output([python, "-c", program, *looked], env=seen, text=True)
+        assert told.strip() == str(left)
 
 
 def wheel(folder: Path, name: str, files: dict[str, str]) -> Path:
