@@ -255,7 +255,7 @@ def in_vain(build: BuildSpec, tried: Iterable[Mapping[str, Any]]) -> str:
     faster than SDPA. "" where it may come to something else."""
     wanted, archs = build.key.version, {f"sm_{arch}" for arch in build.key.archs}
     for row in tried:
-        if row.get("proof") and row["why_not"] and archs <= set(row.get("archs") or ()) \
+        if "proof" in row and row["why_not"] and archs <= set(row.get("archs") or ()) \
                 and build.rung != GIT and Version(row.get("version") or "0").release == Version(wanted).release:
             return f"not built: {wanted} is what the {row['rung']} is, which is right here, and no faster than SDPA"
     return ""
