@@ -29,7 +29,12 @@ if [ -n "$DATA" ]; then                             # a second disk, as rented h
   chown "$UID_OF_USER" "$dir/root$DATA"
 fi
 
-until grep -q eth0: /proc/self/net/dev; do sleep 0.01; done
+left=2400                                             # who brings the host up may be killed before the cable comes
+until grep -q eth0: /proc/self/net/dev; do
+  left=$((left - 1))
+  [ "$left" -gt 0 ] || exit 1
+  sleep 0.05
+done
 
 while :; do
   until [ "$(cat "$dir/power")" = on ]; do sleep 0.1; done
