@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE :=  # a container may have it set: each of some hundred controllers would compile all modules
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
 HALF := tests/facts tests/data tests/network tests/flash tests/doctor tests/plan  # of the tests without hosts, by what they take
 
-.PHONY: setup check test test-half test-other-half test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
+.PHONY: setup check test hosts-ready test-half test-other-half test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -25,9 +26,13 @@ check: setup
 	$(BIN)/python -m scripts.words  # phrases that sentences do without
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
 
-test: check
+test: setup
+	@$(MAKE) --no-print-directory -j 2 check hosts-ready
 	@$(MAKE) --no-print-directory -j 2 test-half test-other-half
 	$(BIN)/python -m pytest -m 'not real' -n 5 --dist loadfile --no-loadscope-reorder $(HOSTS)
+
+hosts-ready: setup  # what hosts are made of, beside the checks, which keep one core busy; who can't have it is told by the tests
+	-@$(BIN)/python -m testbed ready >/dev/null
 
 test-half: setup  # these two side by side: gevent, which they load, and xdist don't agree
 	$(BIN)/python -m pytest -m 'not real' $(HALF)

@@ -69,7 +69,8 @@ def _done(options: argparse.Namespace, console: Console) -> int:
         _status(bed, console)
     else:
         prereq.ensure()
-        base.ensure()
+        base.compilers()
+        base.systemd()
         services.prepare()
         console.print("ready", highlight=False)
     return 0
