@@ -17,12 +17,13 @@ from qwen_rig.catalog.flash_wheels import Candidate
 from qwen_rig.catalog.hub_kernel import RUNG as KERNEL
 from qwen_rig.deploy.flash_attn import answers
 from qwen_rig.deploy.flash_attn import fleet as _fleet
-from qwen_rig.deploy.flash_attn.plan import GIT, AttentionPayload, BuildSpec, Here, built_on
+from qwen_rig.deploy.flash_attn.plan import AttentionPayload, BuildSpec, Here, built_on
 from qwen_rig.deploy.toolkit.plan import beside_glibc
 from qwen_rig.errors import RigError
 from qwen_rig.flash import cache
 from qwen_rig.flash.key import Key
 from qwen_rig.plan import Context, Step
+from qwen_rig.plan.context import version
 from qwen_rig.program import load as shell
 from qwen_rig.run import network, transfer
 from qwen_rig.run.adapter import FunctionCommand, Host, State
@@ -253,10 +254,11 @@ class Attempt(FunctionCommand):
 def in_vain(build: BuildSpec, tried: Iterable[Mapping[str, Any]]) -> str:
     """Why a build would come to what was tried already: the same release, with code for these cards, was right and no
     faster than SDPA. "" where it may come to something else."""
-    wanted, archs = build.key.version, {f"sm_{arch}" for arch in build.key.archs}
+    wanted, archs = version(build.key.version), {f"sm_{arch}" for arch in build.key.archs}
     for row in tried:
+        found = version(row.get("version"))
         if "proof" in row and row["why_not"] and archs <= set(row.get("archs") or ()) \
-                and build.rung != GIT and Version(row.get("version") or "0").release == Version(wanted).release:
+                and wanted and found and found.release == wanted.release:
             return f"not built: {wanted} is what the {row['rung']} is, which is right here, and no faster than SDPA"
     return ""
 
