@@ -77,7 +77,8 @@ def test_one_that_isnt_faster_for_each_head_dim_gives_way_to_sdpa(decided: Any, 
     (("build", "2.8.4", ("90",)), {}, False), (("git", "git", ("90",)), {}, False),
     (("build", "2.8.3", ("90",)), {"why_not": None}, False),
     (("build", "2.8.3", ("90",)), {"version": ""}, False),
-    (("build", "2.8.3", ("90",)), {"version": "2.8.3 or so"}, False), (("build", "2.8.3", ("90",)), {"archs": []}, False)])
+    (("build", "2.8.3", ("90",)), {"version": "2.8.3 or so"}, False),
+    (("build", "2.8.3", ("90",)), {"archs": []}, False)])
 def test_what_was_right_and_slow_is_not_built_once_more(built: tuple[str, str, tuple[str, ...]], row: dict[str, Any],
                                                         vain: bool) -> None:
     state = converged("guide")
