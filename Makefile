@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=  # a container may have it set: each of some hundred controllers would compile all modules
 STACK ?= guide
 HOSTS := tests/e2e tests/inventories tests/package tests/testbed  # files side by side: most of their time is spent waiting for hosts
-HALF := tests/facts tests/data tests/network tests/flash tests/doctor tests/plan  # of the tests without hosts, by what they take
+# The tests without hosts, in three parts that take equally long; the third is what stands in none of these.
+PART_1 := tests/facts tests/flash tests/network
+PART_2 := tests/data tests/doctor tests/plan tests/job tests/training
 
-.PHONY: setup check test hosts-ready test-half test-other-half test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
+.PHONY: setup check test hosts-ready test-1 test-2 test-3 test-real demo demo-quick bench campaign lock pins docs pictures wheel gpu-e2e gpu-e2e-kit clean
 
 setup: $(VENV)/.done
 
@@ -26,19 +28,21 @@ check: setup
 	$(BIN)/python -m scripts.words  # phrases that sentences do without
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
 
-test: setup
-	@$(MAKE) --no-print-directory -j 2 check hosts-ready
-	@$(MAKE) --no-print-directory -j 2 test-half test-other-half
+test: setup  # gevent, which the parts load, and xdist don't agree: so they are side by side as processes of their own
+	@$(MAKE) --no-print-directory -j 3 check hosts-ready test-1 test-2 test-3
 	$(BIN)/python -m pytest -m 'not real' -n 5 --dist loadfile --no-loadscope-reorder $(HOSTS)
 
-hosts-ready: setup  # what hosts are made of, beside the checks, which keep one core busy; who can't have it is told by the tests
+hosts-ready: setup  # what hosts are made of, which the tests wait for; who can't have it is told by them
 	-@$(BIN)/python -m testbed ready >/dev/null
 
-test-half: setup  # these two side by side: gevent, which they load, and xdist don't agree
-	$(BIN)/python -m pytest -m 'not real' $(HALF)
+test-1: setup
+	$(BIN)/python -m pytest -m 'not real' $(PART_1)
 
-test-other-half: setup
-	$(BIN)/python -m pytest -m 'not real' $(addprefix --ignore=,$(HALF) $(HOSTS))
+test-2: setup
+	$(BIN)/python -m pytest -m 'not real' $(PART_2)
+
+test-3: setup
+	$(BIN)/python -m pytest -m 'not real' $(addprefix --ignore=,$(PART_1) $(PART_2) $(HOSTS))
 
 test-real: setup
 	$(BIN)/python -m pytest -m real -s

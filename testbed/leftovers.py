@@ -7,14 +7,13 @@ when the processes are gone, so is everything but the links and the folder.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from . import cgroup, net
-from ._shell import HANG_S, TestbedError
+from ._shell import HANG_S, TestbedError, run
 
 OURS = ("testbed/files/supervisor.sh ", "testbed/files/stage.sh ", " testbed.httpd ")
 
@@ -51,7 +50,7 @@ def end(folder: Path, timeout: float = HANG_S) -> None:
     cgroup.remove(folder)
     net.unplug(net.names(folder))
     if folder.exists():
-        shutil.rmtree(folder)
+        run(["rm", "-rf", folder])  # of a hundred thousand files: a third of what Python takes
 
 
 def _read(path: Path) -> str:
