@@ -29,7 +29,8 @@ check: setup
 	$(BIN)/python -m pytest -q tests/test_programs.py tests/security/test_fixed_names.py  # no splice, no fixed name in /tmp
 
 test: setup  # gevent, which the parts load, and xdist don't agree: so they are side by side as processes of their own
-	@$(MAKE) --no-print-directory -j 3 check hosts-ready test-1 test-2 test-3
+	@echo "test: the checks and the tests without hosts, three at a time; each is printed when it ends"
+	@$(MAKE) --no-print-directory -j 3 $(if $(filter output-sync,$(.FEATURES)),-Otarget) check hosts-ready test-1 test-2 test-3
 	$(BIN)/python -m pytest -m 'not real' -n 5 --dist loadfile --no-loadscope-reorder $(HOSTS)
 
 hosts-ready: setup  # what hosts are made of, which the tests wait for; who can't have it is told by them
